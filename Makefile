@@ -1,0 +1,37 @@
+# On a bare machine with Python 3.10-3.12 and make, every target does its own set-up.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
+BIN := .venv/bin
+# TensorFlow's start-up notices are not this project's.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.PHONY: venv demo test test-all bench lint clean
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml setup.cfg
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[tfq,examples,dev,bench]"
+	touch $@
+
+demo: venv
+	$(BIN)/python examples/digits_mlp.py --quick
+	$(BIN)/python examples/hybrid_iris.py
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+
+test-all: lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: venv
+	$(BIN)/python benchmarks/step.py
+
+clean:
+	rm -rf .venv .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,30 @@
+"""Newton's method for Keras, with every linear system scheduled between classical and
+quantum solvers (Q-Newton, arXiv:2405.00252)."""
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "keras_qnewton needs Keras on TensorFlow: set the environment variable "
+        f"KERAS_BACKEND=tensorflow before importing keras. Received: {_keras.backend.backend()!r}"
+    )
+
+from keras_qnewton.callbacks import NewtonLog
+from keras_qnewton.conditioning import Adaptive, Constant
+from keras_qnewton.curvature import Blocks
+from keras_qnewton.optimizer import QNewton
+from keras_qnewton.scheduling import Scheduler
+from keras_qnewton.types import Decision, Solution
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adaptive",
+    "Blocks",
+    "Constant",
+    "Decision",
+    "NewtonLog",
+    "QNewton",
+    "Scheduler",
+    "Solution",
+]

@@ -1,0 +1,76 @@
+"""Every use of TensorFlow that its public API does not promise, and nothing else.
+
+Each function names the public alternative that was tried, so that one can go back to it
+as soon as it will do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import tensorflow as tf
+
+
+def resolve_capture(tensor: Any) -> Any:
+    """The outermost tensor that a graph's captured placeholder stands for.
+
+    Inside a `tf.function` a variable's handle is a placeholder of the function's graph,
+    perhaps through several nested graphs (`steps_per_execution`, `tf.cond`).
+
+    Public alternative tried: `ConcreteFunction.captured_inputs`, which exists only once
+    tracing is over; the loss is needed while the train step is still being traced.
+    """
+    while not tf.is_tensor(tensor) or tf.is_symbolic_tensor(tensor):
+        captures = getattr(tensor.graph, "captures", ())
+        outer = next((ext for ext, internal in captures if internal is tensor), None)
+        if outer is None:
+            return tensor
+        tensor = outer
+    return tensor
+
+
+def captured_placeholders(graph: Any) -> list[Any]:
+    """The placeholders of a `tf.function`'s graph that stand for captured tensors.
+
+    Public alternative tried: listing operations of type Placeholder, which also gives the
+    function's arguments.
+    """
+    return [internal for _, internal in getattr(graph, "captures", ())]
+
+
+def function_body(op: tf.Operation) -> Any:
+    """The graph of the function that a (Stateful)PartitionedCall operation calls.
+
+    Its `inputs` and `outputs` correspond one to one to those of the operation.
+
+    Public alternative tried: `tf.Graph.as_graph_def().library`, a protobuf that has to be
+    imported again: operations made by an import are not recorded by a `GradientTape`.
+    """
+    return op.graph._get_function(op.get_attr("f").name).graph
+
+
+def has_gradient_override(op: tf.Operation) -> bool:
+    """Whether `tf.custom_gradient` or a gradient override map set this operation's gradient.
+
+    Public alternative tried: `op.get_attr`, which is public; only the attribute's name is
+    TensorFlow's own.
+    """
+    try:
+        op.get_attr("_gradient_op_type")
+    except ValueError:
+        return False
+    return True
+
+
+def raw_op_parameters(function: Any) -> list[str]:
+    """Names of the arguments of a `tf.raw_ops` function, in order, without `name`.
+
+    `tf.raw_ops` renames some arguments of the operation's definition (`reduction_indices`
+    became `axis`); their order is kept.
+
+    Public alternative tried: the operation definition's own names, which the renamed
+    arguments do not accept.
+    """
+    signature = inspect.signature(getattr(function, "__wrapped__", function))
+    return [name for name in signature.parameters if name != "name"]

@@ -1,0 +1,19 @@
+"""Conditioning: how hard a block is to solve, and what makes it easier."""
+
+from keras_qnewton.conditioning.condition_number import condition_number, log_condition_number
+from keras_qnewton.conditioning.damping import Adaptive, Constant
+from keras_qnewton.conditioning.lanczos import Spectrum, extremal_eigenvalues
+from keras_qnewton.conditioning.pruning import Pruned, prune
+from keras_qnewton.conditioning.regularization import regularize
+
+__all__ = [
+    "Adaptive",
+    "Constant",
+    "Pruned",
+    "Spectrum",
+    "condition_number",
+    "extremal_eigenvalues",
+    "log_condition_number",
+    "prune",
+    "regularize",
+]

@@ -1,0 +1,182 @@
+"""Damping: what is added to the Hessian, and how that adapts to what the last step achieved.
+
+    model      m(d) = L + g.d + d.H d / 2          d [N]: the step, H [N, N], g [N]
+    ratio      rho  = (L(w) - L(w + d)) / (L - m(d))        same batch, same dropout masks
+
+    absolute   x = (H^2 + lambda^2 I)^(-1/2) g     saddle-free: |H| where it is large
+    shift      x = (H + s I)^(-1) g,  s = lambda + max(0, -lambda_min(H))
+    constant   x = (H + epsilon max|H| I)^(-1) g   the paper's regularisation
+
+References:
+    Dauphin et al. 2014, arXiv:1406.2572 (saddle-free Newton, |H|).
+    Nocedal & Wright 2006, Algorithm 4.1 (trust ratio) and section 3.4 (shifted Hessians).
+    arXiv:2405.00252 (regularisation by epsilon max|H|).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_qnewton.conditioning.lanczos import Spectrum
+from keras_qnewton.registry import Policy, register
+
+NEGATIVE_CURVATURE = ("auto", "absolute", "shift")
+# Outside of these the damping no longer changes a step in single precision.
+_SMALLEST, _LARGEST = 1e-12, 1e12
+
+
+@register("damping", "adaptive")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class Adaptive(Policy):
+    """Damping λ adapted by the trust ratio ρ; a step that raises the batch's loss is refused.
+
+    A step with ρ below 1/4 is tried again at once with a larger λ, up to `retries` times, on
+    the same curvature: a retry costs a solve and a loss evaluation, not a Hessian. On batches
+    of 256 this is what keeps a step from fitting the batch alone.
+
+    Args:
+        initial: λ at the first step, as a fraction of the Hessian's largest |eigenvalue|.
+        negative_curvature: "absolute": (H² + λ²I)^(-1/2) g by an eigendecomposition;
+            "shift": (H + (λ + max(0, -λ_min)) I)^(-1) g, a linear system that the scheduler
+            sends to a classical or a quantum solver; "auto": "shift" if the scheduler has a
+            quantum solver, else "absolute".
+        retries: How many times a poor step is tried again.
+
+    Raises:
+        ValueError: If an argument is not one of these.
+    """
+
+    adaptive = True
+    # Nocedal & Wright, Algorithm 4.1: below 1/4 the model is not to be trusted that far.
+    sufficient_ratio = 0.25
+
+    def __init__(self, initial: float = 1e-2, negative_curvature: str = "auto", retries: int = 5):
+        if not initial > 0:
+            raise ValueError(f"Argument `initial` must be positive. Received: initial={initial!r}")
+        if negative_curvature not in NEGATIVE_CURVATURE:
+            raise ValueError(
+                f"Argument `negative_curvature` must be one of {NEGATIVE_CURVATURE}. "
+                f"Received: negative_curvature={negative_curvature!r}"
+            )
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ValueError(
+                f"Argument `retries` must be a non-negative integer. Received: retries={retries!r}"
+            )
+        self.initial = float(initial)
+        self.negative_curvature = negative_curvature
+        self.retries = retries
+
+    def saddle_free(self, quantum: bool) -> bool:
+        """Whether blocks take the absolute-value step, given that there is a quantum route."""
+        if self.negative_curvature == "auto":
+            return not quantum
+        return self.negative_curvature == "absolute"
+
+    def start(self, scale: tf.Tensor) -> tf.Tensor:
+        """λ for the first step; `scale` is the largest |eigenvalue| of H, a float64 scalar."""
+        return tf.clip_by_value(self.initial * scale, _SMALLEST, _LARGEST)
+
+    def shift(self, matrix: Any, spectrum: Spectrum, damping: tf.Tensor) -> tf.Tensor:
+        """s such that H + s I is positive definite with smallest eigenvalue ≥ λ.
+
+        Args:
+            matrix: Not used by this policy.
+            spectrum: Extremal eigenvalues of H with their error bounds.
+            damping: λ, float64 scalar.
+        """
+        del matrix
+        # The residual bounds how far below the Ritz value the eigenvalue may lie.
+        lowest = spectrum.lambda_min - spectrum.residual_min
+        return damping + tf.maximum(tf.zeros_like(lowest), -lowest)
+
+    def raised(self, damping: tf.Tensor) -> tf.Tensor:
+        """λ for trying a poor step again."""
+        return tf.minimum(8.0 * damping, _LARGEST)
+
+    def update(self, damping: tf.Tensor, ratio: tf.Tensor, accepted: tf.Tensor) -> tf.Tensor:
+        """λ for the next step.
+
+        Args:
+            damping: λ of the attempt that ended this step, float64 scalar.
+            ratio: ρ, float64 scalar.
+            accepted: Boolean scalar.
+        """
+        trusted = tf.where(ratio > 0.75, damping / 4.0, damping)
+        after_accept = tf.where(ratio < self.sufficient_ratio, damping * 4.0, trusted)
+        return tf.clip_by_value(
+            tf.where(accepted, after_accept, self.raised(damping)), _SMALLEST, _LARGEST
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "initial": self.initial,
+            "negative_curvature": self.negative_curvature,
+            "retries": self.retries,
+        }
+
+
+@register("damping", "constant")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class Constant(Policy):
+    """The paper's regularisation H + ε·max|H|·I, the same at every step.
+
+    There is no trust ratio: every finite step is taken, whether it lowers the loss or not.
+    On an indefinite Hessian that diverges at learning rate 1; use it with a small learning
+    rate, for comparison with the paper.
+
+    Args:
+        epsilon: ε. The paper's code has 5e-3.
+
+    Raises:
+        ValueError: If `epsilon` is negative.
+    """
+
+    adaptive = False
+    retries = 0
+    sufficient_ratio = 0.0
+
+    def __init__(self, epsilon: float = 5e-3):
+        if not epsilon >= 0:
+            raise ValueError(
+                f"Argument `epsilon` must not be negative. Received: epsilon={epsilon!r}"
+            )
+        self.epsilon = float(epsilon)
+
+    def saddle_free(self, quantum: bool) -> bool:
+        """Never: the paper solves a linear system."""
+        del quantum
+        return False
+
+    def start(self, scale: tf.Tensor) -> tf.Tensor:
+        """λ is not used by this policy: it is logged as ε times the largest |eigenvalue|."""
+        return self.epsilon * scale
+
+    def shift(self, matrix: Any, spectrum: Spectrum, damping: tf.Tensor) -> tf.Tensor:
+        """ε·max|H|; for a block that is not formed, ε times its largest |eigenvalue|.
+
+        Args:
+            matrix: `[N, N]`, or None for a block that is not formed.
+            spectrum: Extremal eigenvalues of H.
+            damping: Not used.
+        """
+        del damping
+        if matrix is None:
+            scale = tf.maximum(tf.abs(spectrum.lambda_min), tf.abs(spectrum.lambda_max))
+        else:
+            scale = tf.cast(tf.reduce_max(tf.abs(matrix)), tf.float64)
+        return self.epsilon * scale
+
+    def raised(self, damping: tf.Tensor) -> tf.Tensor:
+        """Unchanged: a refused step (one that is not finite) is not tried again."""
+        return damping
+
+    def update(self, damping: tf.Tensor, ratio: tf.Tensor, accepted: tf.Tensor) -> tf.Tensor:
+        """Unchanged."""
+        del ratio, accepted
+        return damping
+
+    def get_config(self) -> dict[str, Any]:
+        return {"epsilon": self.epsilon}

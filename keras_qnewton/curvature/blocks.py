@@ -1,0 +1,125 @@
+"""How the weights are divided into diagonal blocks of the Hessian.
+
+    w = (w_1, ..., w_K),  w_k in R^{N_k};      H ~ diag(H_1, ..., H_K),  H_k [N_k, N_k]
+
+A block's weights are its variables, flattened row-major and concatenated in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_qnewton.registry import Policy, register
+
+PARTITIONS = ("auto", "full", "layer", "variable")
+
+
+class Block(NamedTuple):
+    """One diagonal block of the Hessian.
+
+    Attributes:
+        matrix: `[N, N]`, symmetric, dtype of the variables.
+        gradient: `[N]`, the loss's gradient in the block's weights.
+        variables: The block's variables, in the order of the rows of `matrix`.
+    """
+
+    matrix: tf.Tensor
+    gradient: tf.Tensor
+    variables: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One block of a partition.
+
+    Attributes:
+        name: The variable's or layer's path, or "full".
+        indices: Which variables, by position.
+        size: N, the number of weights.
+        dense: Whether the block is small enough to be formed; otherwise its systems are
+            solved with Hessian-vector products alone.
+    """
+
+    name: str
+    indices: tuple[int, ...]
+    size: int
+    dense: bool
+
+
+@register("blocks", "auto")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class Blocks(Policy):
+    """Divides the variables into Hessian blocks.
+
+    Args:
+        partition: "full": one block; "layer": one a layer (the variables whose path is the
+            same up to its last component); "variable": one a variable; "auto": "full" while
+            all the weights fit into one block of `max_size`, else "layer".
+        max_size: Largest N of a block that is formed as a matrix, N² numbers. A larger block
+            takes matrix-free conjugate gradient steps.
+
+    Raises:
+        ValueError: If an argument is not one of these.
+    """
+
+    def __init__(self, partition: str = "auto", max_size: int = 2048):
+        if partition not in PARTITIONS:
+            raise ValueError(
+                f"Argument `blocks` must be one of {PARTITIONS}, or a `Blocks` object. "
+                f"Received: {partition!r}"
+            )
+        if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
+            raise ValueError(
+                "Argument `max_size` must be a positive integer, a number of weights. "
+                f"Received: max_size={max_size!r}"
+            )
+        self.partition = partition
+        self.max_size = max_size
+
+    def split(self, variables: Sequence[Any]) -> list[Part]:
+        """The blocks of `variables` (`tf.Variable` or `keras.Variable`)."""
+        sizes = [math.prod(int(n) for n in v.shape) for v in variables]
+        partition = self.partition
+        if partition == "auto":
+            partition = "full" if sum(sizes) <= self.max_size else "layer"
+        groups: dict[str, list[int]] = {}
+        for k, v in enumerate(variables):
+            groups.setdefault(_group_name(v, k, partition), []).append(k)
+        parts = []
+        for name, indices in groups.items():
+            size = sum(sizes[k] for k in indices)
+            parts.append(Part(name, tuple(indices), size, dense=size <= self.max_size))
+        return parts
+
+    def warn_if_matrix_free(self, parts: Sequence[Part]) -> None:
+        """Names the blocks that are too large to be formed, and the setting that decides."""
+        large = [f"{p.name!r} (N = {p.size})" for p in parts if not p.dense]
+        if large:
+            warnings.warn(
+                f"Hessian block {', '.join(large)} is larger than max_size = {self.max_size}: its "
+                "Newton systems are solved by conjugate gradients on Hessian-vector products. To "
+                f"form it (N² numbers), pass blocks=Blocks({self.partition!r}, max_size=...); for "
+                'smaller blocks, blocks="layer" or "variable".',
+                stacklevel=2,
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        return {"partition": self.partition, "max_size": self.max_size}
+
+
+def _group_name(variable: Any, position: int, partition: str) -> str:
+    if partition == "full":
+        return "full"
+    path = getattr(variable, "path", None) or variable.name.split(":")[0]
+    if partition == "variable":
+        return f"{path}#{position}" if "/" not in path else path
+    layer = path.rpartition("/")[0]
+    # A variable without a layer (a bare tf.Variable) is a block of its own.
+    return layer or f"{path}#{position}"

@@ -1,0 +1,91 @@
+"""Hessian blocks and Hessian-vector products of a user's own loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_qnewton.curvature.blocks import Block, Blocks
+from keras_qnewton.curvature.hessian import ExactHessian
+from keras_qnewton.loss import as_tensors, record
+
+
+def hessian(
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Any], blocks: str | Blocks = "full"
+) -> list[Block]:
+    """Diagonal blocks of the exact Hessian of `loss_fn` at the variables' present values.
+
+    Args:
+        loss_fn: Takes no argument, returns a scalar; reads the variables. Called once.
+        variables: `tf.Variable`s or `keras.Variable`s.
+        blocks: "full", "layer", "variable", "auto", or a `Blocks` object. Every block is
+            formed, whatever its size.
+
+    Returns:
+        A `Block(matrix [N, N], gradient [N], variables)` for each block.
+
+    Raises:
+        ValueError: If an argument is not of these kinds.
+        LossNotReplayableError: If the loss cannot be run again as a function of the weights.
+    """
+    policy = blocks if isinstance(blocks, Blocks) else Blocks(blocks)
+    tensors = as_tensors(variables)
+    parts = policy.split(list(variables) if isinstance(variables, Sequence) else [variables])
+
+    def compute() -> list[tuple[tf.Tensor, tf.Tensor]]:
+        loss = record(loss_fn, tensors)
+        at = ExactHessian().at(loss, loss.at_variables(), parts)
+        return [(at.block(k), at.gradients[k]) for k in range(len(parts))]
+
+    results = _in_graph(compute)
+    return [
+        Block(matrix, gradient, [variables[i] for i in part.indices])
+        for part, (matrix, gradient) in zip(parts, results, strict=True)
+    ]
+
+
+def hvp(
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Any], vectors: Sequence[Any]
+) -> list[tf.Tensor]:
+    """The exact Hessian-vector product H v of `loss_fn`, without forming H.
+
+    Args:
+        loss_fn: Takes no argument, returns a scalar; reads the variables. Called once.
+        variables: `tf.Variable`s or `keras.Variable`s.
+        vectors: v: one tensor or array a variable, of its shape.
+
+    Returns:
+        H v: one tensor a variable, of its shape and dtype.
+
+    Raises:
+        ValueError: If the vectors do not match the variables.
+        LossNotReplayableError: If the loss cannot be run again as a function of the weights.
+    """
+    tensors = as_tensors(variables)
+    if len(vectors) != len(tensors):
+        raise ValueError(
+            "Argument `vectors` must hold one tensor for each of `variables`. "
+            f"Received: {len(vectors)} vectors for {len(tensors)} variables"
+        )
+    directions = [tf.cast(u, v.dtype) for u, v in zip(vectors, tensors, strict=True)]
+    for direction, v in zip(directions, tensors, strict=True):
+        if direction.shape != v.shape:
+            raise ValueError(
+                "Argument `vectors` must have the shapes of `variables`. "
+                f"Received: a vector of shape {direction.shape} for a variable of shape {v.shape}"
+            )
+    parts = Blocks("full").split(tensors)
+
+    def compute() -> list[tf.Tensor]:
+        loss = record(loss_fn, tensors)
+        at = ExactHessian().at(loss, loss.at_variables(), parts)
+        return at.unflatten(at.product(at.flatten(directions)))
+
+    return _in_graph(compute)
+
+
+def _in_graph(compute: Callable[[], Any]) -> Any:
+    """Runs `compute` in the graph being traced, or traces one for it."""
+    return compute() if tf.inside_function() else tf.function(compute, autograph=False)()

@@ -1,0 +1,136 @@
+"""The log of decisions: numbers kept by the graph, sentences made when somebody reads them.
+
+A step appends one row a block to a ring buffer of numbers, an optimizer variable: no Python
+runs in the train step, so it exports and survives saving. `Decision`s are made from the rows
+outside the graph.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton import directions
+from keras_qnewton.step import Step
+from keras_qnewton.types import Decision
+
+FIELDS = (
+    "step",
+    "block",
+    "size",
+    "condition_number",
+    "sparsity",
+    "damping",
+    "trust_ratio",
+    "loss",
+    "loss_after",
+    "accepted",
+    "residual",
+    "route",
+    "solved_by",
+    "rule",
+)
+
+
+class Decisions(list[Decision]):
+    """A list of `Decision`, oldest first."""
+
+    def to_jsonl(self, path: str | os.PathLike[str]) -> None:
+        """Writes one JSON object a line; NaN and Inf become null."""
+        with open(path, "w", encoding="utf-8") as file:
+            for decision in self:
+                file.write(json.dumps(decision.to_dict(), allow_nan=False) + "\n")
+
+
+def width(scheduler: Any) -> int:
+    """Numbers in a row: the fields, and the predicted seconds of each scheduler route."""
+    return len(FIELDS) + len(scheduler.routes)
+
+
+def rows(
+    step: Step, parts: Sequence[Any], block_numbers: Sequence[int], iteration: tf.Tensor
+) -> tf.Tensor:
+    """The rows `[K, width]` of one step, float64."""
+    shared = {
+        "step": iteration,
+        "damping": step.damping,
+        "trust_ratio": step.ratio,
+        "loss": step.loss,
+        "loss_after": step.loss_after,
+        "accepted": step.accepted,
+    }
+    out = []
+    for part, number, block in zip(parts, block_numbers, step.blocks, strict=True):
+        values = shared | {"block": number, "size": part.size}
+        numbers = [
+            tf.cast(values[name] if name in values else getattr(block, name), tf.float64)
+            for name in FIELDS
+        ]
+        out.append(tf.concat([tf.stack(numbers), block.predicted], 0))
+    return tf.stack(out)
+
+
+def append(buffer: tf.Tensor, count: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+    """The ring buffer `[capacity, width]` with `new` `[K, width]` after `count` earlier rows.
+
+    Of more new rows than the buffer holds, the last are kept.
+    """
+    capacity = buffer.shape[0]
+    kept = min(int(new.shape[0]), capacity)
+    skipped = int(new.shape[0]) - kept
+    at = (tf.cast(count, tf.int32) + skipped + tf.range(kept)) % capacity
+    return tf.tensor_scatter_nd_update(buffer, at[:, None], new[skipped:])
+
+
+def decode(
+    buffer: np.ndarray, count: int, since: int, scheduler: Any, block_names: Sequence[str]
+) -> Decisions:
+    """The decisions number `since` to `count` that the ring buffer still holds."""
+    capacity = len(buffer)
+    first = max(since, count - capacity, 0)
+    return Decisions(
+        _decision(buffer[k % capacity], scheduler, block_names) for k in range(first, count)
+    )
+
+
+def _decision(row: np.ndarray, scheduler: Any, block_names: Sequence[str]) -> Decision:
+    values = dict(zip(FIELDS, row[: len(FIELDS)].tolist(), strict=True))
+    seconds = row[len(FIELDS) :].tolist()
+    predicted = {
+        route: s for route, s in zip(scheduler.routes, seconds, strict=True) if not math.isnan(s)
+    }
+    rule, size = int(values["rule"]), int(values["size"])
+    kappa, sparsity = values["condition_number"], int(values["sparsity"])
+    routes = (*directions.FIXED_ROUTES, *scheduler.routes)
+    if rule < 0:
+        reason = directions.explain(rule)
+    else:
+        reason = scheduler.explain(rule, size, kappa, sparsity, predicted)
+    route, solved_by = routes[int(values["route"])], routes[int(values["solved_by"])]
+    if route != solved_by:
+        reason += f"; {route} failed its residual check, {solved_by} took over"
+    number = int(values["block"])
+    return Decision(
+        route=route,
+        reason=reason,
+        predicted=predicted,
+        size=size,
+        condition_number=kappa,
+        sparsity=sparsity,
+        step=int(values["step"]),
+        block=block_names[number] if number < len(block_names) else str(number),
+        damping=values["damping"],
+        trust_ratio=values["trust_ratio"],
+        loss=values["loss"],
+        loss_after=values["loss_after"],
+        accepted=bool(values["accepted"]),
+        residual=values["residual"],
+        fallback=route != solved_by,
+        solved_by=solved_by,
+    )

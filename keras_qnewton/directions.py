@@ -1,0 +1,253 @@
+"""The direction x_k of one Hessian block, in the three ways there are.
+
+    SaddleFree   (H² + λ²I)^(-1/2) g   dense, by eigendecomposition; one for all λ
+    Scheduled    (H + s(λ) I)^(-1) g   dense, by whichever solver the scheduler chooses
+    MatrixFree   (H + s(λ) I)^(-1) g   too large to be formed: conjugate gradients on H v
+
+Each is built once a step from the block's curvature and then solved for as many λ as the
+step tries. A solution that fails its residual check is solved again by LU.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from keras_qnewton.conditioning import condition_number, extremal_eigenvalues, prune
+from keras_qnewton.solvers import ConjugateGradient, Eigen
+from keras_qnewton.types import Solution
+
+# Routes that are not the scheduler's to choose, before its own.
+FIXED_ROUTES = ("eigen", "cg")
+# Which rule decided, where the scheduler was not asked (its own rules count from 0).
+RULE_SADDLE_FREE, RULE_MATRIX_FREE = -1, -2
+
+_EXPLANATIONS = {
+    RULE_SADDLE_FREE: ("a saddle-free step takes an eigendecomposition, whatever it costs"),
+    RULE_MATRIX_FREE: (
+        "too large a block to be formed: conjugate gradients on Hessian-vector products"
+    ),
+}
+_LANCZOS_STEPS = 20
+
+
+class BlockStep(NamedTuple):
+    """One block's solution at one λ, as tensors.
+
+    Attributes:
+        x: `[N]`, the dtype of the curvature.
+        condition_number: κ of the system, float64 scalar: exact, or an upper bound.
+        sparsity: d, largest number of non-zeros in a row, float64 scalar.
+        route: What was chosen, int32 index into `FIXED_ROUTES` + the scheduler's routes.
+        solved_by: What solved it in the end, likewise.
+        rule: Which rule decided, int32.
+        residual: `||A x - b|| / ||b||`, float64 scalar.
+        predicted: Seconds by scheduler route, float64 `[R]`; NaN where nothing was priced.
+    """
+
+    x: tf.Tensor
+    condition_number: tf.Tensor
+    sparsity: tf.Tensor
+    route: tf.Tensor
+    solved_by: tf.Tensor
+    rule: tf.Tensor
+    residual: tf.Tensor
+    predicted: tf.Tensor
+
+
+class Direction(Protocol):
+    """Attributes: `scale`, the largest |eigenvalue| of the block, a float64 scalar."""
+
+    scale: tf.Tensor
+
+    def solve(self, damping: tf.Tensor) -> BlockStep:
+        """The direction at damping λ, a float64 scalar."""
+        ...
+
+
+def direction(
+    at: Any,
+    k: int,
+    part: Any,
+    matrix: tf.Tensor | None,
+    gradient: tf.Tensor,
+    damping: Any,
+    scheduler: Any,
+    sparsity: int | float | None,
+) -> Direction:
+    """The way in which the k-th block is solved.
+
+    Args:
+        at: Curvature at the present weights (`curvature.hessian.Linearized`).
+        k: Block number.
+        part: The block's `Part`.
+        matrix: H_k `[N, N]`, or None if the block is too large to be formed.
+        gradient: g_k `[N]`.
+        damping: Damping policy.
+        scheduler: Chooses among linear solvers.
+        sparsity: Largest number of non-zeros in a row to keep (int), the same as a fraction
+            of N (float), or None to keep all.
+    """
+    if matrix is None:
+        return MatrixFree(lambda v: at.block_product(k, v), part.size, gradient, damping, scheduler)
+    if sparsity is not None:
+        matrix = prune(matrix, row_limit(sparsity, part.size)).matrix
+    if damping.saddle_free(quantum=scheduler.quantum is not None):
+        return SaddleFree(matrix, gradient, scheduler)
+    return Scheduled(matrix, gradient, damping, scheduler)
+
+
+def row_limit(sparsity: int | float, size: int) -> int:
+    """d for a block of N weights: `sparsity` itself, or that fraction of N, at least 1."""
+    limit = sparsity if isinstance(sparsity, int) else round(sparsity * size)
+    return max(1, min(int(limit), size))
+
+
+def explain(rule: int) -> str:
+    """The sentence for a rule of this module."""
+    return _EXPLANATIONS[rule]
+
+
+class SaddleFree:
+    """(H² + λ²I)^(-1/2) g: saddle-free Newton, Dauphin et al. 2014 (arXiv:1406.2572)."""
+
+    def __init__(self, matrix: tf.Tensor, gradient: tf.Tensor, scheduler: Any):
+        self._gradient, self._scheduler = gradient, scheduler
+        self._sparsity = _row_nonzeros(matrix)
+        self._eigen = Eigen()
+        self._state = self._eigen.init(matrix)
+        self._magnitudes = tf.abs(tf.cast(self._state.eigenvalues, tf.float64))
+        self.scale = tf.reduce_max(self._magnitudes)
+
+    def solve(self, damping: tf.Tensor) -> BlockStep:
+        solution = self._eigen.compute_absolute(self._state, self._gradient, damping)
+        damped = tf.sqrt(self._magnitudes**2 + damping**2)
+        return _unscheduled(
+            solution,
+            condition_number=tf.reduce_max(damped) / tf.reduce_min(damped),
+            sparsity=self._sparsity,
+            rule=RULE_SADDLE_FREE,
+            scheduler=self._scheduler,
+        )
+
+
+class MatrixFree:
+    """Truncated conjugate gradients on H v + s v (Steihaug 1983)."""
+
+    def __init__(self, product: Any, size: int, gradient: tf.Tensor, damping: Any, scheduler: Any):
+        self._product, self._size, self._gradient = product, size, gradient
+        self._damping, self._scheduler = damping, scheduler
+        # An inexact Newton step needs no accurate solution (Nocedal & Wright, section 7.1).
+        self._cg = ConjugateGradient(tolerance=1e-3, max_iterations=min(2 * size, 250))
+        self._spectrum = extremal_eigenvalues(
+            product, size, iterations=_LANCZOS_STEPS, dtype=gradient.dtype
+        )
+        self.scale = _largest(self._spectrum)
+
+    def solve(self, damping: tf.Tensor) -> BlockStep:
+        shift = self._damping.shift(None, self._spectrum, damping)
+        s = tf.cast(shift, self._gradient.dtype)
+        solution = self._cg.solve_operator(lambda v: self._product(v) + s * v, self._gradient)
+        return _unscheduled(
+            solution,
+            condition_number=_bound(self._spectrum, shift),
+            sparsity=tf.constant(self._size, tf.float64),
+            rule=RULE_MATRIX_FREE,
+            scheduler=self._scheduler,
+        )
+
+
+class Scheduled:
+    """(H + s I)^(-1) g in float64, by the solver that the scheduler chooses."""
+
+    def __init__(self, matrix: tf.Tensor, gradient: tf.Tensor, damping: Any, scheduler: Any):
+        # The dense solve costs little beside the curvature: double precision makes the
+        # residual check mean something at condition numbers up to 1e12.
+        self._matrix = tf.cast(matrix, tf.float64)
+        self._gradient, self._damping, self._scheduler = gradient, damping, scheduler
+        self._size = int(matrix.shape[0])
+        self._spectrum = extremal_eigenvalues(self._matrix, iterations=_LANCZOS_STEPS)
+        self.scale = _largest(self._spectrum)
+
+    def solve(self, damping: tf.Tensor) -> BlockStep:
+        shift = self._damping.shift(self._matrix, self._spectrum, damping)
+        system = self._matrix + shift * tf.eye(self._size, dtype=tf.float64)
+        if self._damping.adaptive:
+            kappa = _bound(self._spectrum, shift)
+        else:  # not shifted past its negative eigenvalues: there is no cheap bound
+            kappa = condition_number(system, method="lanczos")
+        sparsity = _row_nonzeros(system)
+        index, predicted, rule = self._scheduler.choose_index(self._size, kappa, sparsity)
+        rhs = tf.cast(self._gradient, tf.float64)
+        x, residual, used = self._run(system, rhs, index)
+        return BlockStep(
+            tf.cast(x, self._gradient.dtype),
+            kappa,
+            sparsity,
+            index + len(FIXED_ROUTES),
+            used + len(FIXED_ROUTES),
+            rule,
+            residual,
+            predicted,
+        )
+
+    def _run(
+        self, system: tf.Tensor, rhs: tf.Tensor, index: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Solution, residual, and the index of the scheduler's route that gave it."""
+        scheduler = self._scheduler
+        possible = scheduler.possible(self._size)
+
+        def classical() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            solution = scheduler.classical.solve(system, rhs)
+            return solution.x, solution.residual, tf.constant(0)
+
+        def quantum() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            solution = scheduler.quantum.solve(system, rhs)
+            # Written so that a NaN residual fails.
+            passed = solution.residual <= scheduler.tolerance
+            return tf.cond(
+                passed, lambda: (solution.x, solution.residual, tf.constant(1)), classical
+            )
+
+        # A circuit is a host call: it must not be in a graph that could never choose it.
+        if scheduler.quantum is None or scheduler.quantum.name not in possible:
+            return classical()
+        return tf.cond(tf.equal(index, 1), quantum, classical)
+
+
+def _unscheduled(
+    solution: Solution, *, condition_number: Any, sparsity: Any, rule: int, scheduler: Any
+) -> BlockStep:
+    route = tf.constant(FIXED_ROUTES.index(solution.solver))
+    nothing = tf.fill([len(scheduler.routes)], tf.constant(float("nan"), tf.float64))
+    return BlockStep(
+        solution.x,
+        condition_number,
+        sparsity,
+        route,
+        route,
+        tf.constant(rule),
+        tf.cast(solution.residual, tf.float64),
+        nothing,
+    )
+
+
+def _row_nonzeros(matrix: tf.Tensor) -> tf.Tensor:
+    counts = tf.math.count_nonzero(matrix, axis=1, dtype=tf.int32)
+    return tf.cast(tf.reduce_max(counts), tf.float64)
+
+
+def _largest(spectrum: Any) -> tf.Tensor:
+    return tf.maximum(
+        tf.abs(spectrum.lambda_min - spectrum.residual_min),
+        tf.abs(spectrum.lambda_max + spectrum.residual_max),
+    )
+
+
+def _bound(spectrum: Any, shift: tf.Tensor) -> tf.Tensor:
+    """Upper bound of κ(H + s I), given that the shift made it positive definite."""
+    highest = spectrum.lambda_max + spectrum.residual_max + shift
+    lowest = spectrum.lambda_min - spectrum.residual_min + shift
+    return highest / lowest

@@ -1,0 +1,11 @@
+"""Where the loss, as a function of the weights, comes from.
+
+`RecordedLoss` takes the loss tensor that a traced train step has just computed and runs
+its operations again for other weights: the same batch, the same dropout masks.
+`record` gets there from a user's own `loss_fn`.
+"""
+
+from keras_qnewton.loss.closure import as_tensors, record
+from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
+
+__all__ = ["LossNotReplayableError", "RecordedLoss", "as_tensors", "record"]

@@ -1,0 +1,54 @@
+"""From a user's own `loss_fn`, which takes no argument and reads the variables, to a loss
+that is a function of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_qnewton.loss.recorded import RecordedLoss
+
+
+def as_tensors(variables: Sequence[Any]) -> list[tf.Variable]:
+    """The `tf.Variable`s behind Keras variables; TensorFlow's own are returned as they are.
+
+    Raises:
+        ValueError: If `variables` is empty or holds something that is not a variable.
+    """
+    if isinstance(variables, (tf.Variable, str)) or not isinstance(variables, Sequence):
+        variables = [variables]
+    out = []
+    for v in variables:
+        inner = v.value if not isinstance(v, tf.Variable) and hasattr(v, "value") else v
+        if not isinstance(inner, tf.Variable):
+            raise ValueError(
+                "Argument `variables` must be a list of `tf.Variable` or `keras.Variable`. "
+                f"Received: variables holding {v!r}"
+            )
+        out.append(inner)
+    if not out:
+        raise ValueError("Argument `variables` must not be empty. Received: variables=[]")
+    return out
+
+
+def record(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -> RecordedLoss:
+    """Traces `loss_fn` into the graph being built and records its loss.
+
+    Args:
+        loss_fn: Takes no argument, returns a scalar. A `tf.function` is traced in line, so
+            that its random operations are drawn once.
+        variables: `tf.Variable`s that the loss depends on.
+
+    Raises:
+        ValueError: If `loss_fn` is not callable.
+        LossNotReplayableError: See `RecordedLoss`.
+    """
+    if not callable(loss_fn):
+        raise ValueError(
+            "Argument `loss_fn` must be a function that takes no argument and returns the loss. "
+            f"Received: loss_fn={loss_fn!r}"
+        )
+    loss = getattr(loss_fn, "python_function", loss_fn)()
+    return RecordedLoss(tf.convert_to_tensor(loss), variables)

@@ -1,0 +1,342 @@
+"""`QNewton`: the Keras contract around one Newton step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_qnewton import decision_log
+from keras_qnewton.curvature import Blocks
+from keras_qnewton.loss import RecordedLoss, as_tensors
+from keras_qnewton.registry import resolve
+from keras_qnewton.scheduling import Scheduler
+from keras_qnewton.step import Step, newton_step
+
+# Rows of the log kept in the optimizer's state; `NewtonLog` keeps all.
+_LOG_CAPACITY = 1024
+
+_NO_LOSS = (
+    "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
+    "the weights, not the gradients alone. Two ways out: (1) `model.compile(optimizer=QNewton())` "
+    "and `model.fit(...)` without `run_eagerly=True`; a custom `train_step` passes its loss "
+    "through the optimizer, `loss = self.optimizer.scale_loss(loss)`, inside its gradient tape. "
+    "(2) `optimizer.minimize(loss_fn, variables)` in a loop of your own, eager or in a "
+    "`tf.function`. No weight was changed."
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class QNewton(keras.optimizers.Optimizer):
+    """Newton's method for Keras models, each Hessian block solved by a scheduled solver.
+
+    Every step differentiates the batch's loss twice, solves a damped Newton system for each
+    Hessian block, and takes the step only if this batch's loss does not rise (the same batch
+    and dropout masks at the old and the new weights).
+
+    Args:
+        learning_rate: Factor of the Newton step; 1.0 is Newton's own. A number, a schedule, or
+            a callable.
+        curvature: "auto" or "hessian" (the exact Hessian), or an object.
+        blocks: How weights are grouped into Hessian blocks: "auto" (one block up to 2,048
+            weights, else one a layer), "full", "layer", "variable", or a `Blocks` object.
+            Blocks over its `max_size` take matrix-free conjugate gradient steps.
+        damping: "adaptive", "constant" (the paper's), or an `Adaptive` or `Constant` object.
+        sparsity: Prunes each block, symmetrically, to this many non-zeros a row (an int) or
+            this fraction of N (a float in (0, 1]); None keeps all.
+        scheduler: A `Scheduler` that sends each linear system to a classical or a quantum
+            solver. None solves classically, and the train step has no host call in it.
+        update_every: Steps between two evaluations of the Hessian blocks; the gradient, λ and
+            ρ are new in every step. Above 1 the blocks are kept in the optimizer's state, N²
+            numbers each.
+        seed: Of the Lanczos start vectors, an int; None is 0.
+        name: Name of the optimizer.
+        **kwargs: Keras's own `weight_decay`, `clipnorm`, `clipvalue`, `global_clipnorm`,
+            `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`. Clipping
+            bounds the Newton step, and the step is judged as clipped. Weight decay is
+            decoupled and applied apart from the judged step.
+
+    Attributes:
+        decisions: What happened, a list of `Decision`, one a step and block, oldest first; the
+            last 1,024.
+
+    Raises:
+        ValueError: If an argument is not one of these; in training, if the loss cannot be
+            recorded, or is not finite (`tf.errors.InvalidArgumentError` there): before any
+            weight is changed.
+
+    References:
+        arXiv:2405.00252 (Q-Newton); arXiv:1406.2572 (saddle-free Newton).
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1.0,
+        curvature: Any = "auto",
+        blocks: Any = "auto",
+        damping: Any = "adaptive",
+        sparsity: int | float | None = None,
+        scheduler: Scheduler | None = None,
+        update_every: int = 1,
+        seed: int | None = None,
+        name: str = "qnewton",
+        **kwargs: Any,
+    ):
+        if isinstance(learning_rate, int) and not isinstance(learning_rate, bool):
+            learning_rate = float(learning_rate)
+        if kwargs.get("gradient_accumulation_steps"):
+            raise ValueError(
+                "Argument `gradient_accumulation_steps` is not supported: it would average Newton "
+                "steps, not gradients. Use a larger batch. Received: "
+                f"gradient_accumulation_steps={kwargs['gradient_accumulation_steps']}"
+            )
+        _check_sparsity(sparsity)
+        _check_integer("update_every", update_every, least=1)
+        if seed is not None:
+            _check_integer("seed", seed, least=0)
+        if scheduler is not None and not isinstance(scheduler, Scheduler):
+            raise ValueError(
+                "Argument `scheduler` must be a `Scheduler` object or None. "
+                f"Received: scheduler={scheduler!r}"
+            )
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.curvature = resolve("curvature", curvature, "curvature")
+        self.blocks = Blocks(blocks) if isinstance(blocks, str) else blocks
+        self.damping = resolve("damping", damping, "damping")
+        self.scheduler = Scheduler(quantum=None) if scheduler is None else scheduler
+        self.sparsity = sparsity
+        self.update_every = update_every
+        self.seed = seed
+        self._has_default_scheduler = scheduler is None
+        self._pending_loss: Any = None
+        self._block_names: list[str] = []
+
+    # --- the Keras contract -------------------------------------------------------------
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates the optimizer's state; once, before the first step."""
+        if self.built:
+            return
+        super().build(variables)
+        parts = self.blocks.split(variables)
+        self.blocks.warn_if_matrix_free(parts)
+        self._block_names = [part.name for part in parts]
+        # State is saved by position: new variables go to the end.
+        self._damping_value = self.add_variable((), dtype="float64", name="damping")
+        self._log = self.add_variable(
+            (_LOG_CAPACITY, decision_log.width(self.scheduler)), dtype="float64", name="log"
+        )
+        self._log_count = self.add_variable((), dtype="int64", name="log_count")
+        self._kept = {
+            part.name: self.add_variable(
+                (part.size, part.size), dtype=variables[part.indices[0]].dtype, name="hessian"
+            )
+            for part in parts
+            if self.update_every > 1 and part.dense
+        }
+
+    def scale_loss(self, loss: Any) -> Any:
+        """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
+        self._pending_loss = loss
+        return super().scale_loss(loss)
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
+        """One Newton step from the gradients of the loss that `scale_loss` saw last.
+
+        Raises:
+            ValueError: If there is no such loss in the graph being traced.
+        """
+        try:
+            super().apply(grads, trainable_variables)
+        finally:
+            self._pending_loss = None
+
+    @tf.autograph.experimental.do_not_convert
+    def minimize(self, loss_fn: Callable[[], Any], variables: Sequence[Any]) -> tf.Tensor:
+        """One Newton step of the user's own loss.
+
+        Args:
+            loss_fn: Takes no argument, returns a scalar; reads the variables. Called once.
+                Eagerly it is traced anew at each call, since it may read Python values that
+                have changed: in a loop, call `minimize` inside a `tf.function`.
+            variables: `keras.Variable`s or `tf.Variable`s, the same at every call.
+
+        Returns:
+            The loss before the step, a scalar tensor.
+
+        Raises:
+            ValueError: If an argument is not of these kinds, or the loss cannot be recorded.
+        """
+        if not callable(loss_fn):
+            raise ValueError(
+                "Argument `loss_fn` must be a function that takes no argument and returns the "
+                f"loss. Received: loss_fn={loss_fn!r}"
+            )
+        tensors = as_tensors(variables)
+        variables = list(variables) if isinstance(variables, Sequence) else [variables]
+        with tf.init_scope():
+            self.build(variables)
+
+        def step() -> tf.Tensor:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(tensors)
+                loss = getattr(loss_fn, "python_function", loss_fn)()
+                scaled = self.scale_loss(loss)
+            self.apply(tape.gradient(scaled, tensors), variables)
+            return loss
+
+        return step() if tf.inside_function() else tf.function(step, autograph=False)()
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Subtracts lr times the direction x; Keras calls it with x in the gradient's place."""
+        self.assign_sub(variable, tf.cast(learning_rate, gradient.dtype) * gradient)
+
+    def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Any) -> None:
+        # Keras's own hook for what happens between `apply` and `update_step`: gradients are
+        # filtered and unscaled here, and not yet clipped. Overriding `apply` alone was tried:
+        # it would have to undo the loss scale that Keras divides by.
+        loss = self._recorded(as_tensors(trainable_variables))
+        directions = self._newton_directions(loss, grads, trainable_variables)
+        super()._backend_apply_gradients(directions, trainable_variables)
+
+    # --- the Newton step ----------------------------------------------------------------
+
+    def _recorded(self, variables: Sequence[tf.Variable]) -> RecordedLoss:
+        loss = self._pending_loss
+        if loss is None:
+            raise ValueError(
+                _NO_LOSS.format(
+                    why="`scale_loss` was not called (a custom train step, or a wrapper such as "
+                    "`LossScaleOptimizer` under the mixed_float16 policy; mixed_bfloat16 works)"
+                )
+            )
+        if not tf.is_tensor(loss) or not tf.is_symbolic_tensor(loss):
+            raise ValueError(_NO_LOSS.format(why="the train step ran eagerly (`run_eagerly=True`)"))
+        if loss.graph is not tf.compat.v1.get_default_graph():
+            raise ValueError(
+                _NO_LOSS.format(why="the loss was computed in another graph than the step")
+            )
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError(
+                "QNewton does not train on several replicas yet: each would solve for its own "
+                "Hessian. Received: a distribution strategy with "
+                f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas in sync"
+            )
+        return RecordedLoss(loss, variables)
+
+    def _newton_directions(
+        self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]
+    ) -> list[tf.Tensor]:
+        parts = self.blocks.split(variables)
+        step = newton_step(
+            loss,
+            loss.at_variables(),
+            [tf.convert_to_tensor(g) for g in grads],
+            parts,
+            curvature=self.curvature,
+            damping=self.damping,
+            scheduler=self.scheduler,
+            sparsity=self.sparsity,
+            last_damping=tf.convert_to_tensor(self._damping_value),
+            to_step=self._to_step,
+            keep=lambda k, compute: self._kept_block(parts[k], compute),
+        )
+        self._record(step, parts)
+        return step.directions
+
+    def _to_step(self, directions: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The very change of the weights that Keras will make of the directions."""
+        clipped = self._clip_gradients(directions)
+        return [-tf.cast(self.learning_rate, x.dtype) * x for x in clipped]
+
+    def _kept_block(self, part: Any, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
+        kept = self._kept.get(part.name)
+        if kept is None:
+            return compute()
+
+        def renew() -> tf.Tensor:
+            matrix = compute()
+            kept.assign(matrix)
+            return matrix
+
+        due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
+        return tf.cond(due, renew, lambda: tf.convert_to_tensor(kept))
+
+    def _record(self, step: Step, parts: Sequence[Any]) -> None:
+        for part in parts:  # variables without a gradient may have changed the partition
+            if part.name not in self._block_names:
+                self._block_names.append(part.name)
+        numbers = [self._block_names.index(part.name) for part in parts]
+        new = decision_log.rows(step, parts, numbers, tf.convert_to_tensor(self._iterations))
+        count = tf.convert_to_tensor(self._log_count)
+        self.assign(self._log, decision_log.append(tf.convert_to_tensor(self._log), count, new))
+        self.assign(self._log_count, count + len(parts))
+        self.assign(self._damping_value, step.next_damping)
+
+    # --- what happened ------------------------------------------------------------------
+
+    @property
+    def decisions(self) -> decision_log.Decisions:
+        """The log so far: one `Decision` a step and block, oldest first, the last 1,024."""
+        return self.decisions_since(0)
+
+    def decisions_since(self, number: int) -> decision_log.Decisions:
+        """The decisions from the given one on, counted from 0 over the whole training."""
+        if not self.built:
+            return decision_log.Decisions()
+        return decision_log.decode(
+            self._log.numpy(), self.decision_count, number, self.scheduler, self._block_names
+        )
+
+    @property
+    def decision_count(self) -> int:
+        """How many decisions were made in the whole training."""
+        return int(self._log_count.numpy()) if self.built else 0
+
+    # --- serialisation ------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        config = super().get_config()
+        config.update(
+            curvature=serialize(self.curvature),
+            blocks=serialize(self.blocks),
+            damping=serialize(self.damping),
+            sparsity=self.sparsity,
+            scheduler=None if self._has_default_scheduler else serialize(self.scheduler),
+            update_every=self.update_every,
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QNewton:
+        config = dict(config)
+        for key in ("curvature", "blocks", "damping", "scheduler"):
+            if isinstance(config.get(key), dict):
+                config[key] = keras.saving.deserialize_keras_object(
+                    config[key], custom_objects=custom_objects
+                )
+        return super().from_config(config, custom_objects=custom_objects)
+
+
+def _check_sparsity(sparsity: Any) -> None:
+    if sparsity is None:
+        return
+    is_count = isinstance(sparsity, int) and not isinstance(sparsity, bool) and sparsity >= 1
+    is_fraction = isinstance(sparsity, float) and 0 < sparsity <= 1
+    if not (is_count or is_fraction):
+        raise ValueError(
+            "Argument `sparsity` must be a positive integer (non-zeros a row), a float in (0, 1] "
+            f"(fraction of a row), or None. Received: sparsity={sparsity!r}"
+        )
+
+
+def _check_integer(argument: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(
+            f"Argument `{argument}` must be an integer of at least {least}. "
+            f"Received: {argument}={value!r}"
+        )

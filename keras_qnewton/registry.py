@@ -1,0 +1,71 @@
+"""Names for policies: a string for the default, an object for control.
+
+A leaf. Every stage registers its own implementations when it is imported, so that
+`Scheduler(quantum="qsvt")` can name a solver without scheduling importing solvers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Policy:
+    """What every policy object shares: it is made again from its constructor's arguments."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The policy that `get_config` described."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+_REGISTRY: dict[str, dict[str, type]] = {}
+
+
+def register(kind: str, name: str) -> Callable[[type[_T]], type[_T]]:
+    """Class decorator: makes `resolve(kind, name)` build this class with its defaults."""
+
+    def add(cls: type[_T]) -> type[_T]:
+        _REGISTRY.setdefault(kind, {})[name] = cls
+        return cls
+
+    return add
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The registered names of one kind, sorted."""
+    return tuple(sorted(_REGISTRY.get(kind, {})))
+
+
+def resolve(kind: str, value: Any, argument: str) -> Any:
+    """The policy object for `value`: built from its name, or returned as it is.
+
+    Args:
+        kind: What the policy is for: "solver", "cost", "damping", ...
+        value: A registered name, or a policy object (anything that is not a string).
+        argument: Name of the caller's argument, for the error message.
+
+    Raises:
+        ValueError: If `value` is a string that no policy of this kind goes by.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        cls = _REGISTRY.get(kind, {})[value]
+    except KeyError:
+        known = ", ".join(repr(name) for name in names(kind))
+        raise ValueError(
+            f"Argument `{argument}` must be one of {known}, or an object. "
+            f"Received: {argument}={value!r}"
+        ) from None
+    return cls()

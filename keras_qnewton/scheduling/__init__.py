@@ -1,0 +1,8 @@
+"""Scheduling: what a solve would cost by each route, and which route it takes."""
+
+from keras_qnewton.scheduling.asymptotic import AsymptoticQLSA
+from keras_qnewton.scheduling.detailed import DetailedQLSA
+from keras_qnewton.scheduling.lu_time import LUTime
+from keras_qnewton.scheduling.scheduler import Scheduler
+
+__all__ = ["AsymptoticQLSA", "DetailedQLSA", "LUTime", "Scheduler"]

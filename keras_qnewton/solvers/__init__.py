@@ -1,0 +1,14 @@
+"""Symmetric linear systems: one solver a file, all with the same two stages.
+
+`solve(matrix, rhs)` is `compute(init(matrix), rhs)`; see `staged.StagedSolver`. A solver that
+cannot solve a system does not raise inside a graph: its residual says so (NaN, Inf or large),
+and the caller goes on to the next route.
+"""
+
+from keras_qnewton.solvers.cg import ConjugateGradient
+from keras_qnewton.solvers.cholesky import Cholesky
+from keras_qnewton.solvers.eigen import Eigen
+from keras_qnewton.solvers.lu import LU
+from keras_qnewton.solvers.quantum.qsvt import QSVT
+
+__all__ = ["LU", "QSVT", "Cholesky", "ConjugateGradient", "Eigen"]

@@ -1,0 +1,124 @@
+"""What every solver asks of its input, and how every solver's answer is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+# A Hessian accumulated in float32 is symmetric to about 1e-6 of its largest entry; a matrix
+# further off than this is a mistake (a Jacobian, a wrong reshape), not rounding.
+_ASYMMETRY = 1e-4
+
+
+def relative_norm(gap: Any, rhs: Any) -> Any:
+    """``||gap|| / ||rhs||`` in float64; 0 when `gap` is zero, whatever `rhs` is.
+
+    Both norms are taken after division by ``max|rhs|``, so that gradients as small as
+    1e-200 neither underflow nor read as zero.
+
+    Args:
+        gap: Tensor `[N]`, any floating dtype.
+        rhs: Tensor `[N]`, any floating dtype.
+
+    Returns:
+        Scalar float64 tensor. Inf for a non-zero gap of a zero `rhs`; NaN if either has one.
+    """
+    gap, rhs = tf.cast(gap, tf.float64), tf.cast(rhs, tf.float64)
+    largest = tf.reduce_max(tf.abs(rhs))
+    unit = tf.where(largest > 0, largest, tf.ones_like(largest))
+    numerator, denominator = tf.norm(gap / unit), tf.norm(rhs / unit)
+    return tf.where(numerator == 0, tf.zeros_like(numerator), numerator / denominator)
+
+
+def relative_residual(matrix: Any, x: Any, rhs: Any) -> Any:
+    """``||A x - b|| / ||b||``, evaluated in float64 whatever the dtypes.
+
+    Args:
+        matrix: Tensor or array `[N, N]`.
+        x: Tensor or array `[N]`.
+        rhs: Tensor or array `[N]`.
+
+    Returns:
+        Scalar float64 tensor; 0 for a zero `rhs` solved by a zero `x`.
+    """
+    product = tf.linalg.matvec(tf.cast(matrix, tf.float64), tf.cast(x, tf.float64))
+    return relative_norm(product - tf.cast(rhs, tf.float64), rhs)
+
+
+def check_matrix(matrix: Any) -> Any:
+    """`matrix` as a tensor, once it has been found fit for a symmetric solver.
+
+    Shape and dtype are always checked, as far as they are static; finiteness and symmetry
+    only eagerly, where the values are at hand. Inside a `tf.function` a matrix with a NaN
+    must not raise: it ends in a NaN residual, which the caller rejects.
+
+    Raises:
+        ValueError: If `matrix` is not `[N, N]`, float32 or float64, finite and symmetric.
+    """
+    matrix = tf.convert_to_tensor(matrix)
+    shape = matrix.shape
+    square = shape.rank == 2 and shape[0] != 0 and shape[:1].is_compatible_with(shape[1:])
+    if shape.rank is not None and not square:
+        raise ValueError(_message("matrix", "square, of shape [N, N] with N >= 1", matrix))
+    _check_dtype("matrix", matrix)
+    if tf.executing_eagerly():
+        values = matrix.numpy()
+        _check_finite("matrix", matrix, values)
+        asymmetry = np.max(np.abs(values - values.T))
+        if asymmetry > _ASYMMETRY * np.max(np.abs(values)):
+            raise ValueError(
+                _message("matrix", "symmetric", matrix) + f" with max|A - A^T| = {asymmetry:.3g}"
+            )
+    return matrix
+
+
+def check_rhs(rhs: Any, size: int | None = None, dtype: Any = None) -> Any:
+    """`rhs` as a tensor `[N]`, once it has been found to fit the matrix.
+
+    Args:
+        rhs: Tensor, array or list `[N]`.
+        size: N, when it is known.
+        dtype: The matrix's dtype, when there is a matrix.
+
+    Raises:
+        ValueError: If `rhs` is not `[N]`, of the matrix's dtype, or (eagerly) not finite.
+    """
+    # The hint is for lists; of an array it would silently change the dtype.
+    rhs = tf.convert_to_tensor(rhs, dtype_hint=None if hasattr(rhs, "dtype") else dtype)
+    if rhs.shape.rank is not None and not rhs.shape.is_compatible_with([size]):
+        wanted = "[N]" if size is None else f"[{size}]"
+        raise ValueError(_message("rhs", f"a vector of shape {wanted}", rhs))
+    _check_dtype("rhs", rhs)
+    if dtype is not None and rhs.dtype != dtype:
+        raise ValueError(_message("rhs", f"{tf.as_dtype(dtype).name}, like `matrix`", rhs))
+    if tf.executing_eagerly():
+        _check_finite("rhs", rhs, rhs.numpy())
+    return rhs
+
+
+def validate(matrix: Any, rhs: Any) -> tuple[Any, Any]:
+    """Both sides of the system as tensors; see `check_matrix` and `check_rhs`."""
+    matrix = check_matrix(matrix)
+    return matrix, check_rhs(rhs, matrix.shape[0], matrix.dtype)
+
+
+def _check_dtype(argument: str, tensor: Any) -> None:
+    if tensor.dtype not in (tf.float32, tf.float64):
+        raise ValueError(_message(argument, "float32 or float64", tensor))
+
+
+def _check_finite(argument: str, tensor: Any, values: np.ndarray) -> None:
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise ValueError(
+            _message(argument, "finite", tensor) + f" with {bad} NaN or Inf in {values.size}"
+        )
+
+
+def _message(argument: str, wanted: str, tensor: Any) -> str:
+    return (
+        f"Argument `{argument}` must be {wanted}. "
+        f"Received: {argument} of shape {tensor.shape} and dtype {tensor.dtype.name}"
+    )

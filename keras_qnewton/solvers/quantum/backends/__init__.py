@@ -1,0 +1,55 @@
+"""What a QSVT backend is, and where the built-in ones are.
+
+A backend is any object with the two methods of `Backend`: whatever executes, or simulates,
+the circuit. Quantum libraries are imported here only, and only when a circuit is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+_MODULES = {"cirq": "keras_qnewton.solvers.quantum.backends.cirq"}
+NAMES = tuple(_MODULES)
+
+
+class Outcome(NamedTuple):
+    """What one run of a circuit gives.
+
+    Attributes:
+        amplitudes: Real amplitudes of the system register, float64 `[2^n]`, on the outcome
+            |0⟩ of signal and ancilla qubits; not normalised.
+        success_probability: Of that outcome.
+        qubits: Width of the circuit.
+        operations: Number of its operations.
+    """
+
+    amplitudes: np.ndarray
+    success_probability: float
+    qubits: int
+    operations: int
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Builds and runs ``Re Π e^(i φ_k Z) U`` on a state; see `phases.reflection_phases`."""
+
+    def circuit(self, encoding: Any, phases: np.ndarray, state: np.ndarray) -> Any:
+        """The circuit object: `encoding` a block encoding, `state` a real unit vector `[2^n]`."""
+        ...
+
+    def run(self, encoding: Any, phases: np.ndarray, state: np.ndarray, dtype: str) -> Outcome:
+        """Runs it in `dtype`, "complex64" or "complex128"."""
+        ...
+
+
+def load(name: str) -> Backend:
+    """The built-in backend called `name`; its library is imported now.
+
+    Raises:
+        ImportError: If the library is missing, with the command that installs it.
+    """
+    backend: Backend = importlib.import_module(_MODULES[name]).Backend()
+    return backend

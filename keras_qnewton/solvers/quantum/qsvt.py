@@ -1,0 +1,290 @@
+"""Matrix inversion by the quantum singular value transformation, with refinement."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.registry import register
+from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
+from keras_qnewton.solvers.quantum import backends
+from keras_qnewton.solvers.quantum.block_encoding import Dilation, pad, padded_qubits
+from keras_qnewton.solvers.quantum.host import host_solve
+from keras_qnewton.solvers.quantum.inversion import Inversion, bucket, inversion
+from keras_qnewton.solvers.quantum.polynomial import inverse_degree
+from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.types import Solution
+
+# A refinement that does not at least halve the residual is at its floor.
+_WORTHWHILE = 0.5
+
+
+class QSVTState(NamedTuple):
+    """A matrix made ready for circuits.
+
+    Attributes:
+        matrix: As given, a tensor `[N, N]`.
+        encoding: Block encoding of the padded matrix.
+        inversion: Polynomial and phases for its condition number.
+    """
+
+    matrix: Any
+    encoding: Dilation
+    inversion: Inversion
+
+
+@register("solver", "qsvt")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class QSVT(StagedSolver):
+    """``A x = b`` by a circuit that applies a polynomial close to 1/x to A's eigenvalues.
+
+    Quantum singular value transformation (Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838) with
+    the optimal odd polynomial of `polynomial`, the phases of `phases` and the block encoding of
+    `block_encoding`. A run of the circuit leaves ``sign · s · p(A/α) b/||b||`` in the
+    amplitudes, so norm and sign of the solution are both known; it is accurate to `epsilon`
+    and to `dtype`. Iterative refinement then runs the same circuit on the residual, evaluated
+    in float64, until the residual is below `tolerance` or no longer halves.
+
+    What this is not: a speed-up on this machine. The circuit is simulated, all 2^n amplitudes
+    are read at once from the simulator, where hardware would sample them, and the block
+    encoding costs an eigendecomposition of A.
+
+    Eagerly, `details` holds "degree", "qubits", "alpha", "condition_number" (of A),
+    "success_probability" (of the first run), "queries" (calls of the block encoding, all
+    runs), "refinements" and "operations" (of one circuit). Inside a `tf.function`, `solve` is
+    one host call: `details` is empty, and an error is a NaN solution with a RuntimeWarning.
+
+    Args:
+        backend: "cirq", or an object with the methods of `backends.Backend`.
+        epsilon: Largest error of the polynomial against 1/x, on A/α; with A's norm scaled to 1
+            this is a relative error of x. The degree grows like ``κ log(κ/epsilon)``.
+        dtype: Of the simulated amplitudes: "complex64" or "complex128".
+        tolerance: Relative residual at which refinement stops (or at the round-off of b's
+            dtype, if that is larger).
+        max_refinements: Largest number of refinements; 0 for a single run.
+        max_degree: Degree above which a matrix is refused rather than simulated for minutes.
+
+    Raises:
+        ValueError: For arguments out of range.
+    """
+
+    name = "qsvt"
+    host = True
+
+    def __init__(
+        self,
+        backend: Any = "cirq",
+        epsilon: float = 1e-3,
+        dtype: str = "complex64",
+        tolerance: float = 1e-12,
+        max_refinements: int = 10,
+        max_degree: int = 30_000,
+    ):
+        known = backend in backends.NAMES if isinstance(backend, str) else None
+        if known is False or (known is None and not isinstance(backend, backends.Backend)):
+            raise ValueError(
+                f"Argument `backend` must be one of {', '.join(map(repr, backends.NAMES))}, or "
+                f"an object with methods `circuit` and `run`. Received: backend={backend!r}"
+            )
+        if not 0 < epsilon < 1:
+            raise ValueError(
+                f"Argument `epsilon` must be between 0 and 1. Received: epsilon={epsilon!r}"
+            )
+        if dtype not in ("complex64", "complex128"):
+            raise ValueError(
+                f"Argument `dtype` must be 'complex64' or 'complex128'. Received: dtype={dtype!r}"
+            )
+        if tolerance < 0 or max_refinements < 0 or max_degree < 1:
+            raise ValueError(
+                "Arguments `tolerance` and `max_refinements` must be 0 or more, and "
+                f"`max_degree` at least 1. Received: tolerance={tolerance!r}, "
+                f"max_refinements={max_refinements!r}, max_degree={max_degree!r}"
+            )
+        self.backend = backend
+        self.epsilon = float(epsilon)
+        self.dtype = dtype
+        self.tolerance = float(tolerance)
+        self.max_refinements = int(max_refinements)
+        self.max_degree = int(max_degree)
+
+    def qubits(self, size: int) -> int:
+        """Width of the circuit for N = `size` unknowns: ``max(1, ceil(log2 N)) + 2``."""
+        return padded_qubits(size) + 2
+
+    @property
+    def max_condition_number(self) -> float:
+        """Largest κ that `max_degree` allows; a matrix beyond it is refused."""
+        low, high = 1.0, 2.0
+        while high < 1e12 and self._degree(high) <= self.max_degree:
+            low, high = high, 2 * high
+        while high > 1.001 * low:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if self._degree(middle) <= self.max_degree else (low, middle)
+        return low
+
+    def _degree(self, condition_number: float) -> int:
+        return inverse_degree(bucket(condition_number), self.epsilon)
+
+    def init(self, matrix: Any) -> QSVTState:
+        """Encodes `matrix` `[N, N]` and finds the polynomial and phases for its κ.
+
+        Costs an eigendecomposition (for α, κ and the dilation); phases are kept for matrices
+        of similar condition number. Needs values: inside a `tf.function`, call `solve`.
+
+        Raises:
+            ValueError: If the matrix is not fit (see `solve`), singular, or so badly
+                conditioned that the degree exceeds `max_degree`.
+        """
+        matrix = check_matrix(matrix)
+        if not hasattr(matrix, "numpy"):
+            raise ValueError(
+                "Argument `matrix` must have values: inside a tf.function, call `solve`. "
+                f"Received: matrix={matrix!r}"
+            )
+        encoding, plan = self._prepare(np.asarray(matrix.numpy(), np.float64))
+        return QSVTState(matrix, encoding, plan)
+
+    def compute(self, state: QSVTState, rhs: Any) -> Solution:
+        """Runs the circuit for `rhs` `[N]`, and again for each residual."""
+        rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
+        tolerance = self._tolerance(rhs.dtype)
+        x, details = self._refine(
+            np.asarray(state.matrix.numpy(), np.float64),
+            np.asarray(rhs.numpy(), np.float64),
+            state.encoding,
+            state.inversion,
+            tolerance,
+        )
+        x = tf.constant(x, rhs.dtype)
+        return Solution(x, relative_residual(state.matrix, x, rhs), self.name, details)
+
+    def solve(self, matrix: Any, rhs: Any) -> Solution:
+        """Solves ``matrix @ x = rhs``; see `StagedSolver.solve`, and `init` for its errors."""
+        if tf.executing_eagerly():
+            return super().solve(matrix, rhs)
+        matrix = check_matrix(matrix)
+        rhs = check_rhs(rhs, matrix.shape[0], matrix.dtype)
+        tolerance = self._tolerance(rhs.dtype)
+
+        def on_host(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
+            return self._refine(matrix, rhs, *self._prepare(matrix), tolerance)[0]
+
+        x = host_solve(on_host, matrix, rhs, self.name)
+        return Solution(x, relative_residual(matrix, x, rhs), self.name)
+
+    def circuit(self, matrix: Any, rhs: Any) -> Any:
+        """The very circuit of the first run, for `rhs` not zero: a `cirq.Circuit` for "cirq"."""
+        state = self.init(matrix)
+        rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
+        vector, norm = _unit(np.asarray(rhs.numpy(), np.float64), state.encoding)
+        if norm == 0:
+            raise ValueError("Argument `rhs` must not be zero. Received: rhs of zeros")
+        return self._backend().circuit(state.encoding, state.inversion.phases, vector)
+
+    def _prepare(self, matrix: np.ndarray) -> tuple[Dilation, Inversion]:
+        if not np.all(np.isfinite(matrix)):
+            raise ValueError("Argument `matrix` must be finite. Received: a matrix with NaN or Inf")
+        encoding = Dilation(pad(matrix))
+        condition_number = encoding.condition_number
+        if math.isinf(condition_number):
+            raise ValueError("Argument `matrix` must not be singular. Received: a singular matrix")
+        degree = self._degree(condition_number)
+        if degree > self.max_degree:
+            raise ValueError(
+                "Argument `matrix` must be conditioned well enough for a polynomial of degree "
+                f"{self.max_degree} (`max_degree`). Received: condition number "
+                f"{condition_number:.3g}, degree {degree}. Damp the matrix, or raise "
+                "`max_degree`"
+            )
+        return encoding, inversion(bucket(condition_number), self.epsilon)
+
+    def _refine(
+        self,
+        matrix: np.ndarray,
+        rhs: np.ndarray,
+        encoding: Dilation,
+        plan: Inversion,
+        tolerance: float,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The solution in float64 and its details, from as many runs as it takes."""
+        details: dict[str, Any] = {
+            "degree": plan.degree,
+            "qubits": self.qubits(len(rhs)),
+            "alpha": encoding.alpha,
+            "condition_number": encoding.condition_number,
+            "success_probability": None,
+            "queries": 0,
+            "refinements": 0,
+            "operations": 0,
+        }
+        x = np.zeros_like(rhs)
+        scale = np.linalg.norm(rhs)
+        if scale == 0:
+            return x, details
+        backend = self._backend()
+        gap, residual = rhs, math.inf
+        for run in range(1 + self.max_refinements):
+            vector, norm = _unit(gap, encoding)
+            outcome = backend.run(encoding, plan.phases, vector, self.dtype)
+            if np.shape(outcome.amplitudes) != vector.shape:
+                # It would broadcast, and read as a solution.
+                raise ValueError(
+                    f"The backend must return amplitudes of shape {vector.shape}. "
+                    f"Received: amplitudes of shape {np.shape(outcome.amplitudes)}"
+                )
+            correction = outcome.amplitudes[: len(rhs)] * (
+                plan.sign * norm / (plan.scale * encoding.alpha)
+            )
+            candidate = x + correction
+            candidate_gap = rhs - matrix @ candidate
+            reached = float(np.linalg.norm(candidate_gap) / scale)
+            details["queries"] += plan.degree
+            details["refinements"] = run
+            if run == 0:
+                details["success_probability"] = outcome.success_probability
+                details["operations"] = outcome.operations
+            # The first answer stands whatever it is worth: its residual tells.
+            if run == 0 or reached < residual:
+                x, gap = candidate, candidate_gap
+            if not tolerance < reached <= _WORTHWHILE * residual:
+                break
+            residual = reached
+        return x, details
+
+    def _tolerance(self, dtype: Any) -> float:
+        return max(self.tolerance, float(np.finfo(dtype.as_numpy_dtype).eps))
+
+    def _backend(self) -> Any:
+        return backends.load(self.backend) if isinstance(self.backend, str) else self.backend
+
+    def get_config(self) -> dict[str, Any]:
+        backend = self.backend
+        if not isinstance(backend, str):
+            backend = keras.saving.serialize_keras_object(backend)
+        return {
+            "backend": backend,
+            "epsilon": self.epsilon,
+            "dtype": self.dtype,
+            "tolerance": self.tolerance,
+            "max_refinements": self.max_refinements,
+            "max_degree": self.max_degree,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        config = dict(config)
+        if isinstance(config.get("backend"), dict):
+            config["backend"] = keras.saving.deserialize_keras_object(config["backend"])
+        return cls(**config)
+
+
+def _unit(vector: np.ndarray, encoding: Dilation) -> tuple[np.ndarray, float]:
+    """`vector` padded to the encoding's size and normalised, and its norm."""
+    padded = np.zeros(1 << encoding.system_qubits)
+    padded[: len(vector)] = vector
+    norm = float(np.linalg.norm(padded))
+    return (padded / norm if norm > 0 else padded), norm

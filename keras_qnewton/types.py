@@ -1,0 +1,120 @@
+"""The few types that every stage of the Newton step shares.
+
+A leaf: it imports nothing of this package, so that loss, curvature, conditioning,
+scheduling and solvers can all speak the same language without importing each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+
+class LinearSystem(NamedTuple):
+    """A symmetric linear system ``matrix @ x = rhs``.
+
+    Attributes:
+        matrix: Tensor or array `[N, N]`, symmetric, real floating point.
+        rhs: Tensor or array `[N]`, same dtype as `matrix`.
+    """
+
+    matrix: Any
+    rhs: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What a solver returns.
+
+    Attributes:
+        x: Tensor or array `[N]`, dtype of the right-hand side.
+        residual: Scalar float64, ``||A x - b|| / ||b||``, evaluated in float64
+            (0 when ``b`` is zero; NaN or Inf when the solve failed).
+        solver: Name of the solver, as the scheduler's routes name it.
+        details: What else the solver knows (for example a circuit's degree, qubits,
+            success probability). Empty for solutions computed inside a graph.
+    """
+
+    x: Any
+    residual: Any
+    solver: str
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Why one Hessian block, at one step, went to one solver, and what came of it.
+
+    The first group is what `Scheduler.choose` knows; the second is filled in by the
+    optimizer once the step has been taken (`None` until then).
+
+    Attributes:
+        route: Solver that was chosen: "lu", "eigen", "cg", "qsvt", ...
+        reason: One sentence with the numbers that decided.
+        predicted: Predicted seconds by route.
+        size: N, the block's number of weights.
+        condition_number: κ of the system that was solved (an estimate or a bound).
+        sparsity: d, the largest number of non-zeros in a row of the system.
+        step: Optimizer iteration, from 0.
+        block: Name of the block (the weights it covers).
+        damping: λ used for this step.
+        trust_ratio: ρ, actual over predicted reduction of this batch's loss.
+        loss: This batch's loss before the step.
+        loss_after: This batch's loss at the candidate weights, same batch and masks.
+        accepted: Whether the step was taken.
+        residual: ``||A x - b|| / ||b||`` of the solution that was used.
+        fallback: Whether `route` failed its check and `solved_by` took over.
+        solved_by: Solver whose solution was used.
+    """
+
+    route: str
+    reason: str
+    predicted: Mapping[str, float]
+    size: int
+    condition_number: float
+    sparsity: int
+    step: int | None = None
+    block: str | None = None
+    damping: float | None = None
+    trust_ratio: float | None = None
+    loss: float | None = None
+    loss_after: float | None = None
+    accepted: bool | None = None
+    residual: float | None = None
+    fallback: bool | None = None
+    solved_by: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only: what `json.dumps(..., allow_nan=False)` accepts.
+
+        JSON has no NaN or Inf; such numbers become None.
+        """
+        out = dataclasses.asdict(self)
+        out["predicted"] = {route: _finite(seconds) for route, seconds in self.predicted.items()}
+        return {
+            key: _finite(value) if isinstance(value, float) else value for key, value in out.items()
+        }
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """One way of solving a symmetric linear system; see `keras_qnewton.solvers`.
+
+    Attributes:
+        name: Route name, unique in the registry.
+        host: True when the solver leaves the TensorFlow graph (a host call): such a
+            solver cannot be exported or compiled by XLA.
+    """
+
+    name: str
+    host: bool
+
+    def solve(self, matrix: Any, rhs: Any) -> Solution:
+        """Solves ``matrix @ x = rhs``; `matrix` `[N, N]` symmetric, `rhs` `[N]`."""
+        ...

@@ -1,0 +1,230 @@
+"""The Keras checklist: configuration, saving, settings of compile and fit, error texts."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton import Adaptive, Blocks, Constant, QNewton, Scheduler
+from keras_qnewton.curvature import ExactHessian
+from keras_qnewton.solvers import QSVT
+from tests.derivatives import get_flat
+from tests.optimizer.models import L, compiled, fit, regression_data, regression_model
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        QNewton(),
+        QNewton(
+            0.5,
+            curvature=ExactHessian(memory=1e6),
+            blocks=Blocks("layer", max_size=7),
+            damping=Adaptive(0.3, "shift", retries=2),
+            sparsity=0.25,
+            scheduler=Scheduler(gate_time=1e-15, quantum=QSVT(epsilon=1e-2), max_qubits=5),
+            update_every=4,
+            seed=3,
+            name="mine",
+            clipnorm=2.0,
+            weight_decay=0.1,
+        ),
+        QNewton(damping=Constant(1e-2), sparsity=3),
+        QNewton(keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.9)),
+    ],
+    ids=["default", "objects", "constant", "schedule"],
+)
+def test_config_round_trip(optimizer):
+    config = optimizer.get_config()
+    again = QNewton.from_config(config)
+    assert again.get_config() == config
+    through_keras = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(through_keras, QNewton)
+    assert through_keras.get_config() == config
+
+
+def test_save_load_and_fit_go_on_as_if_never_stopped(tmp_path):
+    unbroken = fit(compiled(QNewton()), 6)
+    model = compiled(QNewton())
+    first = fit(model, 3)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    optimizer = loaded.optimizer
+    assert isinstance(optimizer, QNewton)
+    assert int(optimizer.iterations) == 3
+    for a, b in zip(optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert [d.loss for d in optimizer.decisions] == [d.loss for d in model.optimizer.decisions]
+    second = fit(loaded, 3)
+    np.testing.assert_allclose(first + second, unbroken, rtol=1e-5)
+    assert [d.step for d in optimizer.decisions] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"steps_per_execution": 2}, {"jit_compile": True}, {"loss_weights": [2.0]}],
+    ids=str,
+)
+def test_compile_options(options):
+    optimizer = QNewton()
+    model = compiled(optimizer, **options)
+    x, y = regression_data(64)
+    model.fit(x, y, batch_size=32, epochs=4, verbose=0)
+    decisions = optimizer.decisions
+    assert len(decisions) == 8
+    assert all(d.loss_after <= d.loss for d in decisions if d.accepted)
+    assert decisions[-1].loss < 0.5 * decisions[0].loss
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [L.Dropout(0.3)],
+        [L.BatchNormalization()],
+        [L.LayerNormalization()],
+        [L.Dense(4, activation="silu", kernel_constraint=keras.constraints.MaxNorm(2.0))],
+    ],
+    ids=["dropout", "batch norm", "layer norm", "constraint"],
+)
+def test_layers_train(layers):
+    optimizer = QNewton()
+    losses = fit(compiled(optimizer, extra=layers), 10)
+    assert min(losses[5:]) < 0.7 * losses[0]
+    assert all(d.loss_after <= d.loss for d in optimizer.decisions if d.accepted)
+    assert any(d.accepted for d in optimizer.decisions)
+
+
+def test_integer_learning_rate():
+    optimizer = QNewton(learning_rate=1)
+    assert float(optimizer.learning_rate) == 1.0
+    np.testing.assert_allclose(fit(compiled(optimizer), 3), fit(compiled(QNewton(1.0)), 3))
+
+
+def test_loss_scale_factor_changes_nothing():
+    plain, scaled = QNewton(), QNewton(loss_scale_factor=64.0)
+    np.testing.assert_allclose(fit(compiled(plain), 4), fit(compiled(scaled), 4), rtol=1e-4)
+
+
+def test_clipnorm_bounds_the_step_and_the_ratio_is_that_of_the_clipped_step():
+    optimizer = QNewton(global_clipnorm=0.01)
+    model = compiled(optimizer)
+    x, y = regression_data()
+    before = get_flat(model.trainable_variables)
+    fit(model, 1)
+    np.testing.assert_allclose(
+        np.linalg.norm(get_flat(model.trainable_variables) - before), 0.01, rtol=1e-3
+    )
+    (decision,) = optimizer.decisions
+    np.testing.assert_allclose(
+        decision.loss_after, model.evaluate(x, y, batch_size=len(x), verbose=0), rtol=1e-5
+    )
+    np.testing.assert_allclose(decision.trust_ratio, 1.0, rtol=0.05)  # so short a step
+
+
+def test_weight_decay_is_decoupled():
+    plain, decayed = compiled(QNewton()), compiled(QNewton(weight_decay=0.1))
+    start = get_flat(plain.trainable_variables)
+    fit(plain, 1)
+    fit(decayed, 1)
+    difference = get_flat(plain.trainable_variables) - get_flat(decayed.trainable_variables)
+    np.testing.assert_allclose(difference, 0.1 * start, rtol=1e-3, atol=1e-6)
+
+
+def test_frozen_layer_stays():
+    model = regression_model()
+    model.get_layer("hidden").trainable = False
+    model.compile(optimizer=QNewton(), loss="mse")
+    kernel = model.get_layer("hidden").kernel.numpy()
+    losses = fit(model, 4)
+    np.testing.assert_array_equal(model.get_layer("hidden").kernel.numpy(), kernel)
+    assert losses[-1] < losses[0]
+    assert model.optimizer.decisions[-1].size == 6
+
+
+@pytest.mark.parametrize("kind", ["eager", "custom step", "mixed_float16"])
+def test_without_a_recorded_loss_the_error_names_two_ways_out(kind):
+    class Custom(keras.Model):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((self(x) - y) ** 2)
+            weights = self.trainable_weights
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            return {"loss": loss}
+
+    keras.utils.set_random_seed(0)
+    if kind == "mixed_float16":
+        keras.config.set_dtype_policy("mixed_float16")
+    try:
+        if kind == "custom step":
+            inputs = L.Input((3,))
+            model = Custom(inputs, L.Dense(1)(inputs))
+            model.compile(optimizer=QNewton())
+        else:
+            model = compiled(QNewton(), run_eagerly=kind == "eager")
+        before = get_flat(model.trainable_variables)
+        with pytest.raises(ValueError, match=r"Two ways out: \(1\).*run_eagerly.*\(2\).*minimize"):
+            fit(model, 1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(get_flat(model.trainable_variables), before)
+
+
+def test_custom_train_step_with_the_remedy():
+    class Custom(keras.Model):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.optimizer.scale_loss(tf.reduce_mean((self(x) - y) ** 2))
+            weights = self.trainable_weights
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            return {"loss": loss}
+
+    keras.utils.set_random_seed(0)
+    inputs = L.Input((3,))
+    model = Custom(inputs, L.Dense(1)(L.Dense(5, activation="tanh")(inputs)))
+    model.compile(optimizer=QNewton())
+    fit(model, 6)
+    decisions = model.optimizer.decisions
+    assert decisions[-1].loss_after < 0.5 * decisions[0].loss
+
+
+def test_mixed_bfloat16_trains():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        optimizer = QNewton()
+        losses = fit(compiled(optimizer), 6)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"curvature": "newton"}, "`curvature` must be one of 'auto', 'hessian', or an object"),
+        ({"blocks": "rows"}, "`blocks` must be one of"),
+        ({"damping": "none"}, "`damping` must be one of 'adaptive', 'constant', or an object"),
+        ({"sparsity": 0}, "`sparsity` must be a positive integer"),
+        ({"sparsity": 1.5}, "`sparsity` must be a positive integer"),
+        ({"scheduler": "fast"}, "`scheduler` must be a `Scheduler` object or None"),
+        ({"update_every": 0}, "`update_every` must be an integer of at least 1"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0"),
+        ({"gradient_accumulation_steps": 2}, "`gradient_accumulation_steps` is not supported"),
+    ],
+)
+def test_argument_errors(arguments, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        QNewton(**arguments)
+    assert "Received: " in str(raised.value)
+
+
+def test_damping_argument_errors():
+    for build in (
+        lambda: Adaptive(initial=0.0),
+        lambda: Adaptive(negative_curvature="flip"),
+        lambda: Adaptive(retries=-1),
+        lambda: Constant(-1.0),
+    ):
+        with pytest.raises(ValueError, match="Received: "):
+            build()

@@ -1,0 +1,257 @@
+"""Cost models: check values, the same numbers in a graph, the classical calibration."""
+
+import json
+import math
+import os
+import stat
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_qnewton import registry
+from keras_qnewton.scheduling import AsymptoticQLSA, DetailedQLSA, LUTime, calibration
+from keras_qnewton.scheduling.cost import CostModel
+
+MODELS = {
+    "asymptotic": AsymptoticQLSA(1e-3),
+    "asymptotic, readout": AsymptoticQLSA(1e-3, readout=True),
+    "detailed": DetailedQLSA(1e-3),
+    "detailed, readout": DetailedQLSA(1e-3, readout=True),
+    "coefficients": LUTime(coefficients=(1e-11, 1e-9, 1e-5)),
+    "table": LUTime(table={10: 1e-5, 100: 1e-4, 1000: 3e-2}),
+}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder, and a process that has measured nothing yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "_measured", {})
+    return tmp_path / "keras_qnewton" / "calibration.json"
+
+
+@pytest.fixture
+def measurements(monkeypatch):
+    """Counts the measurements, and makes them a known cubic."""
+    made = []
+
+    def measure(dtype, sizes=calibration.SIZES):
+        made.append(dtype)
+        return {n: 2e-11 * n**3 + 3e-9 * n**2 + 4e-5 for n in sizes}
+
+    monkeypatch.setattr(calibration, "measure", measure)
+    return made
+
+
+@pytest.mark.parametrize(
+    "kappa, queries, expected", [(10, 2573, 6597), (50, 11663, 29908), (200, 48393, 124091)]
+)
+def test_detailed_query_counts(kappa, queries, expected):
+    """Check values of arXiv:2305.11352's formula at α = 1, ε = 1e-4."""
+    model = DetailedQLSA(epsilon=1e-4)
+    assert round(float(model.queries(kappa))) == queries
+    assert round(float(model.expected_queries(kappa))) == expected
+
+
+def test_detailed_seconds_charge_the_sparse_oracle():
+    model = DetailedQLSA(epsilon=1e-4)
+    expected = 1e-9 * float(model.expected_queries(50)) * 7 * 8
+    assert float(model.seconds(256, 50, 7, 1e-9)) == pytest.approx(expected, rel=1e-12)
+    assert float(model.seconds(1, 50, 7, 1e-9)) > 0
+
+
+def test_block_encoding_normalisation_multiplies_its_terms():
+    model = DetailedQLSA()
+    once, twice, thrice = (float(model.queries(20.0, alpha)) for alpha in (1, 2, 3))
+    assert twice > once
+    assert thrice - twice == pytest.approx(twice - once, rel=1e-12)
+
+
+def test_asymptotic_is_the_papers_formula():
+    seconds = AsymptoticQLSA(epsilon=1e-2).seconds(64, 100.0, 5, 1e-9)
+    assert float(seconds) == pytest.approx(1e-9 * 5 * 100 * math.log2(64 * 100 / 1e-2))
+
+
+@pytest.mark.parametrize("model", [AsymptoticQLSA, DetailedQLSA])
+def test_readout_multiplies_by_the_repetitions(model):
+    arguments = (128, 30.0, 4, 1e-9)
+    without = float(model(1e-2).seconds(*arguments))
+    reading = float(model(1e-2, readout=True).seconds(*arguments))
+    assert reading == pytest.approx(without * 128 / 1e-2**2, rel=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    name=st.sampled_from(sorted(MODELS)),
+    size=st.integers(1, 5000),
+    kappa=st.floats(1, 1e12),
+    d=st.integers(1, 5000),
+    gate_time=st.floats(1e-15, 1e-3),
+)
+def test_same_numbers_eagerly_and_in_a_graph(name, size, kappa, d, gate_time):
+    model = MODELS[name]
+    eager = model.seconds(size, kappa, d, gate_time)
+    assert eager.dtype == tf.float64 and eager.shape == () and float(eager) > 0
+    run = tf.function(lambda k, s: model.seconds(size, k, s, gate_time))
+    in_graph = run(tf.constant(kappa, tf.float64), tf.constant(d))
+    assert float(in_graph) == pytest.approx(float(eager), rel=1e-13)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.sampled_from(sorted(MODELS)),
+    size=st.integers(2, 2000),
+    kappa=st.floats(1, 1e9),
+    d=st.integers(1, 2000),
+)
+def test_harder_is_never_cheaper(name, size, kappa, d):
+    model = MODELS[name]
+    base = float(model.seconds(size, kappa, d, 1e-9)) * (1 - 1e-12)
+    assert float(model.seconds(2 * size, kappa, d, 1e-9)) >= base
+    assert float(model.seconds(size, 2 * kappa, d, 1e-9)) >= base
+    assert float(model.seconds(size, kappa, 2 * d, 1e-9)) >= base
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_config_round_trip(name):
+    model = MODELS[name]
+    assert isinstance(model, CostModel)
+    saved = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+    again = keras.saving.deserialize_keras_object(saved)
+    assert type(again) is type(model) and again.get_config() == model.get_config()
+    arguments = (300, 40.0, 9, 1e-9)
+    assert float(again.seconds(*arguments)) == float(model.seconds(*arguments))
+
+
+@pytest.mark.parametrize(
+    "name, cls", [("asymptotic", AsymptoticQLSA), ("detailed", DetailedQLSA), ("lu_time", LUTime)]
+)
+def test_registered(name, cls):
+    assert type(registry.resolve("cost", name, "cost")) is cls
+
+
+@pytest.mark.parametrize("epsilon", [0, 1, -0.1, float("nan"), True])
+@pytest.mark.parametrize("model", [AsymptoticQLSA, DetailedQLSA])
+def test_bad_epsilon(model, epsilon):
+    with pytest.raises(ValueError, match=f"Argument `epsilon` must be.*epsilon={epsilon}"):
+        model(epsilon)
+
+
+def test_table_is_exact_at_its_sizes_and_cubic_beyond():
+    model = MODELS["table"]
+    for size, seconds in {10: 1e-5, 100: 1e-4, 1000: 3e-2}.items():
+        assert float(model.seconds(size)) == pytest.approx(seconds, rel=1e-12)
+    assert float(model.seconds(2)) == pytest.approx(1e-5, rel=1e-12)
+    assert float(model.seconds(2000)) == pytest.approx(8 * 3e-2, rel=1e-12)
+    assert 1e-4 < float(model.seconds(300)) < 3e-2
+    assert float(LUTime(table={50: 2.0}).seconds(100)) == pytest.approx(16.0)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"coefficients": (1, 2)}, "`coefficients` must be three"),
+        ({"coefficients": (-1e-9, 0, 1)}, "`coefficients` must be three"),
+        ({"coefficients": (0, 0, 0)}, "`coefficients` must be three"),
+        ({"table": {}}, "`table` must map sizes"),
+        ({"table": {10: -1.0}}, "`table` must map sizes"),
+        ({"table": {1: 1.0}, "coefficients": (1, 1, 1)}, "`table` must not be given together"),
+        ({"dtype": "float16"}, "`dtype` must be"),
+    ],
+)
+def test_bad_lu_time(arguments, message):
+    with pytest.raises(ValueError, match=f"Argument {message}.*Received"):
+        LUTime(**arguments)
+
+
+def test_fit_recovers_a_cubic():
+    truth = (3e-11, 5e-9, 2e-5)
+    times = {n: truth[0] * n**3 + truth[1] * n**2 + truth[2] for n in calibration.SIZES}
+    assert calibration.fit(times) == pytest.approx(truth, rel=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(1e-6, 1.0), min_size=3, max_size=6))
+def test_fit_of_any_noise_grows(seconds):
+    a, b, c = calibration.fit(dict(zip(calibration.SIZES, seconds, strict=False)))
+    assert a > 0 and b >= 0 and c >= 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_measures_this_machine(dtype):
+    seconds = calibration.measure(dtype, sizes=(4, 32))
+    assert list(seconds) == [4, 32] and all(0 < s < math.inf for s in seconds.values())
+
+
+def test_calibrated_once_and_remembered_in_the_file(cache, measurements, monkeypatch):
+    seconds = float(LUTime().seconds(200))
+    assert seconds == pytest.approx(2e-11 * 200**3 + 3e-9 * 200**2 + 4e-5, rel=1e-6)
+    LUTime().seconds(100)
+    assert measurements == ["float64"]
+    LUTime(dtype="float32").seconds(100)
+    assert measurements == ["float64", "float32"]
+    stored = json.loads(cache.read_text())
+    assert sorted(stored[calibration.fingerprint()]) == ["float32", "float64"]
+
+    monkeypatch.setattr(calibration, "_measured", {})  # a new process
+    assert float(LUTime().seconds(200)) == seconds
+    assert len(measurements) == 2
+    assert os.listdir(cache.parent) == [cache.name]  # no temporary file left
+
+    monkeypatch.setattr(calibration, "_measured", {})
+    monkeypatch.setattr(calibration, "fingerprint", lambda: "another machine")
+    LUTime().seconds(200)
+    assert len(measurements) == 3
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": {"float64": [1, 2]}}', "null"])
+def test_broken_cache_file_is_replaced(cache, measurements, content):
+    cache.parent.mkdir()
+    cache.write_text(content)
+    LUTime().seconds(10)
+    assert measurements == ["float64"]
+    assert calibration.fingerprint() in json.loads(cache.read_text())
+
+
+def test_cache_entry_that_is_no_calibration_is_measured_again(cache, measurements):
+    cache.parent.mkdir()
+    cache.write_text(json.dumps({calibration.fingerprint(): {"float64": [0, -1, 0]}}))
+    assert float(LUTime().seconds(1000)) > 0 and measurements == ["float64"]
+
+
+def test_cache_folder_that_cannot_be_made(tmp_path, monkeypatch, measurements):
+    blocked = tmp_path / "a file, not a folder"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr(calibration, "_measured", {})
+    assert float(LUTime().seconds(10)) > 0
+    assert float(LUTime().seconds(20)) > 0
+    assert measurements == ["float64"]  # the process remembers all the same
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_cache_folder_that_is_read_only(cache, measurements):
+    cache.parent.mkdir()
+    cache.parent.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    assert float(LUTime().seconds(10)) > 0 and not cache.exists()
+
+
+def test_default_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert calibration.cache_file() == tmp_path / ".cache/keras_qnewton/calibration.json"
+
+
+def test_calibration_while_a_graph_is_traced(cache, monkeypatch):
+    real = calibration.measure
+    monkeypatch.setattr(calibration, "measure", lambda dtype: real(dtype, sizes=(8, 16, 32)))
+    model = LUTime()
+    traced = tf.function(lambda n: model.seconds(n)).get_concrete_function(
+        tf.TensorSpec([], tf.int32)
+    )
+    assert not {op.type for op in traced.graph.get_operations()} & {"Lu", "MatrixSolve"}
+    np.testing.assert_allclose(traced(tf.constant(20)), model.seconds(20), rtol=1e-13)

@@ -1,0 +1,180 @@
+"""One matrix of tests for every solver: what the step may rely on whichever is chosen."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import scipy.linalg
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_qnewton import registry
+from keras_qnewton.solvers import LU, QSVT, Cholesky, ConjugateGradient, Eigen
+from keras_qnewton.types import Solver
+
+from .systems import relative_error, symmetric, vector
+
+SOLVERS = {
+    "lu": LU(),
+    "cholesky": Cholesky(),
+    "eigen": Eigen(),
+    "cg": ConjugateGradient(tolerance=1e-12),
+    "qsvt": QSVT(),
+}
+CLASSICAL = [name for name in SOLVERS if name != "qsvt"]
+DEFINITE_ONLY = ("cholesky", "cg")
+# Of x against SciPy in float64, at κ = 10.
+BARS = {"float64": 1e-10, "float32": 2e-6}
+CASES = [
+    pytest.param(name, definite, id=f"{name}-{'definite' if definite else 'indefinite'}")
+    for name in SOLVERS
+    for definite in (True, False)
+    if definite or name not in DEFINITE_ONLY
+]
+
+
+def run(solver, matrix, rhs, graph):
+    """Solves eagerly from NumPy arrays, or inside a tf.function from tensors."""
+    if not graph:
+        solution = solver.solve(matrix, rhs)
+        return solution.x, solution.residual
+
+    @tf.function
+    def traced(matrix, rhs):
+        solution = solver.solve(matrix, rhs)
+        assert solution.x.shape == rhs.shape
+        return solution.x, solution.residual
+
+    return traced(tf.constant(matrix), tf.constant(rhs))
+
+
+graph_or_eager = pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+
+
+@graph_or_eager
+@pytest.mark.parametrize("size", [1, 2, 5, 16])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name, definite", CASES)
+def test_solution_is_scipys(name, definite, dtype, size, graph):
+    matrix = symmetric(size, 10, definite, dtype=dtype)
+    rhs = vector(size, dtype=dtype)
+    x, residual = run(SOLVERS[name], matrix, rhs, graph)
+    expected = scipy.linalg.solve(matrix.astype("float64"), rhs.astype("float64"))
+    assert x.dtype == dtype
+    assert residual.dtype == tf.float64 and residual.shape == ()
+    assert relative_error(x, expected) <= BARS[dtype]
+    gap = matrix.astype("float64") @ x.numpy().astype("float64") - rhs
+    np.testing.assert_allclose(residual, np.linalg.norm(gap) / np.linalg.norm(rhs), atol=1e-15)
+
+
+@pytest.mark.parametrize("name, definite", CASES)
+@settings(deadline=None, max_examples=10)
+@given(
+    size=st.integers(1, 9),
+    condition_number=st.floats(1, 20),
+    power=st.integers(-30, 30),
+    seed=st.integers(0, 10**6),
+)
+def test_solution_scales_with_the_system(name, definite, size, condition_number, power, seed):
+    matrix = symmetric(size, condition_number, definite, seed=seed)
+    rhs = vector(size, seed)
+    expected = np.linalg.solve(matrix, rhs)
+    scale = 10.0**power
+    assert relative_error(SOLVERS[name].solve(matrix * scale, rhs).x * scale, expected) <= 1e-9
+    assert relative_error(SOLVERS[name].solve(matrix, rhs * scale).x / scale, expected) <= 1e-9
+
+
+@graph_or_eager
+@pytest.mark.parametrize("name", SOLVERS)
+def test_zero_rhs_has_a_zero_solution(name, graph):
+    x, residual = run(SOLVERS[name], symmetric(4), np.zeros(4), graph)
+    np.testing.assert_array_equal(x, np.zeros(4))
+    assert residual == 0
+
+
+SINGULAR = {
+    "zeros": np.zeros((3, 3)),
+    "dead unit": np.diag([1.0, 0.0, 2.0]),
+    "ones": np.ones((3, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@graph_or_eager
+@pytest.mark.parametrize("case", SINGULAR)
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_singular_matrix_is_told_by_the_residual(name, case, graph, dtype):
+    # b is outside the range of each of them: no x solves the system.
+    matrix, rhs = SINGULAR[case].astype(dtype), np.array([1.0, 2.0, 4.0], dtype)
+    _, residual = run(SOLVERS[name], matrix, rhs, graph)
+    assert not residual.numpy() < 0.1
+
+
+@pytest.mark.parametrize("name", [*CLASSICAL, "qsvt"])
+def test_matrix_of_nan_is_nan_in_a_graph(name):
+    if name == "qsvt":
+        with pytest.warns(RuntimeWarning, match="finite"):
+            x, residual = run(SOLVERS[name], np.full((3, 3), np.nan), np.ones(3), graph=True)
+        assert np.all(np.isnan(x))
+    else:
+        _, residual = run(SOLVERS[name], np.full((3, 3), np.nan), np.ones(3), graph=True)
+    assert np.isnan(residual)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_state_serves_several_right_hand_sides(name):
+    solver, matrix = SOLVERS[name], symmetric(5)
+    state = solver.init(matrix)
+    for seed in range(3):
+        rhs = vector(5, seed)
+        solution = solver.compute(state, rhs)
+        assert relative_error(solution.x, np.linalg.solve(matrix, rhs)) <= 1e-10
+        assert solution.solver == name
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_bad_input_is_refused(name):
+    with pytest.raises(ValueError, match="Argument `matrix` must be square"):
+        SOLVERS[name].solve(np.ones((2, 3)), np.ones(2))
+    with pytest.raises(ValueError, match="Argument `rhs` must be a vector"):
+        SOLVERS[name].solve(np.eye(2), np.ones(3))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_contract(name):
+    solver = registry.resolve("solver", name, "solver")
+    assert isinstance(solver, Solver)
+    assert type(solver) is type(SOLVERS[name])
+    assert solver.name == name
+    assert solver.host is (name == "qsvt")
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        LU(refinements=3),
+        Cholesky(refinements=0),
+        Eigen(),
+        ConjugateGradient(tolerance=1e-3, max_iterations=7),
+        QSVT(
+            epsilon=1e-2,
+            dtype="complex128",
+            tolerance=1e-6,
+            max_refinements=2,
+            max_degree=99,
+        ),
+    ],
+    ids=repr,
+)
+def test_config_round_trip(solver):
+    stored = json.dumps(keras.saving.serialize_keras_object(solver))
+    again = keras.saving.deserialize_keras_object(json.loads(stored))
+    assert type(again) is type(solver)
+    assert again.get_config() == solver.get_config()
+    assert vars(again) == vars(solver)
+
+
+def test_registry_knows_them_all():
+    assert set(SOLVERS) <= set(registry.names("solver"))

@@ -1,0 +1,65 @@
+"""The package from outside: what importing it costs, and what the README says."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(code, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, **kwargs
+    )
+
+
+def test_import_does_not_load_the_quantum_stack():
+    code = (
+        "import sys, keras_qnewton as k; "
+        "print([m for m in ('cirq', 'tensorflow_quantum') if m in sys.modules]); "
+        "print(sorted(k.__all__))"
+    )
+    out = run(code)
+    loaded, names = out.stdout.splitlines()
+    assert loaded == "[]"
+    for name in ("QNewton", "Scheduler", "Adaptive", "Constant", "NewtonLog"):
+        assert repr(name) in names
+
+
+def test_trains_without_tensorflow_quantum():
+    code = (
+        "import sys; sys.modules['tensorflow_quantum'] = None\n"
+        "from keras_qnewton import QNewton, Scheduler\n"
+        "import tensorflow as tf\n"
+        "w = tf.Variable([1.0, 2.0])\n"
+        "o = QNewton(scheduler=Scheduler(gate_time=1e-20))\n"
+        "for _ in range(3): o.minimize(lambda: tf.reduce_sum(tf.cosh(w)), [w])\n"
+        "print({d.solved_by for d in o.decisions}, float(tf.norm(w)) < 0.1)"
+    )
+    assert run(code).stdout.splitlines()[-1] == "{'qsvt'} True"
+
+
+def test_another_keras_backend_is_refused():
+    out = run(
+        "import os; os.environ['KERAS_BACKEND'] = 'jax'\nimport keras_qnewton",
+    )
+    assert out.returncode != 0
+    assert "set the environment variable KERAS_BACKEND=tensorflow" in out.stderr
+
+
+def readme_sample():
+    (sample,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    return sample
+
+
+def test_readme_sample_runs(capsys):
+    pytest.importorskip("sklearn")
+    sample = readme_sample()
+    assert len(sample.strip().splitlines()) <= 12
+    exec(compile(sample, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "eigen" in printed
+    assert float(re.search(r"loss ([0-9.e+-]+)", printed).group(1)) < 0.05
