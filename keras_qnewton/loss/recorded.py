@@ -13,7 +13,8 @@ record them: derivatives of any order are TensorFlow's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import tensorflow as tf
@@ -71,9 +72,46 @@ class RecordedLoss:
 
     def __call__(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss at `weights`, one tensor a variable, shapes and dtypes as theirs."""
+        return self.evaluate(weights)[0]
+
+    def evaluate(
+        self,
+        weights: Sequence[tf.Tensor],
+        *,
+        overrides: Mapping[str, tf.Tensor] | None = None,
+        shifts: Mapping[str, tf.Tensor] | None = None,
+        fetch: Sequence[str] = (),
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The loss, with a hand on the intermediate results.
+
+        Args:
+            weights: One tensor a variable.
+            overrides: By name of a tensor of the recorded graph, the value to use instead.
+            shifts: By name, what to add to it.
+            fetch: Names of tensors whose values are wanted, too.
+
+        Returns:
+            The loss, a scalar, and the fetched values.
+        """
         env: dict[str, Any] = {name: weights[k] for name, k in self._weight_of.items()}
-        _run(self._operations, env, resource_names=set(self._weight_of))
-        return tf.ensure_shape(env.get(self._loss.name, self._loss), [])
+        _run(self._operations, env, set(self._weight_of), overrides or {}, shifts or {})
+        graph = self._loss.graph
+        fetched = [env[n] if n in env else graph.get_tensor_by_name(n) for n in fetch]
+        return tf.ensure_shape(env.get(self._loss.name, self._loss), []), fetched
+
+    @property
+    def operations(self) -> list[tf.Operation]:
+        """Operations on a path from a weight to the loss, in the order in which they run."""
+        return list(self._operations)
+
+    def weight_read_by(self, tensor: tf.Tensor) -> int | None:
+        """Which variable `tensor` is the plain value of, or None."""
+        op = tensor.op
+        while op.type in ("Identity", "Cast"):
+            op = op.inputs[0].op
+        if op.type == "ReadVariableOp":
+            return self._weight_of.get(op.inputs[0].name)
+        return None
 
     def at_variables(self) -> list[tf.Tensor]:
         """The variables' present values, as tensors that can be watched."""
@@ -175,7 +213,13 @@ def _check_replayable(op: tf.Operation) -> None:
         )
 
 
-def _run(operations: Sequence[tf.Operation], env: dict[str, Any], resource_names: set[str]) -> None:
+def _run(
+    operations: Sequence[tf.Operation],
+    env: dict[str, Any],
+    resource_names: set[str],
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    shifts: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Runs operations again; `env` maps tensor names to their new values, and grows."""
     for op in operations:
         inputs = [env.get(tensor.name, tensor) for tensor in op.inputs]
@@ -195,7 +239,9 @@ def _run(operations: Sequence[tf.Operation], env: dict[str, Any], resource_names
             outputs = [tf.constant(tf.make_ndarray(op.get_attr("value")))]
         else:
             outputs = _raw_op(op)(inputs)
-        env.update((t.name, out) for t, out in zip(op.outputs, outputs, strict=True))
+        for tensor, out in zip(op.outputs, outputs, strict=True):
+            value = overrides.get(tensor.name, out)
+            env[tensor.name] = value + shifts[tensor.name] if tensor.name in shifts else value
 
 
 def _run_call(op: tf.Operation, inputs: list[Any], resource_names: set[str]) -> list[Any]:
