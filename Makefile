@@ -31,7 +31,7 @@ test-all: lint
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 bench: venv
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/hessian.py
 
 clean:
 	rm -rf .venv .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

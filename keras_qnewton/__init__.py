@@ -9,6 +9,7 @@ if _keras.backend.backend() != "tensorflow":
         f"KERAS_BACKEND=tensorflow before importing keras. Received: {_keras.backend.backend()!r}"
     )
 
+from keras_qnewton.audit import audit
 from keras_qnewton.callbacks import NewtonLog
 from keras_qnewton.conditioning import Adaptive, Constant
 from keras_qnewton.curvature import Blocks
@@ -27,4 +28,5 @@ __all__ = [
     "QNewton",
     "Scheduler",
     "Solution",
+    "audit",
 ]

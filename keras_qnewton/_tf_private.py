@@ -39,15 +39,32 @@ def captured_placeholders(graph: Any) -> list[Any]:
     return [internal for _, internal in getattr(graph, "captures", ())]
 
 
-def function_body(op: tf.Operation) -> Any:
-    """The graph of the function that a (Stateful)PartitionedCall operation calls.
+def function_bodies(op: tf.Operation) -> list[Any]:
+    """The graphs that a call or a condition may run; a condition's first is for "true".
 
-    Its `inputs` and `outputs` correspond one to one to those of the operation.
+    Their `inputs` and `outputs` correspond one to one to those of the operation (without a
+    condition's predicate).
 
     Public alternative tried: `tf.Graph.as_graph_def().library`, a protobuf that has to be
     imported again: operations made by an import are not recorded by a `GradientTape`.
     """
-    return op.graph._get_function(op.get_attr("f").name).graph
+    if op.type in ("If", "StatelessIf"):
+        functions = [op.get_attr("then_branch"), op.get_attr("else_branch")]
+    elif op.type in ("Case", "StatelessCase"):
+        functions = op.get_attr("branches")
+    else:
+        functions = [op.get_attr("f")]
+    return [op.graph._get_function(f.name).graph for f in functions]
+
+
+def loop_bodies(op: tf.Operation) -> tuple[Any, Any]:
+    """The graphs of a loop's condition and body; their inputs are those of the operation.
+
+    Public alternative tried: as for `function_bodies`.
+    """
+    names = (op.get_attr("cond").name, op.get_attr("body").name)
+    cond, body = (op.graph._get_function(name).graph for name in names)
+    return cond, body
 
 
 def has_gradient_override(op: tf.Operation) -> bool:

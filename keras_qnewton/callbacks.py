@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,8 +51,15 @@ class NewtonLog(keras.callbacks.Callback):
         self._seen = optimizer.decision_count
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        new = self.model.optimizer.decisions_since(self._seen)
-        self._seen += len(new)
+        optimizer = self.model.optimizer
+        new = optimizer.decisions_since(self._seen)
+        made, self._seen = optimizer.decision_count - self._seen, optimizer.decision_count
+        if made > len(new):
+            warnings.warn(
+                f"{made - len(new)} decisions were overwritten before `NewtonLog` could read them: "
+                "use a smaller `steps_per_execution`.",
+                stacklevel=2,
+            )
         self.decisions.extend(new)
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:

@@ -1,11 +1,12 @@
 """The direction x_k of one Hessian block, in the three ways there are.
 
     SaddleFree   (H² + λ²I)^(-1/2) g   dense, by eigendecomposition; one for all λ
-    Scheduled    (H + s(λ) I)^(-1) g   dense, by whichever solver the scheduler chooses
+    Scheduled    (H + s(λ) I)^(-1) g   dense, by whichever solver the scheduler chooses: for
+                                       positive semidefinite curvature, and for circuits
     MatrixFree   (H + s(λ) I)^(-1) g   too large to be formed: conjugate gradients on H v
 
 Each is built once a step from the block's curvature and then solved for as many λ as the
-step tries. A solution that fails its residual check is solved again by LU.
+step tries. A circuit's solution that fails its residual check is solved again classically.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from keras_qnewton.conditioning import condition_number, extremal_eigenvalues, prune
+from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues, prune
 from keras_qnewton.solvers import ConjugateGradient, Eigen
 from keras_qnewton.types import Solution
 
 # Routes that are not the scheduler's to choose, before its own.
 FIXED_ROUTES = ("eigen", "cg")
+# A matrix that no linear solver can take (Cholesky: not positive definite; LU: singular).
+_LAST_RESORT = FIXED_ROUTES.index("eigen")
 # Which rule decided, where the scheduler was not asked (its own rules count from 0).
 RULE_SADDLE_FREE, RULE_MATRIX_FREE = -1, -2
 
@@ -30,6 +33,7 @@ _EXPLANATIONS = {
     ),
 }
 _LANCZOS_STEPS = 20
+_EPSILON = {tf.float32: 2.0**-23, tf.float64: 2.0**-52}
 
 
 class BlockStep(NamedTuple):
@@ -75,11 +79,12 @@ def direction(
     damping: Any,
     scheduler: Any,
     sparsity: int | float | None,
+    seed: int,
 ) -> Direction:
     """The way in which the k-th block is solved.
 
     Args:
-        at: Curvature at the present weights (`curvature.hessian.Linearized`).
+        at: Curvature at the present weights (`curvature.linearized.Linearized`).
         k: Block number.
         part: The block's `Part`.
         matrix: H_k `[N, N]`, or None if the block is too large to be formed.
@@ -88,14 +93,18 @@ def direction(
         scheduler: Chooses among linear solvers.
         sparsity: Largest number of non-zeros in a row to keep (int), the same as a fraction
             of N (float), or None to keep all.
+        seed: Of the Lanczos start vectors.
     """
     if matrix is None:
-        return MatrixFree(lambda v: at.block_product(k, v), part.size, gradient, damping, scheduler)
+        return MatrixFree(at, k, part.size, gradient, damping, scheduler, seed)
     if sparsity is not None:
         matrix = prune(matrix, row_limit(sparsity, part.size)).matrix
-    if damping.saddle_free(quantum=scheduler.quantum is not None):
+    linear = scheduler.quantum is not None or at.positive_semidefinite
+    if damping.saddle_free(linear=linear):
         return SaddleFree(matrix, gradient, scheduler)
-    return Scheduled(matrix, gradient, damping, scheduler)
+    # Pruning may take a semidefinite matrix's definiteness away.
+    semidefinite = at.positive_semidefinite and sparsity is None
+    return Scheduled(matrix, gradient, damping, scheduler, semidefinite, seed)
 
 
 def row_limit(sparsity: int | float, size: int) -> int:
@@ -135,14 +144,26 @@ class SaddleFree:
 class MatrixFree:
     """Truncated conjugate gradients on H v + s v (Steihaug 1983)."""
 
-    def __init__(self, product: Any, size: int, gradient: tf.Tensor, damping: Any, scheduler: Any):
-        self._product, self._size, self._gradient = product, size, gradient
+    def __init__(
+        self,
+        at: Any,
+        k: int,
+        size: int,
+        gradient: tf.Tensor,
+        damping: Any,
+        scheduler: Any,
+        seed: int = 0,
+    ):
+        self._size, self._gradient = size, gradient
         self._damping, self._scheduler = damping, scheduler
+        self._product = lambda v: at.block_product(k, v)
         # An inexact Newton step needs no accurate solution (Nocedal & Wright, section 7.1).
         self._cg = ConjugateGradient(tolerance=1e-3, max_iterations=min(2 * size, 250))
         self._spectrum = extremal_eigenvalues(
-            product, size, iterations=_LANCZOS_STEPS, dtype=gradient.dtype
+            self._product, size, iterations=_LANCZOS_STEPS, dtype=gradient.dtype, seed=seed
         )
+        if at.positive_semidefinite:
+            self._spectrum = _semidefinite(self._spectrum, gradient.dtype)
         self.scale = _largest(self._spectrum)
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
@@ -161,13 +182,23 @@ class MatrixFree:
 class Scheduled:
     """(H + s I)^(-1) g in float64, by the solver that the scheduler chooses."""
 
-    def __init__(self, matrix: tf.Tensor, gradient: tf.Tensor, damping: Any, scheduler: Any):
+    def __init__(
+        self,
+        matrix: tf.Tensor,
+        gradient: tf.Tensor,
+        damping: Any,
+        scheduler: Any,
+        semidefinite: bool = False,
+        seed: int = 0,
+    ):
         # The dense solve costs little beside the curvature: double precision makes the
         # residual check mean something at condition numbers up to 1e12.
         self._matrix = tf.cast(matrix, tf.float64)
         self._gradient, self._damping, self._scheduler = gradient, damping, scheduler
         self._size = int(matrix.shape[0])
-        self._spectrum = extremal_eigenvalues(self._matrix, iterations=_LANCZOS_STEPS)
+        self._spectrum = extremal_eigenvalues(self._matrix, iterations=_LANCZOS_STEPS, seed=seed)
+        if semidefinite:
+            self._spectrum = _semidefinite(self._spectrum, matrix.dtype)
         self.scale = _largest(self._spectrum)
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
@@ -186,7 +217,7 @@ class Scheduled:
             kappa,
             sparsity,
             index + len(FIXED_ROUTES),
-            used + len(FIXED_ROUTES),
+            used,
             rule,
             residual,
             predicted,
@@ -195,20 +226,30 @@ class Scheduled:
     def _run(
         self, system: tf.Tensor, rhs: tf.Tensor, index: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Solution, residual, and the index of the scheduler's route that gave it."""
+        """Solution, residual, and the index of the route that gave it."""
         scheduler = self._scheduler
         possible = scheduler.possible(self._size)
 
+        def last_resort() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            solution = Eigen().solve(system, rhs)
+            return solution.x, solution.residual, tf.constant(_LAST_RESORT)
+
         def classical() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             solution = scheduler.classical.solve(system, rhs)
-            return solution.x, solution.residual, tf.constant(0)
+            answer = solution.x, solution.residual, tf.constant(len(FIXED_ROUTES))
+            # Adaptive damping tries again at a larger λ, at which the system is definite.
+            if self._damping.adaptive:
+                return answer
+            return tf.cond(tf.math.is_finite(solution.residual), lambda: answer, last_resort)
 
         def quantum() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             solution = scheduler.quantum.solve(system, rhs)
             # Written so that a NaN residual fails.
             passed = solution.residual <= scheduler.tolerance
             return tf.cond(
-                passed, lambda: (solution.x, solution.residual, tf.constant(1)), classical
+                passed,
+                lambda: (solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + 1)),
+                classical,
             )
 
         # A circuit is a host call: it must not be in a graph that could never choose it.
@@ -244,6 +285,16 @@ def _largest(spectrum: Any) -> tf.Tensor:
         tf.abs(spectrum.lambda_min - spectrum.residual_min),
         tf.abs(spectrum.lambda_max + spectrum.residual_max),
     )
+
+
+def _semidefinite(spectrum: Spectrum, dtype: tf.DType) -> Spectrum:
+    """The spectrum of a matrix that is positive semidefinite, but for rounding in `dtype`.
+
+    Lanczos finds the small end of a spectrum late, and its error bound there would be added to
+    every shift: known to be zero, it costs nothing.
+    """
+    rounding = -_EPSILON[dtype] * (spectrum.lambda_max + spectrum.residual_max)
+    return spectrum._replace(lambda_min=rounding, residual_min=tf.zeros_like(rounding))
 
 
 def _bound(spectrum: Any, shift: tf.Tensor) -> tf.Tensor:

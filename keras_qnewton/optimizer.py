@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import decision_log
 from keras_qnewton.curvature import Blocks
-from keras_qnewton.loss import RecordedLoss, as_tensors
+from keras_qnewton.loss import RecordedLoss, as_tensors, called
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.step import Step, newton_step
@@ -39,7 +40,9 @@ class QNewton(keras.optimizers.Optimizer):
     Args:
         learning_rate: Factor of the Newton step; 1.0 is Newton's own. A number, a schedule, or
             a callable.
-        curvature: "auto" or "hessian" (the exact Hessian), or an object.
+        curvature: "hessian" (exact), "gauss_newton" (positive semidefinite; for squared error
+            and softmax or sigmoid cross-entropy), "auto" (Gauss-Newton where the loss is
+            recognised as one of these, else exact), or an object.
         blocks: How weights are grouped into Hessian blocks: "auto" (one block up to 2,048
             weights, else one a layer), "full", "layer", "variable", or a `Blocks` object.
             Blocks over its `max_size` take matrix-free conjugate gradient steps.
@@ -55,8 +58,8 @@ class QNewton(keras.optimizers.Optimizer):
         name: Name of the optimizer.
         **kwargs: Keras's own `weight_decay`, `clipnorm`, `clipvalue`, `global_clipnorm`,
             `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`. Clipping
-            bounds the Newton step, and the step is judged as clipped. Weight decay is
-            decoupled and applied apart from the judged step.
+            bounds the Newton step. The step is judged as clipped and constrained. Weight
+            decay is decoupled and applied apart from the judged step.
 
     Attributes:
         decisions: What happened, a list of `Decision`, one a step and block, oldest first; the
@@ -64,8 +67,8 @@ class QNewton(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: If an argument is not one of these; in training, if the loss cannot be
-            recorded, or is not finite (`tf.errors.InvalidArgumentError` there): before any
-            weight is changed.
+            recorded, or is not finite (`tf.errors.InvalidArgumentError`; under XLA, which
+            leaves checks out, the step is refused): before any weight is changed.
 
     References:
         arXiv:2405.00252 (Q-Newton); arXiv:1406.2572 (saddle-free Newton).
@@ -92,20 +95,22 @@ class QNewton(keras.optimizers.Optimizer):
                 "steps, not gradients. Use a larger batch. Received: "
                 f"gradient_accumulation_steps={kwargs['gradient_accumulation_steps']}"
             )
-        _check_sparsity(sparsity)
-        _check_integer("update_every", update_every, least=1)
-        if seed is not None:
-            _check_integer("seed", seed, least=0)
+        sparsity = _checked_sparsity(sparsity)
+        update_every = _checked_integer("update_every", update_every, least=1)
+        seed = None if seed is None else _checked_integer("seed", seed, least=0)
         if scheduler is not None and not isinstance(scheduler, Scheduler):
             raise ValueError(
                 "Argument `scheduler` must be a `Scheduler` object or None. "
                 f"Received: scheduler={scheduler!r}"
             )
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.curvature = resolve("curvature", curvature, "curvature")
-        self.blocks = Blocks(blocks) if isinstance(blocks, str) else blocks
-        self.damping = resolve("damping", damping, "damping")
-        self.scheduler = Scheduler(quantum=None) if scheduler is None else scheduler
+        self.curvature = resolve("curvature", curvature, "curvature", needs=("at",))
+        blocks = Blocks(blocks) if isinstance(blocks, str) else blocks
+        self.blocks = resolve("blocks", blocks, "blocks", needs=("split",))
+        self.damping = resolve("damping", damping, "damping", needs=("shift", "update"))
+        self.scheduler = (
+            Scheduler(classical="cholesky", quantum=None) if scheduler is None else scheduler
+        )
         self.sparsity = sparsity
         self.update_every = update_every
         self.seed = seed
@@ -160,7 +165,8 @@ class QNewton(keras.optimizers.Optimizer):
         Args:
             loss_fn: Takes no argument, returns a scalar; reads the variables. Called once.
                 Eagerly it is traced anew at each call, since it may read Python values that
-                have changed: in a loop, call `minimize` inside a `tf.function`.
+                have changed, and TensorFlow keeps a few megabytes of each trace: in a loop,
+                call `minimize` inside a `tf.function`.
             variables: `keras.Variable`s or `tf.Variable`s, the same at every call.
 
         Returns:
@@ -169,11 +175,6 @@ class QNewton(keras.optimizers.Optimizer):
         Raises:
             ValueError: If an argument is not of these kinds, or the loss cannot be recorded.
         """
-        if not callable(loss_fn):
-            raise ValueError(
-                "Argument `loss_fn` must be a function that takes no argument and returns the "
-                f"loss. Received: loss_fn={loss_fn!r}"
-            )
         tensors = as_tensors(variables)
         variables = list(variables) if isinstance(variables, Sequence) else [variables]
         with tf.init_scope():
@@ -182,9 +183,15 @@ class QNewton(keras.optimizers.Optimizer):
         def step() -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(tensors)
-                loss = getattr(loss_fn, "python_function", loss_fn)()
+                loss = called(loss_fn)
                 scaled = self.scale_loss(loss)
-            self.apply(tape.gradient(scaled, tensors), variables)
+            gradients = tape.gradient(scaled, tensors)
+            if all(g is None for g in gradients):
+                raise ValueError(
+                    "The loss does not depend on any of `variables`. Received: variables="
+                    f"{[v.name for v in tensors]}"
+                )
+            self.apply(gradients, variables)
             return loss
 
         return step() if tf.inside_function() else tf.function(step, autograph=False)()
@@ -230,9 +237,10 @@ class QNewton(keras.optimizers.Optimizer):
         self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]
     ) -> list[tf.Tensor]:
         parts = self.blocks.split(variables)
+        weights = loss.at_variables()
         step = newton_step(
             loss,
-            loss.at_variables(),
+            weights,
             [tf.convert_to_tensor(g) for g in grads],
             parts,
             curvature=self.curvature,
@@ -240,20 +248,28 @@ class QNewton(keras.optimizers.Optimizer):
             scheduler=self.scheduler,
             sparsity=self.sparsity,
             last_damping=tf.convert_to_tensor(self._damping_value),
-            to_step=self._to_step,
+            seed=self.seed or 0,
+            to_step=lambda directions: self._to_step(directions, weights, variables),
             keep=lambda k, compute: self._kept_block(parts[k], compute),
         )
         self._record(step, parts)
         return step.directions
 
-    def _to_step(self, directions: list[tf.Tensor]) -> list[tf.Tensor]:
+    def _to_step(
+        self, directions: list[tf.Tensor], weights: Sequence[tf.Tensor], variables: Sequence[Any]
+    ) -> list[tf.Tensor]:
         """The very change of the weights that Keras will make of the directions."""
-        clipped = self._clip_gradients(directions)
-        return [-tf.cast(self.learning_rate, x.dtype) * x for x in clipped]
+        out = []
+        for x, w, v in zip(self._clip_gradients(directions), weights, variables, strict=True):
+            step = -tf.cast(self.learning_rate, x.dtype) * x
+            constraint = getattr(v, "constraint", None)
+            out.append(step if constraint is None else constraint(w + step) - w)
+        return out
 
     def _kept_block(self, part: Any, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
         kept = self._kept.get(part.name)
-        if kept is None:
+        # Weights frozen since the state was built make another block under the same name.
+        if kept is None or kept.shape[0] != part.size:
             return compute()
 
         def renew() -> tf.Tensor:
@@ -262,7 +278,8 @@ class QNewton(keras.optimizers.Optimizer):
             return matrix
 
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
-        return tf.cond(due, renew, lambda: tf.convert_to_tensor(kept))
+        missing = ~tf.reduce_any(tf.not_equal(tf.convert_to_tensor(kept), 0))
+        return tf.cond(due | missing, renew, lambda: tf.convert_to_tensor(kept))
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:
         for part in parts:  # variables without a gradient may have changed the partition
@@ -322,21 +339,25 @@ class QNewton(keras.optimizers.Optimizer):
         return super().from_config(config, custom_objects=custom_objects)
 
 
-def _check_sparsity(sparsity: Any) -> None:
+def _checked_sparsity(sparsity: Any) -> int | float | None:
+    """`sparsity` as a plain int (a count), a plain float (a fraction) or None."""
     if sparsity is None:
-        return
-    is_count = isinstance(sparsity, int) and not isinstance(sparsity, bool) and sparsity >= 1
-    is_fraction = isinstance(sparsity, float) and 0 < sparsity <= 1
-    if not (is_count or is_fraction):
-        raise ValueError(
-            "Argument `sparsity` must be a positive integer (non-zeros a row), a float in (0, 1] "
-            f"(fraction of a row), or None. Received: sparsity={sparsity!r}"
-        )
+        return None
+    if isinstance(sparsity, (int, np.integer)):
+        if not isinstance(sparsity, bool) and sparsity >= 1:
+            return int(sparsity)
+    elif isinstance(sparsity, (float, np.floating)) and 0 < sparsity <= 1:
+        return float(sparsity)
+    raise ValueError(
+        "Argument `sparsity` must be a positive integer (non-zeros a row), a float in (0, 1] "
+        f"(fraction of a row), or None. Received: sparsity={sparsity!r}"
+    )
 
 
-def _check_integer(argument: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _checked_integer(argument: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(
             f"Argument `{argument}` must be an integer of at least {least}. "
             f"Received: {argument}={value!r}"
         )
+    return int(value)

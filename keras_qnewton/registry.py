@@ -6,7 +6,7 @@ A leaf. Every stage registers its own implementations when it is imported, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -47,18 +47,25 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(_REGISTRY.get(kind, {})))
 
 
-def resolve(kind: str, value: Any, argument: str) -> Any:
+def resolve(kind: str, value: Any, argument: str, needs: Sequence[str] = ()) -> Any:
     """The policy object for `value`: built from its name, or returned as it is.
 
     Args:
         kind: What the policy is for: "solver", "cost", "damping", ...
         value: A registered name, or a policy object (anything that is not a string).
         argument: Name of the caller's argument, for the error message.
+        needs: Methods that an object must have.
 
     Raises:
-        ValueError: If `value` is a string that no policy of this kind goes by.
+        ValueError: If `value` is a string that no policy of this kind goes by, or an object
+            without a method that is needed.
     """
     if not isinstance(value, str):
+        if isinstance(value, type) or not all(hasattr(value, name) for name in needs):
+            raise ValueError(
+                f"Argument `{argument}` must be a name or an object with "
+                f"{', '.join(f'`{name}`' for name in needs)}. Received: {argument}={value!r}"
+            )
         return value
     try:
         cls = _REGISTRY.get(kind, {})[value]

@@ -19,6 +19,9 @@ import tensorflow as tf
 
 from keras_qnewton.directions import BlockStep, direction
 
+# Relative error of a loss that is a mean of many terms, a few units in the last place.
+_ROUNDING = {tf.bfloat16: 2.0**-6, tf.float16: 2.0**-9, tf.float32: 2.0**-21, tf.float64: 2.0**-50}
+
 
 class Step(NamedTuple):
     """What a Newton step came to.
@@ -28,7 +31,7 @@ class Step(NamedTuple):
         blocks: One `BlockStep` a block, at the λ of the last attempt.
         loss: L(w), scalar.
         loss_after: L(w + d), scalar.
-        ratio: ρ, float64 scalar.
+        ratio: ρ, float64 scalar; NaN where the loss's rounding hides the reduction.
         accepted: Boolean scalar.
         damping: λ of the last attempt, float64 scalar.
         next_damping: λ for the next step, float64 scalar.
@@ -54,6 +57,7 @@ def newton_step(
     damping: Any,
     scheduler: Any,
     sparsity: int | float | None,
+    seed: int = 0,
     last_damping: tf.Tensor,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
     keep: Callable[[int, Callable[[], tf.Tensor]], tf.Tensor] = lambda _, compute: compute(),
@@ -69,6 +73,7 @@ def newton_step(
         damping: Policy, see `conditioning.damping`.
         scheduler: Chooses among linear solvers.
         sparsity: See `directions.direction`.
+        seed: See `directions.direction`.
         last_damping: λ as the last step left it, float64 scalar; not positive before the first.
         to_step: From the directions x to the step d that would be taken (learning rate,
             clipping), one tensor a weight each.
@@ -86,7 +91,7 @@ def newton_step(
         return _finite(matrix, f"The Hessian block {part.name!r}")
 
     directions = [
-        direction(at, k, part, block(k, part), gradient[k], damping, scheduler, sparsity)
+        direction(at, k, part, block(k, part), gradient[k], damping, scheduler, sparsity, seed)
         for k, part in enumerate(parts)
     ]
     scale = tf.reduce_max(tf.stack([way.scale for way in directions]))
@@ -99,7 +104,11 @@ def newton_step(
         model = _dot(gradient, d) + _dot(d, at.product(d)) / 2
         after = loss([w + s for w, s in zip(weights, step, strict=True)])
         reduction = tf.cast(before, tf.float64) - tf.cast(after, tf.float64)
+        # Near a minimum the loss's rounding hides what a step does: no ratio, no reason to
+        # change λ. Otherwise λ would run away on a converged model.
+        hidden = tf.abs(model) <= _ROUNDING[before.dtype] * tf.abs(tf.cast(before, tf.float64))
         ratio = tf.where(model < 0, reduction / -model, -tf.ones_like(model))
+        ratio = tf.where(hidden, tf.constant(float("nan"), tf.float64), ratio)
         sound = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in d])
         sound &= tf.math.is_finite(after)
         accepted = sound & (reduction >= 0) if damping.adaptive else sound
@@ -109,7 +118,8 @@ def newton_step(
     def unsatisfied(tries: tf.Tensor, strength: Any, result: Any) -> tf.Tensor:
         del strength
         _, _, ratio, accepted = result
-        poor = ~accepted | (ratio < damping.sufficient_ratio)
+        poor = ratio < damping.sufficient_ratio  # False for NaN
+        poor |= ~accepted & ~tf.math.is_nan(ratio)
         return (tries == 0) | (poor & (tries <= damping.retries))
 
     def again(tries: tf.Tensor, strength: tf.Tensor, result: Any) -> tuple[Any, ...]:
@@ -136,7 +146,11 @@ def newton_step(
         ratio=ratio,
         accepted=accepted,
         damping=strength,
-        next_damping=damping.update(strength, ratio, accepted),
+        next_damping=tf.where(
+            tf.math.is_finite(before) & tf.math.is_finite(scale),
+            damping.update(strength, ratio, accepted, scale),
+            last_damping,
+        ),
     )
 
 

@@ -60,7 +60,8 @@ class Decision:
         step: Optimizer iteration, from 0.
         block: Name of the block (the weights it covers).
         damping: λ used for this step.
-        trust_ratio: ρ, actual over predicted reduction of this batch's loss.
+        trust_ratio: ρ, actual over predicted reduction of this batch's loss; NaN where the
+            reduction is below the loss's rounding.
         loss: This batch's loss before the step.
         loss_after: This batch's loss at the candidate weights, same batch and masks.
         accepted: Whether the step was taken.

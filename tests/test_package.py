@@ -61,5 +61,5 @@ def test_readme_sample_runs(capsys):
     assert len(sample.strip().splitlines()) <= 12
     exec(compile(sample, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert "eigen" in printed
+    assert "cholesky" in printed
     assert float(re.search(r"loss ([0-9.e+-]+)", printed).group(1)) < 0.05

@@ -24,8 +24,11 @@ from keras_qnewton.conditioning.lanczos import Spectrum
 from keras_qnewton.registry import Policy, register
 
 NEGATIVE_CURVATURE = ("auto", "absolute", "shift")
-# Outside of these the damping no longer changes a step in single precision.
+# Relative to the largest |eigenvalue|: outside of these λ no longer changes a step in single
+# precision, and a scale of the loss changes nothing.
 _SMALLEST, _LARGEST = 1e-12, 1e12
+# A block of zeros still needs a positive shift.
+_TINY = 1e-300
 
 
 @register("damping", "adaptive")
@@ -41,8 +44,8 @@ class Adaptive(Policy):
         initial: λ at the first step, as a fraction of the Hessian's largest |eigenvalue|.
         negative_curvature: "absolute": (H² + λ²I)^(-1/2) g by an eigendecomposition;
             "shift": (H + (λ + max(0, -λ_min)) I)^(-1) g, a linear system that the scheduler
-            sends to a classical or a quantum solver; "auto": "shift" if the scheduler has a
-            quantum solver, else "absolute".
+            sends to a classical or a quantum solver; "auto": "shift" for positive semidefinite
+            curvature or if the scheduler has a quantum solver, else "absolute".
         retries: How many times a poor step is tried again.
 
     Raises:
@@ -69,15 +72,15 @@ class Adaptive(Policy):
         self.negative_curvature = negative_curvature
         self.retries = retries
 
-    def saddle_free(self, quantum: bool) -> bool:
-        """Whether blocks take the absolute-value step, given that there is a quantum route."""
+    def saddle_free(self, linear: bool) -> bool:
+        """Whether blocks take the absolute-value step; `linear`: what "auto" should prefer."""
         if self.negative_curvature == "auto":
-            return not quantum
+            return not linear
         return self.negative_curvature == "absolute"
 
     def start(self, scale: tf.Tensor) -> tf.Tensor:
         """λ for the first step; `scale` is the largest |eigenvalue| of H, a float64 scalar."""
-        return tf.clip_by_value(self.initial * scale, _SMALLEST, _LARGEST)
+        return tf.maximum(self.initial * scale, _TINY)
 
     def shift(self, matrix: Any, spectrum: Spectrum, damping: tf.Tensor) -> tf.Tensor:
         """s such that H + s I is positive definite with smallest eigenvalue ≥ λ.
@@ -94,21 +97,29 @@ class Adaptive(Policy):
 
     def raised(self, damping: tf.Tensor) -> tf.Tensor:
         """λ for trying a poor step again."""
-        return tf.minimum(8.0 * damping, _LARGEST)
+        return 8.0 * damping
 
-    def update(self, damping: tf.Tensor, ratio: tf.Tensor, accepted: tf.Tensor) -> tf.Tensor:
+    def update(
+        self, damping: tf.Tensor, ratio: tf.Tensor, accepted: tf.Tensor, scale: tf.Tensor
+    ) -> tf.Tensor:
         """λ for the next step.
 
         Args:
             damping: λ of the attempt that ended this step, float64 scalar.
-            ratio: ρ, float64 scalar.
+            ratio: ρ, float64 scalar; NaN where the reduction cannot be told from rounding.
             accepted: Boolean scalar.
+            scale: The largest |eigenvalue| of H, float64 scalar.
         """
         trusted = tf.where(ratio > 0.75, damping / 4.0, damping)
         after_accept = tf.where(ratio < self.sufficient_ratio, damping * 4.0, trusted)
-        return tf.clip_by_value(
-            tf.where(accepted, after_accept, self.raised(damping)), _SMALLEST, _LARGEST
-        )
+        known = tf.where(accepted, after_accept, self.raised(damping))
+        # Nothing to measure: the model has converged, or λ is so large that steps vanish. The
+        # second must not last.
+        start = self.start(scale)
+        unknown = tf.where(damping > start, tf.maximum(damping / 4.0, start), damping)
+        following = tf.where(tf.math.is_nan(ratio), unknown, known)
+        least, most = (tf.maximum(limit * scale, _TINY) for limit in (_SMALLEST, _LARGEST))
+        return tf.clip_by_value(following, least, most)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -145,9 +156,9 @@ class Constant(Policy):
             )
         self.epsilon = float(epsilon)
 
-    def saddle_free(self, quantum: bool) -> bool:
+    def saddle_free(self, linear: bool) -> bool:
         """Never: the paper solves a linear system."""
-        del quantum
+        del linear
         return False
 
     def start(self, scale: tf.Tensor) -> tf.Tensor:
@@ -173,9 +184,11 @@ class Constant(Policy):
         """Unchanged: a refused step (one that is not finite) is not tried again."""
         return damping
 
-    def update(self, damping: tf.Tensor, ratio: tf.Tensor, accepted: tf.Tensor) -> tf.Tensor:
+    def update(
+        self, damping: tf.Tensor, ratio: tf.Tensor, accepted: tf.Tensor, scale: tf.Tensor
+    ) -> tf.Tensor:
         """Unchanged."""
-        del ratio, accepted
+        del ratio, accepted, scale
         return damping
 
     def get_config(self) -> dict[str, Any]:

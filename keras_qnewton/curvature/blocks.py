@@ -59,9 +59,9 @@ class Blocks(Policy):
     """Divides the variables into Hessian blocks.
 
     Args:
-        partition: "full": one block; "layer": one a layer (the variables whose path is the
-            same up to its last component); "variable": one a variable; "auto": "full" while
-            all the weights fit into one block of `max_size`, else "layer".
+        partition: "full": one block; "layer": one a layer (successive variables whose path is
+            the same up to its last component); "variable": one a variable; "auto": "full"
+            while all the weights fit into one block of `max_size`, else "layer".
         max_size: Largest N of a block that is formed as a matrix, N² numbers. A larger block
             takes matrix-free conjugate gradient steps.
 
@@ -89,11 +89,14 @@ class Blocks(Policy):
         partition = self.partition
         if partition == "auto":
             partition = "full" if sum(sizes) <= self.max_size else "layer"
-        groups: dict[str, list[int]] = {}
-        for k, v in enumerate(variables):
-            groups.setdefault(_group_name(v, k, partition), []).append(k)
+        paths = _paths(variables)
+        groups: list[tuple[str, list[int]]] = []
+        for k, path in enumerate(paths):
+            if not groups or _starts_group(path, groups[-1], paths, partition):
+                groups.append((_group_name(path, partition), []))
+            groups[-1][1].append(k)
         parts = []
-        for name, indices in groups.items():
+        for name, indices in _distinct(groups):
             size = sum(sizes[k] for k in indices)
             parts.append(Part(name, tuple(indices), size, dense=size <= self.max_size))
         return parts
@@ -114,12 +117,47 @@ class Blocks(Policy):
         return {"partition": self.partition, "max_size": self.max_size}
 
 
-def _group_name(variable: Any, position: int, partition: str) -> str:
+def _paths(variables: Sequence[Any]) -> list[tuple[str, ...]]:
+    """Each variable's path; without the model's own name, which a loaded model has not."""
+    paths = [
+        tuple((getattr(v, "path", None) or v.name.split(":")[0]).split("/")) for v in variables
+    ]
+    shared = {path[0] for path in paths}
+    if len(shared) == 1 and all(len(path) > 2 for path in paths):
+        paths = [path[1:] for path in paths]
+    return paths
+
+
+def _starts_group(
+    path: tuple[str, ...],
+    group: tuple[str, list[int]],
+    paths: Sequence[tuple[str, ...]],
+    partition: str,
+) -> bool:
+    """Whether the variable is not one of the group of the variable before it.
+
+    A layer's variables come one after the other. Two layers of one name (in submodels, whose
+    names saving drops) are told apart by a leaf name that occurs again.
+    """
+    if partition == "full":
+        return False
+    if partition == "variable" or len(path) == 1:
+        return True
+    members = [paths[k] for k in group[1]]
+    return path[:-1] != members[-1][:-1] or path in members
+
+
+def _group_name(path: tuple[str, ...], partition: str) -> str:
     if partition == "full":
         return "full"
-    path = getattr(variable, "path", None) or variable.name.split(":")[0]
-    if partition == "variable":
-        return f"{path}#{position}" if "/" not in path else path
-    layer = path.rpartition("/")[0]
-    # A variable without a layer (a bare tf.Variable) is a block of its own.
-    return layer or f"{path}#{position}"
+    return "/".join(path if partition == "variable" or len(path) == 1 else path[:-1])
+
+
+def _distinct(groups: Sequence[tuple[str, list[int]]]) -> list[tuple[str, list[int]]]:
+    """The groups, the second of a name called name#2, and so on."""
+    seen: dict[str, int] = {}
+    out = []
+    for name, indices in groups:
+        seen[name] = seen.get(name, 0) + 1
+        out.append((name if seen[name] == 1 else f"{name}#{seen[name]}", indices))
+    return out

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Block, Blocks
+from keras_qnewton.curvature.gauss_newton import GaussNewton
 from keras_qnewton.curvature.hessian import ExactHessian
 from keras_qnewton.loss import as_tensors, record
 
@@ -30,20 +31,29 @@ def hessian(
         ValueError: If an argument is not of these kinds.
         LossNotReplayableError: If the loss cannot be run again as a function of the weights.
     """
-    policy = blocks if isinstance(blocks, Blocks) else Blocks(blocks)
-    tensors = as_tensors(variables)
-    parts = policy.split(list(variables) if isinstance(variables, Sequence) else [variables])
+    return _blocks(ExactHessian(), loss_fn, variables, blocks)
 
-    def compute() -> list[tuple[tf.Tensor, tf.Tensor]]:
-        loss = record(loss_fn, tensors)
-        at = ExactHessian().at(loss, loss.at_variables(), parts)
-        return [(at.block(k), at.gradients[k]) for k in range(len(parts))]
 
-    results = _in_graph(compute)
-    return [
-        Block(matrix, gradient, [variables[i] for i in part.indices])
-        for part, (matrix, gradient) in zip(parts, results, strict=True)
-    ]
+def gauss_newton(
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Any], blocks: str | Blocks = "full"
+) -> list[Block]:
+    """Diagonal blocks of the generalised Gauss-Newton matrix of `loss_fn`.
+
+    Args:
+        loss_fn: As for `hessian`; a softmax or sigmoid cross-entropy or a squared error of a
+            network's output.
+        variables: As for `hessian`.
+        blocks: As for `hessian`.
+
+    Returns:
+        A `Block(matrix [N, N], gradient [N], variables)` for each block, `matrix` positive
+        semidefinite to rounding (Schraudolph 2002; see `curvature.gauss_newton`).
+
+    Raises:
+        ValueError: If an argument is not of these kinds, or the loss is another.
+        LossNotReplayableError: If the loss cannot be run again as a function of the weights.
+    """
+    return _blocks(GaussNewton(), loss_fn, variables, blocks)
 
 
 def hvp(
@@ -89,3 +99,25 @@ def hvp(
 def _in_graph(compute: Callable[[], Any]) -> Any:
     """Runs `compute` in the graph being traced, or traces one for it."""
     return compute() if tf.inside_function() else tf.function(compute, autograph=False)()
+
+
+def _blocks(
+    curvature: Any,
+    loss_fn: Callable[[], tf.Tensor],
+    variables: Sequence[Any],
+    blocks: str | Blocks,
+) -> list[Block]:
+    policy = blocks if isinstance(blocks, Blocks) else Blocks(blocks)
+    tensors = as_tensors(variables)
+    parts = policy.split(list(variables) if isinstance(variables, Sequence) else [variables])
+
+    def compute() -> list[tuple[tf.Tensor, tf.Tensor]]:
+        loss = record(loss_fn, tensors)
+        at = curvature.at(loss, loss.at_variables(), parts)
+        return [(at.block(k), at.gradients[k]) for k in range(len(parts))]
+
+    results = _in_graph(compute)
+    return [
+        Block(matrix, gradient, [variables[i] for i in part.indices])
+        for part, (matrix, gradient) in zip(parts, results, strict=True)
+    ]

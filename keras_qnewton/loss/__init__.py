@@ -5,7 +5,7 @@ its operations again for other weights: the same batch, the same dropout masks.
 `record` gets there from a user's own `loss_fn`.
 """
 
-from keras_qnewton.loss.closure import as_tensors, record
+from keras_qnewton.loss.closure import as_tensors, called, record
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
 
-__all__ = ["LossNotReplayableError", "RecordedLoss", "as_tensors", "record"]
+__all__ = ["LossNotReplayableError", "RecordedLoss", "as_tensors", "called", "record"]

@@ -28,6 +28,11 @@ def as_tensors(variables: Sequence[Any]) -> list[tf.Variable]:
                 f"Received: variables holding {v!r}"
             )
         out.append(inner)
+    if len({id(v) for v in out}) < len(out):
+        raise ValueError(
+            "Argument `variables` must not hold a variable twice. "
+            f"Received: variables={variables!r}"
+        )
     if not out:
         raise ValueError("Argument `variables` must not be empty. Received: variables=[]")
     return out
@@ -45,10 +50,25 @@ def record(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -
         ValueError: If `loss_fn` is not callable.
         LossNotReplayableError: See `RecordedLoss`.
     """
+    return RecordedLoss(called(loss_fn), variables)
+
+
+def called(loss_fn: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """The loss that `loss_fn()` computes in the graph being built.
+
+    Raises:
+        ValueError: If `loss_fn` is not callable without arguments, or does not return one
+            tensor of the graph.
+    """
     if not callable(loss_fn):
         raise ValueError(
             "Argument `loss_fn` must be a function that takes no argument and returns the loss. "
             f"Received: loss_fn={loss_fn!r}"
         )
     loss = getattr(loss_fn, "python_function", loss_fn)()
-    return RecordedLoss(tf.convert_to_tensor(loss), variables)
+    if not tf.is_tensor(loss):
+        raise ValueError(
+            "Argument `loss_fn` must return the loss as one tensor. "
+            f"Received: loss_fn returning {loss!r}"
+        )
+    return loss

@@ -13,25 +13,30 @@ record them: derivatives of any order are TensorFlow's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
+from keras_qnewton.loss import control_flow
+from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
 
 # Their results depend on the shape of their input, never on its values: what is downstream
 # of them only (a dropout mask's shape, a batch size) must stay the tensor it was, or masks
 # would be drawn again.
-_VALUE_INDEPENDENT = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
-_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
-_CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"}
-_READS = {"ReadVariableOp", "ResourceGather"}
-
-
-class LossNotReplayableError(ValueError):
-    """The loss uses an operation that cannot be run again as a function of the weights."""
+_VALUE_INDEPENDENT = {
+    "Shape",
+    "ShapeN",
+    "Size",
+    "Rank",
+    "ZerosLike",
+    "OnesLike",
+    "VariableShape",
+}
+_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
+_ASSIGNMENTS = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
 
 
 class RecordedLoss:
@@ -44,6 +49,8 @@ class RecordedLoss:
     Attributes:
         value: The loss tensor itself, a scalar: the loss at the variables' present values.
         variables: As given.
+        vectorizable: Whether `tf.vectorized_map` can differentiate it: not if it has a loop
+            with an unknown number of turns, or a condition that is decided at run time.
 
     Raises:
         LossNotReplayableError: If `loss` is not a tensor of a graph, or if an operation
@@ -67,8 +74,9 @@ class RecordedLoss:
         self._weight_of = _weight_handles(loss.graph, self.variables)
         self._operations = _operations_between(self._weight_of, loss)
         self.has_custom_gradient = any(
-            _tf_private.has_gradient_override(op) for op in _walk(self._operations)
+            _tf_private.has_gradient_override(op) for op in _walk(self._operations, [loss])
         )
+        self.vectorizable = not _has_dynamic_control_flow(self._operations, [loss])
 
     def __call__(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss at `weights`, one tensor a variable, shapes and dtypes as theirs."""
@@ -94,10 +102,14 @@ class RecordedLoss:
             The loss, a scalar, and the fetched values.
         """
         env: dict[str, Any] = {name: weights[k] for name, k in self._weight_of.items()}
-        _run(self._operations, env, set(self._weight_of), overrides or {}, shifts or {})
-        graph = self._loss.graph
-        fetched = [env[n] if n in env else graph.get_tensor_by_name(n) for n in fetch]
+        names = {self._loss.name, *fetch}
+        _run(self._operations, env, set(self._weight_of), names, overrides or {}, shifts or {})
+        fetched = [env[n] if n in env else self.tensor(n) for n in fetch]
         return tf.ensure_shape(env.get(self._loss.name, self._loss), []), fetched
+
+    def tensor(self, name: str) -> tf.Tensor:
+        """The recorded tensor of that name: its value at the variables' present values."""
+        return self._loss.graph.get_tensor_by_name(name)
 
     @property
     def operations(self) -> list[tf.Operation]:
@@ -123,7 +135,12 @@ class RecordedLoss:
         Evaluated at run time where a batch's size is not known while tracing.
         """
         static, dynamic = 0.0, tf.constant(0.0, tf.float64)
+        wanted = control_flow.wanted_names(self._operations, [self._loss])
         for op in self._operations:
+            if op.type in control_flow.TYPES:
+                inside, per_batch = control_flow.bytes_inside(op, wanted)
+                static += inside
+                dynamic += 0.0 if per_batch is None else per_batch
             for tensor in op.outputs:
                 if tensor.dtype in (tf.resource, tf.variant, tf.string):
                     continue
@@ -168,41 +185,64 @@ def _operations_between(weight_of: dict[str, int], loss: tf.Tensor) -> list[tf.O
         pending.extend(tensor.op for tensor in op.inputs)
     # Creation order is a topological order: a graph's operations take existing tensors.
     operations = [op for op in graph.get_operations() if op in needed]
-    for op in _walk(operations):
+    for op in _walk(operations, [loss]):
         _check_replayable(op)
     return operations
 
 
-def _walk(operations: Sequence[tf.Operation]) -> list[tf.Operation]:
-    """The operations, and those inside the functions that they call."""
+def _walk(operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
+    """The operations, and those in the bodies of functions, loops and conditions."""
+    wanted = control_flow.wanted_names(operations, outputs)
     out = []
     for op in operations:
         out.append(op)
-        if op.type in _CALLS:
-            body = _tf_private.function_body(op)
-            out.extend(_walk(_needed(body, body.outputs)))
+        if op.type in control_flow.TYPES:
+            for body in control_flow.bodies(op, wanted):
+                _check_variables(op, body)
+                out.extend(_walk(body.operations, body.outputs))
     return out
 
 
-def _needed(graph: Any, outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
-    needed: set[tf.Operation] = set()
-    pending = [tensor.op for tensor in outputs]
-    while pending:
-        op = pending.pop()
-        if op not in needed:
-            needed.add(op)
-            pending.extend(tensor.op for tensor in op.inputs)
-    return [op for op in graph.get_operations() if op in needed]
+def _has_dynamic_control_flow(
+    operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor]
+) -> bool:
+    wanted = control_flow.wanted_names(operations, outputs)
+    return any(
+        control_flow.is_dynamic(op, wanted)
+        or any(
+            _has_dynamic_control_flow(body.operations, body.outputs)
+            for body in control_flow.bodies(op, wanted)
+        )
+        for op in operations
+        if op.type in control_flow.TYPES
+    )
+
+
+def _check_variables(op: tf.Operation, body: control_flow.Body) -> None:
+    """Refuses a body that reads what it has itself changed, as random generators do."""
+    changed = {
+        o.inputs[0].name
+        for o in body.graph.get_operations()
+        if o.type in _ASSIGNMENTS and o.inputs[0].dtype == tf.resource
+    }
+    for inner in body.operations:
+        if inner.type in _READS and inner.inputs[0].name in changed:
+            raise LossNotReplayableError(
+                f"The loss depends on the weights through {op.type!r} ({op.name!r}), whose body "
+                "reads a variable and assigns it, as a random generator does. Run again at other "
+                "weights it would see another value: another dropout mask, for instance. Draw "
+                "random numbers, and update states, outside the loop, condition or function. "
+                f"Received: variable {inner.inputs[0].name!r} in {body.graph.name!r}"
+            )
 
 
 def _check_replayable(op: tf.Operation) -> None:
-    if op.type in _CALLS or op.type in _READS:
+    if op.type in control_flow.TYPES or op.type in _READS:
         return
-    if op.type in _CONTROL_FLOW:
+    if op.type.startswith("CudnnRNN"):
         raise LossNotReplayableError(
-            f"The loss depends on the weights through a {op.type!r} operation ({op.name!r}): a "
-            "loop or a condition of the graph, as recurrent layers make. Its second derivatives "
-            "are not supported yet. For a recurrent layer pass `unroll=True`."
+            f"The loss depends on the weights through {op.type!r} ({op.name!r}): cuDNN's "
+            "recurrent layers have no second derivatives. Pass `use_cudnn=False` to the layer."
         )
     if op.op_def.is_stateful:
         raise LossNotReplayableError(
@@ -217,19 +257,30 @@ def _run(
     operations: Sequence[tf.Operation],
     env: dict[str, Any],
     resource_names: set[str],
+    names: set[str],
     overrides: Mapping[str, Any] = MappingProxyType({}),
     shifts: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Runs operations again; `env` maps tensor names to their new values, and grows."""
+    """Runs operations again; `env` maps tensor names to their new values, and grows.
+
+    `names` are those of the tensors that somebody wants.
+    """
+    wanted = names | control_flow.wanted_names(operations, [])
     for op in operations:
         inputs = [env.get(tensor.name, tensor) for tensor in op.inputs]
         if op.type == "ReadVariableOp" and op.inputs[0].name in resource_names:
             outputs = [inputs[0]]
+        elif op.type == "ResourceGatherNd" and op.inputs[0].name in resource_names:
+            outputs = [tf.gather_nd(inputs[0], inputs[1])]
         elif op.type == "ResourceGather" and op.inputs[0].name in resource_names:
             batch_dims = op.get_attr("batch_dims")
             outputs = [tf.gather(inputs[0], inputs[1], batch_dims=batch_dims)]
-        elif op.type in _CALLS:
-            outputs = _run_call(op, inputs, resource_names)
+        elif op.type == "VariableShape" and op.inputs[0].name in resource_names:
+            outputs = [tf.shape(inputs[0], out_type=op.outputs[0].dtype)]
+        elif op.type in control_flow.TYPES:
+            outputs = control_flow.run(op, inputs, wanted, resource_names, _run)
+        elif control_flow.is_list_operation(op, inputs):
+            outputs = control_flow.list_operation(op, inputs)
         elif _is_moments_stop(op):
             # tf.nn.moments stops the gradient of the mean inside the variance. The first
             # derivative is exact all the same, since the mean minimises the squared
@@ -238,74 +289,20 @@ def _run(
         elif op.type == "Const":
             outputs = [tf.constant(tf.make_ndarray(op.get_attr("value")))]
         else:
-            outputs = _raw_op(op)(inputs)
+            outputs = raw_op(op)(inputs)
         for tensor, out in zip(op.outputs, outputs, strict=True):
+            if out is None:  # an output of a loop or condition that nothing needs
+                continue
             value = overrides.get(tensor.name, out)
             env[tensor.name] = value + shifts[tensor.name] if tensor.name in shifts else value
 
 
-def _run_call(op: tf.Operation, inputs: list[Any], resource_names: set[str]) -> list[Any]:
-    """Runs the body of a called function here, so that tapes see its operations."""
-    body = _tf_private.function_body(op)
-    inner = dict(zip((t.name for t in body.inputs), inputs, strict=True))
-    weights = {
-        tensor.name
-        for tensor, outer in zip(body.inputs, op.inputs, strict=True)
-        if outer.name in resource_names
-    }
-    operations = [o for o in _needed(body, body.outputs) if o.type != "Placeholder"]
-    _run(operations, inner, weights)
-    return [inner[tensor.name] for tensor in body.outputs]
-
-
 def _is_moments_stop(op: tf.Operation) -> bool:
-    return (
-        op.type == "StopGradient"
-        and op.inputs[0].op.type == "Mean"
-        and any(user.type == "SquaredDifference" for user in op.outputs[0].consumers())
+    """Whether this is the stop_gradient of `tf.nn.moments`: on mean(x), inside (x - mean(x))²."""
+    if op.type != "StopGradient" or op.inputs[0].op.type != "Mean":
+        return False
+    reduced = op.inputs[0].op.inputs[0]
+    return any(
+        user.type == "SquaredDifference" and any(t.name == reduced.name for t in user.inputs)
+        for user in op.outputs[0].consumers()
     )
-
-
-def _raw_op(op: tf.Operation) -> Callable[[list[Any]], list[Any]]:
-    """The `tf.raw_ops` call that does what `op` does, as a function of its inputs."""
-    function = getattr(tf.raw_ops, op.type, None)
-    if function is None:
-        raise LossNotReplayableError(
-            f"The loss depends on the weights through {op.type!r} ({op.name!r}), an operation "
-            "that TensorFlow does not offer to Python."
-        )
-    definition = op.op_def
-    inferred: set[str] = set()
-    for arg in definition.input_arg:
-        inferred.update(a for a in (arg.number_attr, arg.type_list_attr, arg.type_attr) if a)
-    attributes = {a.name: op.get_attr(a.name) for a in definition.attr if a.name not in inferred}
-
-    def call(inputs: list[Any]) -> list[Any]:
-        arguments: dict[str, Any] = {}
-        at = 0
-        for arg in definition.input_arg:
-            if arg.number_attr or arg.type_list_attr:
-                n = _count(op, arg)
-                arguments[arg.name] = inputs[at : at + n]
-                at += n
-            else:
-                arguments[arg.name] = inputs[at]
-                at += 1
-        arguments |= attributes
-        accepted = _tf_private.raw_op_parameters(function)
-        renamed = [name for name in arguments if name not in accepted]
-        free = [name for name in accepted if name not in arguments]
-        for old, new in zip(renamed, free, strict=False):
-            arguments[new] = arguments.pop(old)
-        result = function(**arguments)
-        if isinstance(result, tf.Operation):
-            return []
-        return list(result) if isinstance(result, (list, tuple)) else [result]
-
-    return call
-
-
-def _count(op: tf.Operation, arg: Any) -> int:
-    if arg.number_attr:
-        return op.get_attr(arg.number_attr)
-    return len(op.get_attr(arg.type_list_attr))

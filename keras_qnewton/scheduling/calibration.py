@@ -1,7 +1,7 @@
 """How long a classical solve takes on this machine: measured once, then remembered.
 
-The measurement is `tf.linalg.lu` and `tf.linalg.lu_solve` as the host sees them, a few sizes
-and well under two seconds in all. It is kept in the process and in a small JSON file in the
+The measurement is `tf.linalg.lu` and `tf.linalg.lu_solve` in a loop of the graph, a few sizes and
+well under two seconds in all. It is kept in the process and in a small JSON file in the
 user's cache folder, under a fingerprint of the device, so that it is not repeated; without a
 writable folder it is repeated once a process.
 """
@@ -26,8 +26,10 @@ Coefficients = tuple[float, float, float]
 
 SIZES = (16, 64, 128, 256, 512, 768)
 _REPEATS = 4
+# Work of one timing: small sizes are repeated until they add up to it, a thousand times at most.
+_CUBE = 256**3
 # Part of the fingerprint: raise it when what is measured changes.
-_VERSION = 1
+_VERSION = 2
 _measured: dict[tuple[str, str], Coefficients] = {}
 
 
@@ -51,7 +53,7 @@ def coefficients(dtype: str = "float64") -> Coefficients:
 
 
 def measure(dtype: str, sizes: Iterable[int] = SIZES) -> dict[int, float]:
-    """Seconds of one eager LU solve by size: the best of a few, after one to warm up.
+    """Seconds of one LU solve in a graph by size: the best of a few, after one to warm up.
 
     The best, not the mean: whatever else the machine does can only add time.
     """
@@ -60,15 +62,30 @@ def measure(dtype: str, sizes: Iterable[int] = SIZES) -> dict[int, float]:
         for size in sizes:
             entries = np.random.default_rng(size).normal(size=(size, size))
             matrix = tf.constant(entries + entries.T, dtype)
-            rhs = tf.ones([size, 1], dtype)
+            count = tf.constant(min(1000, max(1, _CUBE // size**3)))
             runs = []
             for _ in range(_REPEATS + 1):
                 start = time.perf_counter()
-                factors, permutation = tf.linalg.lu(matrix)
-                tf.linalg.lu_solve(factors, permutation, rhs).numpy()
-                runs.append(time.perf_counter() - start)
+                _repeated(matrix, tf.ones([size, 1], dtype), count).numpy()
+                runs.append((time.perf_counter() - start) / int(count))
             seconds[size] = min(runs[1:])
     return seconds
+
+
+@tf.function(reduce_retracing=True)
+def _repeated(matrix: tf.Tensor, rhs: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """`count` solves one after the other, in a graph as in training.
+
+    Called from Python one by one, small systems would be charged for the calls, ten times what
+    they cost in a graph.
+    """
+
+    def solve(k: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Each depends on the one before, so that none can be left out or run beside another.
+        factors, permutation = tf.linalg.lu(matrix + 1e-30 * x)
+        return k + 1, tf.linalg.lu_solve(factors, permutation, rhs)
+
+    return tf.while_loop(lambda k, _: k < count, solve, (0, rhs))[1]
 
 
 def fit(seconds_by_size: Mapping[int, float]) -> Coefficients:

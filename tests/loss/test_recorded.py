@@ -105,11 +105,6 @@ def test_refusals_are_clear():
     w = tf.Variable([1.0])
     with pytest.raises(LossNotReplayableError, match=r"while a `tf\.function` is being"):
         RecordedLoss(tf.constant(1.0), [w])
-    with pytest.raises(LossNotReplayableError, match=r"unroll=True"):
-        hessian(
-            lambda: tf.reduce_sum(tf.while_loop(lambda s: s < 9.0, lambda s: s * s, [w[0] + 1])),
-            [w],
-        )
     with pytest.raises(LossNotReplayableError, match="has a state or leaves the graph"):
         hessian(lambda: tf.reduce_sum(tf.numpy_function(np.sin, [w], tf.float32)), [w])
     with pytest.raises(ValueError, match="`variables` must be a list of"):

@@ -202,7 +202,10 @@ def test_mixed_bfloat16_trains():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"curvature": "newton"}, "`curvature` must be one of 'auto', 'hessian', or an object"),
+        (
+            {"curvature": "newton"},
+            "`curvature` must be one of 'auto', 'gauss_newton', 'hessian', or",
+        ),
         ({"blocks": "rows"}, "`blocks` must be one of"),
         ({"damping": "none"}, "`damping` must be one of 'adaptive', 'constant', or an object"),
         ({"sparsity": 0}, "`sparsity` must be a positive integer"),

@@ -157,9 +157,9 @@ def test_decisions_tell_what_happened():
     assert [d.block.split("/")[-1] for d in decisions] == ["hidden", "out"] * 3
     for d in decisions:
         assert isinstance(d, Decision)
-        assert d.route == d.solved_by == "eigen" and not d.fallback
+        assert d.route == d.solved_by == "cholesky" and not d.fallback
         assert d.condition_number >= 1 and 1 <= d.sparsity <= d.size
-        assert "eigendecomposition" in d.reason
+        assert d.reason == "cholesky is the only solver: quantum=None"
     json.dumps([d.to_dict() for d in decisions], allow_nan=False)
 
 
@@ -264,7 +264,7 @@ def test_block_over_the_cap_is_named_and_every_weight_moves():
     assert (get_flat(model.trainable_variables) != before).all()
     assert losses[-1] < 0.5 * losses[0]
     assert_never_rises(optimizer.decisions)
-    assert {(d.size, d.route) for d in optimizer.decisions} == {(20, "cg"), (6, "eigen")}
+    assert {(d.size, d.route) for d in optimizer.decisions} == {(20, "cg"), (6, "cholesky")}
 
 
 def test_matrix_free_step_equals_the_dense_one():

@@ -1,0 +1,296 @@
+"""Exact blocks of dense layers from per-example curvature in their pre-activations.
+
+For layers z_l = a_l W_l + b_l whose examples do not interact, with A_l = [a_l, 1] `[B, i]`,
+δ_l = ∂L/∂z_l `[B, o]`, and per example H_ml = ∂²L/∂z_m ∂z_l and D_ml = ∂a_m/∂z_l,
+
+    block(m, l)[(i,o), (k,p)] = Σ_b (A_m[b,i] H_ml[b,o,p] + δ_m[b,o] D_ml[b,i,p]) A_l[b,k]
+
+The sum over examples is a matrix product, and H_ml and D_ml take one backward pass for each
+*output* of layer l, with all examples at once: for 64-16-16-10, 74 passes in place of 1,482.
+For Gauss-Newton curvature, H_ml = J_mᵀ (∂²L/∂z²) J_l with J_l = ∂z/∂z_l, and D = 0.
+
+A dependence on the weights beside the one through z_l (a weight regulariser) is added as the
+diagonal that an L2 penalty has. That examples do not interact, and that the rest is diagonal,
+is not proved but verified: at every evaluation the block's product with a random vector is
+compared with the generic one, and where they differ the generic block is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.loss.structure import DenseLayer, dense_layers
+
+# Relative difference of two products in the given precision that rounding explains.
+_ROUNDING = {tf.float32: 3e-4, tf.float64: 1e-8}
+# Numbers in the largest intermediate of an assembly, about 256 MB in float32.
+_MAX_ELEMENTS = 64_000_000
+_ASSUMED_BATCH = 4096
+
+
+class Structured(Linearized):
+    """A `Linearized` whose blocks of dense layers are assembled; see the module.
+
+    A subclass says what the curvature in the pre-activations is.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._layers = [
+            layer
+            for layer in dense_layers(self._loss)
+            if all(self._dtypes[k] == self.dtype for k in layer.variables)
+        ]
+
+    def block(self, k: int) -> tf.Tensor:
+        """H_k `[N_k, N_k]`, symmetric to the bit; structured where that holds."""
+        layers = self._covering(k)
+        if layers is None:
+            return super().block(k)
+        matrix = self._assemble(k, layers)
+        size = self._parts[k].size
+        probe = tf.random.stateless_normal([size], [17, size], dtype=self.dtype)
+        expected = self.block_product(k, probe)
+        gap = tf.norm(tf.linalg.matvec(matrix, probe) - expected)
+        # Written so that NaN counts as a difference.
+        holds = gap <= _ROUNDING[self.dtype] * tf.norm(expected)
+        generic = super().block
+        return tf.cond(holds, lambda: matrix, lambda: generic(k))
+
+    def structured_fraction(self, k: int) -> float:
+        """Share of the block's weights that dense layers were recognised for; 1.0 or less."""
+        known = {i for layer in self._layers for i in layer.variables}
+        part = self._parts[k]
+        counts = {i: self._shapes[i].num_elements() for i in part.indices}
+        return sum(n for i, n in counts.items() if i in known) / part.size
+
+    def _covering(self, k: int) -> list[DenseLayer] | None:
+        """The layers that have a variable in the block, if they have all of its variables."""
+        if not self._loss.vectorizable:
+            return None
+        indices = set(self._parts[k].indices)
+        layers = [layer for layer in self._layers if indices & set(layer.variables)]
+        covered = {i for layer in layers for i in layer.variables}
+        return layers if layers and indices <= covered else None
+
+    # --- assembly -----------------------------------------------------------------------
+
+    def _assemble(self, k: int, layers: list[DenseLayer]) -> tf.Tensor:
+        indices = self._parts[k].indices
+        activations, curvature = self._preactivation_curvature(layers)
+        extended = []
+        for layer, a in zip(layers, activations, strict=True):
+            a = tf.ensure_shape(a, [None, layer.inputs])  # lost where ops are run again
+            columns = []
+            if layer.kernel in indices:
+                columns.append(a)
+            if layer.bias is not None and layer.bias in indices:
+                columns.append(tf.ones_like(a[:, :1]))
+            extended.append(tf.concat(columns, 1))
+        rows: list[list[Any]] = [[None] * len(layers) for _ in layers]
+        for j in range(len(layers)):
+            for m in range(j, len(layers)):
+                hessian, delta, jacobian = curvature(m, j)
+                hessian = tf.ensure_shape(hessian, [None, layers[m].outputs, layers[j].outputs])
+                if m == j:
+                    rows[m][m] = _diagonal_block(extended[m], hessian)
+                    continue
+                if jacobian is not None:
+                    jacobian = _select_columns(jacobian, layers[m], indices)
+                rows[m][j] = _cross_block(extended[m], hessian, delta, jacobian, extended[j])
+                rows[j][m] = tf.transpose(rows[m][j])
+        matrix = tf.concat([tf.concat(row, 1) for row in rows], 0)
+        order = _order([v for layer in layers for v in layer.variables if v in indices], indices)
+        matrix = self._permuted(matrix, order, indices) + self._direct_diagonal(k)
+        size = self._parts[k].size
+        matrix.set_shape([size, size])
+        return (matrix + tf.transpose(matrix)) / 2
+
+    def _permuted(
+        self, matrix: tf.Tensor, order: Sequence[int] | None, indices: Sequence[int]
+    ) -> tf.Tensor:
+        """Rows and columns brought from the layers' order of variables to the block's."""
+        if order is None:
+            return matrix
+        starts, at = {}, 0
+        for i in order:
+            starts[i] = at
+            at += self._shapes[i].num_elements()
+        where = tf.concat(
+            [starts[i] + tf.range(self._shapes[i].num_elements()) for i in indices], 0
+        )
+        return tf.gather(tf.gather(matrix, where, axis=0), where, axis=1)
+
+    def _direct_diagonal(self, k: int) -> tf.Tensor:
+        """The diagonal from what depends on the block's weights beside its layers, or zero."""
+        fixed = {
+            layer.preactivations: self._loss.tensor(layer.preactivations) for layer in self._layers
+        }
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(self.points[k])
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(self.points[k])
+                value, _ = self._loss.evaluate(self.unflatten(self.points), overrides=fixed)
+            gradient = inner.gradient(value, self.points[k])
+        if gradient is None:
+            return tf.zeros([], self.dtype)
+        second = outer.gradient(
+            gradient, self.points[k], output_gradients=tf.ones_like(self.points[k])
+        )
+        return tf.zeros([], self.dtype) if second is None else tf.linalg.diag(second)
+
+    def _preactivation_curvature(
+        self, layers: list[DenseLayer]
+    ) -> tuple[list[tf.Tensor], Callable[[int, int], tuple[Any, Any, Any]]]:
+        """a_l of each layer, and (m, l) -> H_ml `[B, o, p]`, δ_m `[B, o]`, D_ml `[B, i, p]`."""
+        raise NotImplementedError
+
+    def _per_output(self, along: Callable[[tf.Tensor], Any], count: int) -> Any:
+        """`along` for each unit vector of length `count`, stacked along a new first axis."""
+        return tf.vectorized_map(along, tf.eye(count, dtype=self.dtype))
+
+
+class StructuredHessian(Structured):
+    """Blocks of the exact Hessian."""
+
+    def _preactivation_curvature(
+        self, layers: list[DenseLayer]
+    ) -> tuple[list[tf.Tensor], Callable[[int, int], tuple[Any, Any, Any]]]:
+        """a_l of each layer, and (m, l) -> H_ml `[B, o, p]`, δ_m `[B, o]`, D_ml `[B, i, p]`."""
+        weights = self.unflatten(self.points)
+        shifts = [tf.zeros_like(self._loss.tensor(layer.preactivations)) for layer in layers]
+        names = [layer.preactivations for layer in layers]
+        inputs = [layer.activations for layer in layers]
+        probes = [tf.zeros_like(self._loss.tensor(name)) for name in inputs]
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as outer:
+            outer.watch([shifts, probes])
+            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as inner:
+                inner.watch(shifts)
+                value, activations = self._loss.evaluate(
+                    weights, shifts=dict(zip(names, shifts, strict=True)), fetch=inputs
+                )
+            deltas = inner.gradient(value, shifts, unconnected_gradients="zero")
+            # Linear in the probes: its derivative along v is the derivative of the
+            # activations along v (forward mode as two reverse ones).
+            pulled = [
+                inner.gradient(
+                    activations[j + 1 :], shifts[j], probes[j + 1 :], unconnected_gradients="zero"
+                )
+                if j + 1 < len(layers)
+                else None
+                for j in range(len(layers))
+            ]
+        memo: dict[int, tuple[list[tf.Tensor], list[tf.Tensor]]] = {}
+
+        def columns(j: int) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+            def along(v: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+                direction = tf.broadcast_to(v, tf.shape(shifts[j]))
+                second = outer.gradient(
+                    deltas[j], shifts[j:], direction, unconnected_gradients="zero"
+                )
+                first = (
+                    outer.gradient(
+                        pulled[j], probes[j + 1 :], direction, unconnected_gradients="zero"
+                    )
+                    if pulled[j] is not None
+                    else []
+                )
+                return second, first
+
+            return self._per_output(along, layers[j].outputs)
+
+        def pair(m: int, j: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+            if j not in memo:
+                memo[j] = columns(j)
+            second, first = memo[j]
+            hessian = tf.transpose(second[m - j], [1, 2, 0])
+            jacobian = None if m == j else tf.transpose(first[m - j - 1], [1, 2, 0])
+            return hessian, deltas[m], jacobian
+
+        return activations, pair
+
+
+def _order(found: list[int], wanted: Sequence[int]) -> list[int] | None:
+    return None if found == list(wanted) else found
+
+
+def _select_columns(jacobian: tf.Tensor, layer: DenseLayer, indices: Sequence[int]) -> tf.Tensor:
+    """D for the columns of A = [a, 1] that are in the block: the 1 does not move."""
+    columns = []
+    if layer.kernel in indices:
+        columns.append(jacobian)
+    if layer.bias is not None and layer.bias in indices:
+        columns.append(tf.zeros_like(jacobian[:, :1]))
+    return tf.concat(columns, 1)
+
+
+def _diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
+    """Σ_b (a aᵀ) ⊗ H: `[B, i]`, `[B, o, o]` -> `[i·o, i·o]`; half the work, by symmetry."""
+    inputs, outputs = int(a.shape[1]), int(hessian.shape[1])
+    upper = [(o, p) for o in range(outputs) for p in range(o, outputs)]
+    weights = tf.gather(
+        tf.reshape(hessian, [-1, outputs * outputs]), [o * outputs + p for o, p in upper], axis=1
+    )
+    grams = _weighted_grams(a, weights)
+    position = {pair: q for q, pair in enumerate(upper)}
+    table = [position[min(o, p), max(o, p)] for o in range(outputs) for p in range(outputs)]
+    square = tf.reshape(tf.gather(grams, table), [outputs, outputs, inputs, inputs])
+    return tf.reshape(tf.transpose(square, [2, 0, 3, 1]), [inputs * outputs, inputs * outputs])
+
+
+def _weighted_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """aᵀ diag(w_q) a for each column of w: `[B, i]`, `[B, Q]` -> `[Q, i, i]`."""
+    inputs, count = int(a.shape[1]), int(weights.shape[1])
+    chunk = max(1, min(count, _MAX_ELEMENTS // (inputs * (a.shape[0] or _ASSUMED_BATCH))))
+    pieces = -(-count // chunk)
+    transposed = tf.transpose(a)
+    padded = tf.transpose(tf.pad(weights, [[0, 0], [0, pieces * chunk - count]]))
+
+    def some(w: tf.Tensor) -> tf.Tensor:
+        left = tf.reshape(transposed[None] * w[:, None, :], [chunk * inputs, -1])
+        return tf.reshape(tf.matmul(left, a), [chunk, inputs, inputs])
+
+    if pieces == 1:
+        return some(padded)
+    grouped = tf.reshape(padded, [pieces, chunk, -1])
+    grams = tf.map_fn(
+        some,
+        grouped,
+        fn_output_signature=tf.TensorSpec([chunk, inputs, inputs], a.dtype),
+        parallel_iterations=1,
+    )
+    return tf.reshape(grams, [-1, inputs, inputs])[:count]
+
+
+def _cross_block(
+    left: tf.Tensor,
+    hessian: tf.Tensor,
+    delta: tf.Tensor | None,
+    jacobian: tf.Tensor | None,
+    right: tf.Tensor,
+) -> tf.Tensor:
+    """Σ_b (left ⊗ H + δ ⊗ D) ⊗ right -> `[i·o, k·p]`, one output o at a time."""
+    i, o = int(left.shape[1]), int(hessian.shape[1])
+    k, p = int(right.shape[1]), int(hessian.shape[2])
+    transposed = tf.transpose(left)
+    moved = None if jacobian is None else tf.transpose(jacobian, [2, 1, 0])
+
+    def one(item: Any) -> tf.Tensor:
+        h, d = item
+        factor = transposed[None] * tf.transpose(h)[:, None, :]
+        if moved is not None:
+            factor += d[None, None, :] * moved
+        return tf.reshape(tf.matmul(tf.reshape(factor, [p * i, -1]), right), [p, i, k])
+
+    deltas = tf.zeros_like(hessian[:, :, 0]) if delta is None else delta
+    stacked = tf.map_fn(
+        one,
+        (tf.transpose(hessian, [1, 0, 2]), tf.transpose(deltas)),
+        fn_output_signature=tf.TensorSpec([p, i, k], left.dtype),
+        parallel_iterations=1,
+    )
+    return tf.reshape(tf.transpose(stacked, [2, 0, 3, 1]), [i * o, k * p])

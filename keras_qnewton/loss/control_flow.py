@@ -1,0 +1,510 @@
+"""Functions, loops and conditions of a recorded graph, run again through their bodies.
+
+    called function    its body in line
+    loop, n known      its body in line, n times: plain operations, that pfor can vectorise
+    loop, n unknown    `tf.while_loop` whose condition and body run the recorded ones again
+    condition          the branch in line if the predicate is known, else `tf.cond`
+
+n is known if the loop's condition follows from constants and shapes, as it does for recurrent
+layers with a fixed number of time steps. To find out, the body's integers are evaluated while
+tracing; they are then numpy arrays where tensors would be. In an unrolled loop the time steps
+are the elements of a Python list: the TensorList operations of the recorded loop, whose
+gradients neither pfor nor XLA handles well, do not appear again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton import _tf_private
+from keras_qnewton.loss.raw import raw_op
+
+# Runs operations of one graph: (operations, env, names of the weights' handles, wanted names).
+Run = Callable[[Sequence[tf.Operation], dict[str, Any], set[str], set[str]], None]
+
+CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+LOOPS = {"While", "StatelessWhile"}
+CONDITIONS = {"If", "StatelessIf", "Case", "StatelessCase"}
+TYPES = CALLS | LOOPS | CONDITIONS
+
+# Longer loops stay loops. Unrolled, a step's rows of the Hessian are vectorised and it runs about
+# five times faster, but tracing takes about a second for each turn (an LSTM in `fit`): that is
+# regained after some 50 steps.
+MAX_UNROLLED = 32
+
+_KNOWN_SIZE = 1 << 16  # elements of the largest integer tensor evaluated while tracing
+
+
+class Body(NamedTuple):
+    """A function's graph, and which of its outputs are wanted.
+
+    Attributes:
+        graph: The `tf.Graph` of the body.
+        outputs: The wanted ones of its output tensors.
+        operations: What these need, in an order in which it can run.
+        times: How often the body runs for one run of its operation; None if not known.
+    """
+
+    graph: Any
+    outputs: list[tf.Tensor]
+    operations: list[tf.Operation]
+    times: int | None
+
+
+def needed(graph: Any, outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
+    """Operations of a body that `outputs` need, but for the body's arguments."""
+    found: set[tf.Operation] = set()
+    pending = [tensor.op for tensor in outputs]
+    while pending:
+        op = pending.pop()
+        if op not in found:
+            found.add(op)
+            pending.extend(tensor.op for tensor in op.inputs)
+    return [op for op in graph.get_operations() if op in found and op.type != "Placeholder"]
+
+
+def bodies(op: tf.Operation, wanted: set[str]) -> list[Body]:
+    """The bodies of a call, a loop or a condition, as far as its `wanted` outputs need them."""
+    if op.type in LOOPS:
+        loop = _Loop(op, wanted)
+        times = loop.trips([known_value(t) for t in op.inputs])
+        count = None if times is None else len(times)
+        outputs = [loop.body.outputs[i] for i in loop.live]
+        return [
+            Body(loop.cond, loop.cond.outputs, loop.cond_operations, count),
+            Body(loop.body, outputs, loop.body_operations, count),
+        ]
+    kept = [i for i, tensor in enumerate(op.outputs) if tensor.name in wanted]
+    out = []
+    for graph in _tf_private.function_bodies(op):
+        outputs = [graph.outputs[i] for i in kept]
+        out.append(Body(graph, outputs, needed(graph, outputs), 1))
+    return out
+
+
+def is_dynamic(op: tf.Operation, wanted: set[str]) -> bool:
+    """Whether `op` is run again as a loop or a condition of the graph, not in line."""
+    if op.type in LOOPS:
+        return bodies(op, wanted)[0].times is None
+    return op.type in CONDITIONS and known_value(op.inputs[0]) is None
+
+
+def run(
+    op: tf.Operation, inputs: list[Any], wanted: set[str], weights: set[str], run_: Run
+) -> list[Any]:
+    """Runs a call, a loop or a condition again.
+
+    Args:
+        op: The operation, of a type in `TYPES`.
+        inputs: Its inputs' new values.
+        wanted: Names of tensors of the graph that something needs.
+        weights: Names of tensors of the graph that are handles of weights; the values in
+            `inputs` are the weights themselves.
+        run_: Runs operations.
+
+    Returns:
+        The outputs' new values; None for one that is not wanted.
+    """
+    if op.type in LOOPS:
+        return _Loop(op, wanted).run(inputs, weights, run_)
+    kept = [i for i, tensor in enumerate(op.outputs) if tensor.name in wanted]
+    graphs = _tf_private.function_bodies(op)
+
+    def branch(k: int, arguments: list[Any]) -> list[Any]:
+        offset = 0 if op.type in CALLS else 1  # a condition's first input is its predicate
+        handles = [t.name for t in op.inputs[offset:]]
+        outputs = [graphs[k].outputs[i] for i in kept]
+        env = dict(zip((t.name for t in graphs[k].inputs), arguments, strict=True))
+        inner = _inner_weights(graphs[k], handles, weights)
+        run_(needed(graphs[k], outputs), env, inner, {t.name for t in outputs})
+        return [env[t.name] for t in outputs]
+
+    if op.type in CALLS:
+        results = branch(0, inputs)
+    else:
+        results = _condition(op, inputs, branch, len(graphs), kept)
+    out: list[Any] = [None] * len(op.outputs)
+    for i, result in zip(kept, results, strict=True):
+        out[i] = result
+    return out
+
+
+def bytes_inside(op: tf.Operation, wanted: set[str]) -> tuple[float, tf.Tensor | None]:
+    """Bytes of the intermediate results in the bodies of `op`: (those known, the others).
+
+    A body's dimensions that are not known are taken to be the batch's, which is read off an
+    output of the operation. A loop with an unknown number of turns counts as `MAX_UNROLLED`.
+    """
+    known, per_example = _bytes(op, wanted)
+    if not per_example:
+        return known, None
+    for tensor in op.outputs:
+        shape = tensor.shape
+        if tensor.name in wanted and shape.rank and list(shape).count(None) == 1:
+            rest = math.prod(n for n in shape if n is not None)
+            if rest:
+                batch = tf.size(tensor, out_type=tf.int64) // rest
+                return known, per_example * tf.cast(batch, tf.float64)
+    return known + per_example, None
+
+
+def _bytes(op: tf.Operation, wanted: set[str]) -> tuple[float, float]:
+    known = per_example = 0.0
+    for body in bodies(op, wanted):
+        times = MAX_UNROLLED if body.times is None else body.times
+        inner_wanted = wanted_names(body.operations, body.outputs)
+        for inner in body.operations:
+            if inner.type in TYPES:
+                a, b = _bytes(inner, inner_wanted)
+                known, per_example = known + times * a, per_example + times * b
+            for tensor in inner.outputs:
+                if tensor.dtype in (tf.resource, tf.variant, tf.string) or not tensor.shape.rank:
+                    continue
+                size = times * tensor.dtype.size
+                size *= math.prod(n for n in tensor.shape if n is not None)
+                if tensor.shape.is_fully_defined():
+                    known += size
+                else:
+                    per_example += size
+    return known, per_example
+
+
+def wanted_names(operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor]) -> set[str]:
+    """Names of the tensors that the operations read, and of the outputs."""
+    return {t.name for op in operations for t in op.inputs} | {t.name for t in outputs}
+
+
+# --- what is known while tracing ----------------------------------------------------------
+
+
+def known_value(tensor: Any, depth: int = 32) -> np.ndarray | None:
+    """The value of an integer or boolean that follows from constants and shapes, or None."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    if not tf.is_tensor(tensor) or not _is_countable(tensor):
+        return None
+    value = tf.get_static_value(tensor)
+    if value is not None or not tf.is_symbolic_tensor(tensor):
+        return None if value is None else np.asarray(value)
+    op = tensor.op
+    if depth == 0 or not op.inputs or not _is_evaluable(op):
+        return None
+    # Whether an operation's type can be evaluated is asked first, so that only chains of
+    # integer arithmetic are followed up the graph.
+    inputs = []
+    for t in op.inputs:
+        value = known_value(t, depth - 1)
+        if value is None:
+            return None
+        inputs.append(value)
+    return _evaluate(op, inputs)[tensor.value_index]
+
+
+def _is_countable(tensor: tf.Tensor) -> bool:
+    if not (tensor.dtype.is_integer or tensor.dtype.is_bool) or not tensor.shape.is_fully_defined():
+        return False
+    return tensor.shape.num_elements() <= _KNOWN_SIZE
+
+
+def _is_evaluable(op: tf.Operation) -> bool:
+    return (
+        op.type not in TYPES
+        and not op.op_def.is_stateful
+        and all(_is_countable(t) for t in (*op.inputs, *op.outputs))
+    )
+
+
+def _evaluate(op: tf.Operation, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    with tf.init_scope():
+        if op.type == "Const":
+            return [np.asarray(tf.make_ndarray(op.get_attr("value")))]
+        return [np.asarray(t) for t in raw_op(op)([tf.constant(v) for v in inputs])]
+
+
+def _evaluate_known(operations: Sequence[tf.Operation], known: dict[str, np.ndarray]) -> None:
+    """Adds to `known` what follows from it: names of tensors -> values."""
+    for op in operations:
+        if _is_evaluable(op) and all(t.name in known for t in op.inputs):
+            inputs = [known[t.name] for t in op.inputs]
+            for tensor, value in zip(op.outputs, _evaluate(op, inputs), strict=True):
+                known[tensor.name] = value
+
+
+def _inner_weights(graph: Any, handles: Sequence[str], weights: set[str]) -> set[str]:
+    """Names of a body's arguments that are handles of weights."""
+    arguments = zip(graph.inputs, handles, strict=True)
+    return {tensor.name for tensor, name in arguments if name in weights}
+
+
+# --- loops --------------------------------------------------------------------------------
+
+
+class _Loop:
+    """A recorded loop, reduced to the variables that its wanted outputs depend on.
+
+    What a gradient tape added to it, lists of intermediate results for the backward pass,
+    depends on the other variables but not they on it: it is not run again.
+    """
+
+    def __init__(self, op: tf.Operation, wanted: set[str]):
+        self.op = op
+        self.cond, self.body = _tf_private.loop_bodies(op)
+        self.cond_operations = needed(self.cond, self.cond.outputs)
+        position = {tensor.name: i for i, tensor in enumerate(self.cond.inputs)}
+        live = {
+            position[n]
+            for n in wanted_names(self.cond_operations, self.cond.outputs)
+            if n in position
+        }
+        self.wanted = [i for i, tensor in enumerate(op.outputs) if tensor.name in wanted]
+        live.update(self.wanted)
+        position = {tensor.name: i for i, tensor in enumerate(self.body.inputs)}
+        while True:
+            outputs = [self.body.outputs[i] for i in sorted(live)]
+            self.body_operations = needed(self.body, outputs)
+            read = wanted_names(self.body_operations, outputs)
+            more = {position[n] for n in read if n in position} - live
+            if not more:
+                break
+            live |= more
+        self.live = sorted(live)
+        self.fixed = [i for i in self.live if self.body.outputs[i] is self.body.inputs[i]]
+
+    def trips(self, known: Sequence[np.ndarray | None]) -> list[dict[str, np.ndarray]] | None:
+        """What is known in the body in each turn; None if the number of turns is not known."""
+        turns: list[dict[str, np.ndarray]] = []
+        values = list(known)
+        while True:
+            table = self._known_arguments(self.cond, values)
+            _evaluate_known(self.cond_operations, table)
+            going_on = table.get(self.cond.outputs[0].name)
+            if going_on is None:
+                return None
+            if not going_on:
+                return turns
+            if len(turns) == MAX_UNROLLED:
+                return None
+            table = self._known_arguments(self.body, values)
+            _evaluate_known(self.body_operations, table)
+            turns.append(table)
+            values = [table.get(tensor.name) for tensor in self.body.outputs]
+
+    def run(self, inputs: list[Any], weights: set[str], run_: Run) -> list[Any]:
+        values = {i: inputs[i] for i in self.live}
+        turns = self.trips([known_value(x) for x in inputs])
+        if turns is None:
+            values = self._run_dynamic(values, weights, run_)
+        else:
+            for table in turns:
+                values = self._run_once(values, weights, run_, table)
+        out: list[Any] = [None] * len(self.op.outputs)
+        for i in self.wanted:
+            out[i] = values[i]
+        return out
+
+    def _known_arguments(
+        self, graph: Any, values: Sequence[np.ndarray | None]
+    ) -> dict[str, np.ndarray]:
+        return {t.name: v for t, v in zip(graph.inputs, values, strict=True) if v is not None}
+
+    def _arguments(self, graph: Any, values: dict[int, Any]) -> dict[str, Any]:
+        return {graph.inputs[i].name: value for i, value in values.items()}
+
+    def _run_once(
+        self,
+        values: dict[int, Any],
+        weights: set[str],
+        run_: Run,
+        known: dict[str, np.ndarray],
+    ) -> dict[int, Any]:
+        """One turn of the body; `known` tensors are not run but taken from the table."""
+        env = self._arguments(self.body, values) | known
+        operations = [
+            op for op in self.body_operations if not all(t.name in known for t in op.outputs)
+        ]
+        names = {self.body.outputs[i].name for i in self.live}
+        run_(operations, env, self._weights(self.body, weights), names)
+        return {i: env[self.body.outputs[i].name] for i in self.live}
+
+    def _run_dynamic(self, values: dict[int, Any], weights: set[str], run_: Run) -> dict[int, Any]:
+        # Fixed variables, weights among them, are captured instead of carried: their gradient
+        # is then summed by TensorFlow.
+        carried = [i for i in self.live if i not in self.fixed]
+        fixed = {i: _dense(values[i]) for i in self.fixed}
+
+        def going_on(*state: Any) -> tf.Tensor:
+            now = fixed | dict(zip(carried, state, strict=True))
+            env = self._arguments(self.cond, now)
+            (output,) = self.cond.outputs
+            run_(self.cond_operations, env, self._weights(self.cond, weights), {output.name})
+            return env[output.name]
+
+        def turn(*state: Any) -> list[Any]:
+            now = fixed | dict(zip(carried, state, strict=True))
+            after = self._run_once(now, weights, run_, {})
+            return [_dense(after[i]) for i in carried]
+
+        start = [tf.convert_to_tensor(_dense(values[i])) for i in carried]
+        shapes = [
+            x.shape if x.dtype == tf.variant else self.body.inputs[i].shape
+            for i, x in zip(carried, start, strict=True)
+        ]
+        end = tf.while_loop(
+            going_on,
+            turn,
+            start,
+            shape_invariants=shapes,
+            parallel_iterations=self.op.get_attr("parallel_iterations"),
+        )
+        return fixed | dict(zip(carried, end, strict=True))
+
+    def _weights(self, graph: Any, weights: set[str]) -> set[str]:
+        return _inner_weights(graph, [t.name for t in self.op.inputs], weights)
+
+
+# --- conditions ---------------------------------------------------------------------------
+
+
+def _condition(
+    op: tf.Operation,
+    inputs: list[Any],
+    branch: Callable[[int, list[Any]], list[Any]],
+    count: int,
+    kept: list[int],
+) -> list[Any]:
+    """The outputs `kept` of an `If` or a `Case`; branches are numbered as in their graph."""
+    is_case = op.type in ("Case", "StatelessCase")
+    known = known_value(inputs[0])
+    if known is not None:
+        if is_case:
+            chosen = int(known) if 0 <= int(known) < count else count - 1
+        else:
+            chosen = 0 if known else 1
+        return branch(chosen, inputs[1:])
+    arguments = [_dense(x) for x in inputs[1:]]
+
+    def outputs(k: int) -> list[Any]:
+        return [tf.convert_to_tensor(_dense(x)) for x in branch(k, arguments)]
+
+    if is_case:
+        functions = [lambda k=k: outputs(k) for k in range(count)]
+        results = tf.switch_case(inputs[0], functions)
+    else:
+        results = tf.cond(tf.cast(inputs[0], tf.bool), lambda: outputs(0), lambda: outputs(1))
+    flat = tf.nest.flatten(results)
+    for i, result in zip(kept, flat, strict=True):
+        if result.dtype != tf.variant:
+            result.set_shape(op.outputs[i].shape)
+    return flat
+
+
+# --- lists of tensors ---------------------------------------------------------------------
+
+_LISTS = {
+    "TensorListFromTensor",
+    "TensorListGetItem",
+    "TensorListPopBack",
+    "TensorListPushBack",
+    "TensorListSetItem",
+    "TensorListStack",
+}
+
+
+class _List(NamedTuple):
+    """A TensorList whose elements are known one by one; None for one that is not set yet."""
+
+    items: tuple[Any, ...]
+    dtype: tf.DType
+    element_shape: Any
+
+
+def is_list_operation(op: tf.Operation, inputs: list[Any]) -> bool:
+    """Whether `list_operation` runs `op`."""
+    return op.type in _LISTS or any(isinstance(x, _List) for x in inputs)
+
+
+def list_operation(op: tf.Operation, inputs: list[Any]) -> list[Any]:
+    """Runs an operation on a TensorList, on a Python list if possible."""
+    if op.type == "Identity":
+        return [inputs[0]]
+    if op.type == "TensorListFromTensor":
+        length = inputs[0].shape[0] if inputs[0].shape.rank else None
+        if length is None or length > MAX_UNROLLED:
+            return raw_op(op)(inputs)
+        items = tuple(tf.unstack(inputs[0]))
+        return [_List(items, inputs[0].dtype, inputs[0].shape[1:])]
+    known = _as_list(inputs[0])
+    if known is not None:
+        items = known.items
+        if op.type == "TensorListStack":
+            return [_stack(known, op.outputs[0].shape[1:])]
+        if op.type == "TensorListPushBack":
+            return [known._replace(items=(*items, inputs[1]))]
+        if op.type == "TensorListPopBack" and items and items[-1] is not None:
+            return [known._replace(items=items[:-1]), items[-1]]
+        index = known_value(inputs[1]) if op.type in _LISTS else None
+        if index is not None and 0 <= int(index) < len(items):
+            if op.type == "TensorListSetItem":
+                return [known._replace(items=_replaced(items, int(index), inputs[2]))]
+            if items[int(index)] is not None:
+                return [items[int(index)]]
+    return raw_op(op)([_dense(x) for x in inputs])
+
+
+def _replaced(items: tuple[Any, ...], k: int, item: Any) -> tuple[Any, ...]:
+    return (*items[:k], item, *items[k + 1 :])
+
+
+def _as_list(value: Any) -> _List | None:
+    """A list made outside the recorded paths is still a tensor of the graph."""
+    if isinstance(value, _List) or not tf.is_symbolic_tensor(value):
+        return value if isinstance(value, _List) else None
+    made_by = value.op
+    if made_by.type == "EmptyTensorList":
+        count = 0
+    elif made_by.type == "TensorListReserve":
+        known = known_value(made_by.inputs[1])
+        if known is None or int(known) > MAX_UNROLLED:
+            return None
+        count = int(known)
+    else:
+        return None
+    shape = tf.get_static_value(made_by.inputs[0])
+    if shape is None or np.ndim(shape) == 0:
+        element_shape = tf.TensorShape(None)
+    else:
+        element_shape = tf.TensorShape([None if n < 0 else int(n) for n in shape])
+    return _List((None,) * count, made_by.get_attr("element_dtype"), element_shape)
+
+
+def _stack(known: _List, element_shape: Any) -> tf.Tensor:
+    present = [item for item in known.items if item is not None]
+    if len(present) == len(known.items):
+        return tf.stack(present)
+    # TensorFlow, too, stacks elements that were never set as zeros.
+    if present:
+        blank = tf.zeros_like(present[0])
+    else:
+        blank = tf.zeros(known.element_shape.merge_with(element_shape), known.dtype)
+    return tf.stack([blank if item is None else item for item in known.items])
+
+
+def _dense(value: Any) -> Any:
+    """A `_List` as the TensorList that it stands for; other values as they are."""
+    if not isinstance(value, _List):
+        return value
+    shape = value.element_shape
+    listed = tf.raw_ops.TensorListReserve(
+        element_shape=-1 if shape.rank is None else [-1 if n is None else n for n in shape],
+        num_elements=len(value.items),
+        element_dtype=value.dtype,
+    )
+    for k, item in enumerate(value.items):
+        if item is not None:
+            listed = tf.raw_ops.TensorListSetItem(input_handle=listed, index=k, item=item)
+    return listed

@@ -1,0 +1,197 @@
+"""What a recorded loss is made of: its dense layers, and the output its convex part starts at.
+
+Curvature has structure where a weight enters through a matrix product,
+
+    z_l = a_l W_l + b_l         a_l [B, in], W_l [in, out], z_l [B, out],
+
+and where the loss is a convex function of a network's output. Both are read off the recorded
+operations here. What is found is a hypothesis about examples not interacting, which whoever
+builds on it has to verify by number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_qnewton.loss.recorded import RecordedLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseLayer:
+    """A matrix product with a weight, and the bias added to it.
+
+    Attributes:
+        kernel: Position of W among the loss's variables; W is `[inputs, outputs]`.
+        bias: Position of b, or None.
+        activations: Name of the tensor a, `[B, inputs]`.
+        preactivations: Name of the tensor z, `[B, outputs]`.
+        inputs: Number of columns of a.
+        outputs: Number of columns of z.
+    """
+
+    kernel: int
+    bias: int | None
+    activations: str
+    preactivations: str
+    inputs: int
+    outputs: int
+
+    @property
+    def variables(self) -> tuple[int, ...]:
+        """Positions of the layer's variables."""
+        return (self.kernel,) if self.bias is None else (self.kernel, self.bias)
+
+
+def dense_layers(loss: RecordedLoss) -> list[DenseLayer]:
+    """The dense layers of the loss, in the order in which they run.
+
+    A kernel or bias that enters more than one product is shared between layers, and none of
+    them is returned. Other uses (a regulariser) are no hindrance: they are a direct
+    dependence on the weights, beside the one through z.
+    """
+    found = []
+    consumers = _consumers(loss.operations)
+    for op in loss.operations:
+        if op.type != "MatMul" or op.get_attr("transpose_a") or op.get_attr("transpose_b"):
+            continue
+        activations, weights = op.inputs
+        kernel = loss.weight_read_by(weights)
+        # A cast between the variable and the product (mixed precision) rounds the derivatives.
+        if kernel is None or loss.variables[kernel].dtype != op.outputs[0].dtype:
+            continue
+        bias, preactivations = _bias(loss, op.outputs[0], consumers)
+        inputs, outputs = loss.variables[kernel].shape
+        found.append(
+            DenseLayer(
+                kernel, bias, activations.name, preactivations.name, int(inputs), int(outputs)
+            )
+        )
+    used = [k for layer in found for k in layer.variables]
+    return [layer for layer in found if all(used.count(k) == 1 for k in layer.variables)]
+
+
+def _bias(
+    loss: RecordedLoss, product: tf.Tensor, consumers: dict[str, list[tf.Operation]]
+) -> tuple[int | None, tf.Tensor]:
+    users = consumers.get(product.name, [])
+    if len(users) == 1 and users[0].type in ("BiasAdd", "AddV2", "Add"):
+        (other,) = [t for t in users[0].inputs if t is not product] or [product]
+        bias = loss.weight_read_by(other)
+        if bias is not None and loss.variables[bias].shape == product.shape[-1:]:
+            return bias, users[0].outputs[0]
+    return None, product
+
+
+def _consumers(operations: list[tf.Operation]) -> dict[str, list[tf.Operation]]:
+    out: dict[str, list[tf.Operation]] = {}
+    for op in operations:
+        for tensor in op.inputs:
+            out.setdefault(tensor.name, []).append(op)
+    return out
+
+
+# Operations through which a convex function of the output stays one, given that factors and
+# divisors are constants and not negative (sample weights, counts).
+_PASS = {
+    "Mean", "Sum", "Mul", "RealDiv", "DivNoNan", "AddV2", "Add", "AddN", "Pack",
+    "Reshape", "Squeeze", "ExpandDims", "Cast", "Identity",
+}  # fmt: skip
+_ADDITIVE = {"AddV2", "Add", "AddN", "Pack"}
+_LOGISTIC = {"GreaterEqual", "Select", "SelectV2", "Neg", "Mul", "Sub", "Exp", "Log1p", "Relu"}
+_KINDS = {
+    "softmax cross-entropy": _PASS,
+    "sigmoid cross-entropy": _PASS | _LOGISTIC,
+    "squared error": _PASS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvexOutput:
+    """The network's output, in which the loss is convex.
+
+    Attributes:
+        name: Name of the tensor z in the recorded graph.
+        kind: "softmax cross-entropy", "sigmoid cross-entropy" or "squared error".
+    """
+
+    name: str
+    kind: str
+
+
+def convex_output(loss: RecordedLoss) -> ConvexOutput | None:
+    """The tensor in which the loss is recognisably convex, or None.
+
+    One output only: a model with several losses has none.
+    """
+    operations = loss.operations
+    computed = {tensor.name for op in operations for tensor in op.outputs}
+    candidates = []
+    for op in operations:
+        if op.type in ("SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits"):
+            labels_fixed = op.inputs[1].name not in computed
+            if labels_fixed:
+                candidates.append((op.inputs[0], op, "softmax cross-entropy"))
+        elif op.type == "Log1p":
+            candidates.append((_logit(op, computed), op, "sigmoid cross-entropy"))
+        elif op.type in ("Square", "SquaredDifference"):
+            difference = op.inputs[0].op if op.type == "Square" else op
+            if difference.type in ("Sub", "SquaredDifference"):
+                moving = [t for t in difference.inputs if t.name in computed]
+                if len(moving) == 1:
+                    candidates.append((moving[0], op, "squared error"))
+    good = {
+        (z.name, kind)
+        for z, op, kind in candidates
+        if z is not None and _stays_convex(z, op, kind, operations, computed)
+    }
+    return ConvexOutput(*good.pop()) if len(good) == 1 else None
+
+
+def _logit(op: tf.Operation, computed: set[str]) -> tf.Tensor | None:
+    """The logit behind log1p(exp(-|z|)), or None if this is another use of log1p."""
+    tensor, passed = op.inputs[0], set()
+    while tensor.op.type in ("Exp", "Neg", "Select", "SelectV2", "Abs"):
+        passed.add(tensor.op.type)
+        inputs = [t for t in tensor.op.inputs if t.name in computed and t.dtype != tf.bool]
+        if not inputs:
+            return None
+        tensor = inputs[-1]
+    return tensor if "Exp" in passed else None
+
+
+def _stays_convex(
+    z: tf.Tensor, head: tf.Operation, kind: str, operations: list[tf.Operation], computed: set[str]
+) -> bool:
+    """Whether everything from z to the loss is the head of this kind and what keeps it convex."""
+    reached = {z.name}
+    allowed = _KINDS[kind]
+    for op in operations:
+        if not any(t.name in reached for t in op.inputs):
+            continue
+        is_head = op is head or (
+            kind == "squared error" and op.type == "Sub" and op.outputs[0] is head.inputs[0]
+        )
+        if not is_head and op.type not in allowed:
+            return False
+        inside = [t for t in op.inputs if t.name in reached]
+        others = [t for t in op.inputs if t.name in computed and t.name not in reached]
+        if others and op.type not in _ADDITIVE:
+            return False  # a factor that depends on the weights, say
+        if op.type in ("RealDiv", "DivNoNan") and op.inputs[1].name in reached:
+            return False
+        if op.type == "Mul" and (len(inside) > 1 or _has_negative_constant(op)):
+            return False
+        reached.update(t.name for t in op.outputs)
+    return _loss_is_reached(operations, reached)
+
+
+def _has_negative_constant(op: tf.Operation) -> bool:
+    values = [tf.get_static_value(t) for t in op.inputs]
+    return any(value is not None and (value < 0).any() for value in values)
+
+
+def _loss_is_reached(operations: list[tf.Operation], reached: set[str]) -> bool:
+    """Whether the last operation, which makes the loss, was reached."""
+    return any(t.name in reached for t in operations[-1].outputs)

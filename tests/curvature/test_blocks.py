@@ -1,0 +1,65 @@
+"""How variables are grouped, and that saving a model changes nothing about it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton import QNewton
+from keras_qnewton.curvature import Blocks
+
+L = keras.layers
+
+
+def towers():
+    """Two submodels whose layers have the same names."""
+
+    def tower(name):
+        layers = [L.Input((4,)), L.Dense(3, activation="tanh", name="h"), L.Dense(2, name="o")]
+        return keras.Sequential(layers, name=name)
+
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4,))
+    both = L.Concatenate()([tower("a")(x), tower("b")(x)])
+    return keras.Model(x, L.Dense(3, name="z")(both))
+
+
+def parts(variables, partition="layer"):
+    return [(p.name, p.indices, p.size) for p in Blocks(partition).split(variables)]
+
+
+def test_layers_of_a_sequential_model_are_named_without_the_model():
+    model = keras.Sequential([L.Input((3,)), L.Dense(2, name="a"), L.Dense(1, name="b")])
+    assert parts(model.trainable_variables) == [("a", (0, 1), 8), ("b", (2, 3), 3)]
+    names = [name for name, _, _ in parts(model.trainable_variables, "variable")]
+    assert names == ["a/kernel", "a/bias", "b/kernel", "b/bias"]
+    assert parts(model.trainable_variables, "full") == [("full", (0, 1, 2, 3), 11)]
+
+
+def test_bare_variables_are_blocks_of_their_own():
+    same = [tf.Variable(tf.zeros(n), name="v") for n in (2, 3)]
+    assert parts(same) == [("v", (0,), 2), ("v#2", (1,), 3)]
+    assert parts(same, "variable") == [("v", (0,), 2), ("v#2", (1,), 3)]
+
+
+def test_auto_is_full_up_to_the_cap():
+    model = keras.Sequential([L.Input((3,)), L.Dense(2), L.Dense(1)])
+    assert len(Blocks("auto", max_size=11).split(model.trainable_variables)) == 1
+    assert len(Blocks("auto", max_size=10).split(model.trainable_variables)) == 2
+
+
+@pytest.mark.parametrize("update_every", [1, 3])
+def test_partition_survives_saving(tmp_path, update_every):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 3))
+    model = towers()
+    model.compile(QNewton(blocks="layer", update_every=update_every), "mse")
+    model.fit(x, y, batch_size=30, epochs=4, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    sizes = [size for _, _, size in parts(model.trainable_variables)]
+    assert sizes == [size for _, _, size in parts(loaded.trainable_variables)] == [15, 8, 15, 8, 15]
+    for m in (model, loaded):
+        m.fit(x, y, batch_size=30, epochs=3, verbose=0, shuffle=False)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)

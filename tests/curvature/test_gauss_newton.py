@@ -1,0 +1,196 @@
+"""Gauss-Newton matrices against their definition, and the losses they are recognised for."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton import QNewton
+from keras_qnewton.curvature import gauss_newton, hessian
+from keras_qnewton.curvature.gauss_newton import GaussNewtonLinearized
+from keras_qnewton.loss import as_tensors, record
+from keras_qnewton.loss.structure import convex_output
+from tests.curvature.test_layers import set_precision
+from tests.derivatives import relative_error
+
+L = keras.layers
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    keras.utils.set_random_seed(5)
+    set_precision("float64")
+    yield
+    set_precision("float32")
+
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(7, 5))
+CLASSES = RNG.integers(0, 3, 7)
+TARGETS = RNG.normal(size=(7, 3))
+BITS = RNG.integers(0, 2, (7, 3)).astype(float)
+
+
+def losses():
+    """name -> (Keras loss, labels, its second derivative in the output, `[B, C, C]`)."""
+
+    def softmax(z):
+        p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        return (np.eye(3)[None] * p[:, :, None] - p[:, :, None] * p[:, None, :]) / 7
+
+    def sigmoid(z):
+        p = 1 / (1 + np.exp(-z))
+        return np.eye(3)[None] * (p * (1 - p))[:, :, None] / 21
+
+    return {
+        "sparse": (
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True), CLASSES, softmax
+        ),
+        "categorical": (
+            keras.losses.CategoricalCrossentropy(from_logits=True), np.eye(3)[CLASSES], softmax
+        ),
+        "binary": (keras.losses.BinaryCrossentropy(from_logits=True), BITS, sigmoid),
+        "squared": (
+            keras.losses.MeanSquaredError(),
+            TARGETS,
+            lambda z: np.tile(np.eye(3) * 2 / 21, (7, 1, 1)),
+        ),
+    }  # fmt: skip
+
+
+def mlp():
+    return keras.Sequential([L.Input((5,)), L.Dense(4, activation="tanh"), L.Dense(3)])
+
+
+def conv():
+    layers = [
+        L.Reshape((5, 1)), L.Conv1D(2, 3, activation="tanh"), L.Flatten(), L.Dense(3)
+    ]  # fmt: skip
+    return keras.Sequential([L.Input((5,)), *layers])
+
+
+@pytest.mark.parametrize("build", [mlp, conv], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", list(losses()))
+def test_equals_its_definition(build, name):
+    model = build()
+    loss, labels, second_derivative = losses()[name]
+    variables = as_tensors(model.trainable_variables)
+    with tf.GradientTape() as tape:
+        z = model(X)
+    jacobian = np.concatenate(
+        [j.numpy().reshape(7, 3, -1) for j in tape.jacobian(z, variables)], axis=2
+    )
+    expected = np.einsum("bcm,bcd,bdn->mn", jacobian, second_derivative(z.numpy()), jacobian)
+    (block,) = gauss_newton(lambda: loss(labels, model(X)), model.trainable_variables)
+    assert relative_error(block.matrix, expected) < 1e-12
+    assert np.linalg.eigvalsh(block.matrix.numpy())[0] > -1e-14
+
+    @tf.function
+    def products(v):
+        recorded = record(lambda: loss(labels, model(X)), variables)
+        parts = [_part(variables)]
+        at = GaussNewtonLinearized(
+            recorded, recorded.at_variables(), parts, 1e9, output=convex_output(recorded)
+        )
+        return at.product([v])[0], at.block_product(0, v)
+
+    v = RNG.normal(size=len(expected))
+    for product in products(v):
+        assert relative_error(product, expected @ v) < 1e-12
+
+
+def _part(variables):
+    from keras_qnewton.curvature import Blocks
+
+    return Blocks("full").split(variables)[0]
+
+
+def test_equals_the_hessian_where_the_output_is_linear_in_the_weights():
+    decay = keras.regularizers.L2(0.1)
+    model = keras.Sequential([L.Input((5,)), L.Dense(3, kernel_regularizer=decay)])
+    for loss, labels, _ in losses().values():
+
+        def loss_fn(loss=loss, labels=labels):
+            return loss(labels, model(X)) + sum(model.losses)
+
+        (exact,) = hessian(loss_fn, model.trainable_variables)
+        (approximate,) = gauss_newton(loss_fn, model.trainable_variables)
+        assert relative_error(approximate.matrix, exact.matrix) < 1e-12
+
+
+def recognised(loss_fn, variables):
+    found = []
+
+    @tf.function
+    def run():
+        loss = record(loss_fn, as_tensors(variables))
+        found.append(convex_output(loss))
+        return loss.value
+
+    run()
+    return found[0]
+
+
+def test_recognised_losses():
+    model = mlp()
+    kinds = {
+        "sparse": "softmax cross-entropy",
+        "categorical": "softmax cross-entropy",
+        "binary": "sigmoid cross-entropy",
+        "squared": "squared error",
+    }
+    for name, (loss, labels, _) in losses().items():
+
+        def loss_fn(loss=loss, labels=labels):
+            return loss(labels, model(X), sample_weight=np.linspace(0, 1, 7))
+
+        assert recognised(loss_fn, model.trainable_variables).kind == kinds[name]
+
+
+def test_losses_that_are_not_convex_in_an_output():
+    model, factor = mlp(), tf.Variable(0.3, dtype=tf.float64)
+    normalised = keras.Sequential([L.Input((5,)), L.Dense(4), L.LayerNormalization(), L.Dense(3)])
+    squared = keras.losses.MeanSquaredError()
+    others = {
+        "huber": lambda: keras.losses.Huber()(TARGETS, model(X)),
+        "negative": lambda: -squared(TARGETS, model(X)),
+        "negative factor": lambda: -2.0 * squared(TARGETS, model(X)),
+        "weighed by a weight": lambda: factor * squared(TARGETS, model(X)),
+        "root": lambda: tf.sqrt(squared(TARGETS, model(X))),
+        "squared inside": lambda: tf.reduce_sum(tf.sin(normalised(X))),
+        "two outputs": lambda: squared(TARGETS, model(X)) + squared(TARGETS, normalised(X)),
+        "distance of two outputs": lambda: squared(normalised(X), model(X)),
+    }
+    variables = [*model.trainable_variables, *normalised.trainable_variables, factor]
+    for name, loss_fn in others.items():
+        assert recognised(loss_fn, variables) is None, name
+    with pytest.raises(ValueError, match="`curvature` can be 'gauss_newton' only for a loss"):
+        gauss_newton(others["huber"], model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("loss", "curvature", "route"),
+    [
+        ("mse", "auto", "cholesky"),
+        ("mse", "gauss_newton", "cholesky"),
+        ("mse", "hessian", "eigen"),
+        ("huber", "auto", "eigen"),
+    ],
+)
+def test_curvature_argument(loss, curvature, route):
+    set_precision("float32")
+    model = mlp()
+    model.compile(optimizer=QNewton(curvature=curvature), loss=loss)
+    history = model.fit(X, TARGETS, batch_size=7, epochs=6, verbose=0).history["loss"]
+    assert history[-1] < 0.5 * history[0]
+    assert {d.route for d in model.optimizer.decisions} == {route}
+    config = model.optimizer.get_config()
+    assert QNewton.from_config(config).get_config() == config
+
+
+def test_gauss_newton_argument_needs_a_convex_loss():
+    set_precision("float32")
+    model = mlp()
+    model.compile(optimizer=QNewton(curvature="gauss_newton"), loss="huber")
+    with pytest.raises(ValueError, match="Use 'auto' or 'hessian'"):
+        model.fit(X, TARGETS, verbose=0)

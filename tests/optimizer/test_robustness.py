@@ -1,0 +1,158 @@
+"""λ, constraints, changed models and odd input: where a training run could quietly go wrong."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton import Adaptive, NewtonLog, QNewton
+from keras_qnewton.curvature import hessian
+from tests.derivatives import flat_gradient
+from tests.optimizer.models import L, compiled, fit, regression_data, regression_model
+
+
+def test_damping_does_not_run_away_on_a_converged_model():
+    model = keras.Sequential([L.Input((3,)), L.Dense(1)])
+    x, y = regression_data()
+    model.compile(QNewton(), "mse")
+    fit(model, 12)
+    damping = model.optimizer.decisions[-1].damping
+    assert damping <= model.optimizer.decisions[0].damping
+    for _ in range(6):
+        model.train_on_batch(x, y + 1)
+    shifted = model.evaluate(x, y + 1, batch_size=len(x), verbose=0)
+    best = np.mean((y - np.c_[x, np.ones(len(x))] @ np.linalg.lstsq(
+        np.c_[x, np.ones(len(x))], y, rcond=None)[0]) ** 2)  # fmt: skip
+    np.testing.assert_allclose(shifted, best, rtol=1e-3)
+
+
+def test_damping_too_large_to_measure_anything_falls_again():
+    optimizer = QNewton()
+    model = compiled(optimizer)
+    fit(model, 1)
+    optimizer._damping_value.assign(1e9)
+    losses = fit(model, 25)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e15])
+def test_the_scale_of_the_loss_changes_nothing(scale):
+    def final(factor):
+        model = regression_model()
+        model.compile(QNewton(), lambda a, b: factor * keras.ops.mean((a - b) ** 2, -1))
+        return fit(model, 8)[-1] / factor
+
+    np.testing.assert_allclose(final(scale), final(1.0), rtol=0.05)
+
+
+def test_warm_up_from_zero_learning_rate():
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, 50, warmup_target=1.0, warmup_steps=3)
+    optimizer = QNewton(schedule)
+    losses = fit(compiled(optimizer), 12)
+    assert losses[-1] < 0.3 * losses[0]
+    assert optimizer.decisions[2].damping < 10 * optimizer.decisions[0].damping
+
+
+@pytest.mark.parametrize("constraint", ["non_neg", "unit_norm"])
+def test_steps_are_judged_with_their_constraints(constraint):
+    model = keras.Sequential(
+        [
+            L.Input((3,)),
+            L.Dense(5, activation="tanh", kernel_constraint=constraint),
+            L.Dense(1),
+        ]
+    )
+    model.compile(QNewton(), "mse")
+    x, y = regression_data()
+    fit(model, 1)  # brings the weights into the set
+    previous = model.evaluate(x, y, batch_size=len(x), verbose=0)
+    for _ in range(6):
+        fit(model, 1)
+        now = model.evaluate(x, y, batch_size=len(x), verbose=0)
+        assert now <= previous * (1 + 1e-6)
+        previous = now
+
+
+@pytest.mark.parametrize("update_every", [1, 2])
+def test_layers_frozen_after_the_state_was_built(update_every):
+    model = compiled(QNewton(update_every=update_every))
+    fit(model, 3)
+    model.get_layer("hidden").trainable = False
+    model.compile(optimizer=model.optimizer, loss="mse")
+    losses = fit(model, 3)
+    assert losses[-1] <= losses[0]
+    assert model.optimizer.decisions[-1].size == 6
+
+
+def test_newton_log_says_what_it_could_not_read():
+    layers = [L.Dense(2, activation="tanh") for _ in range(3)]
+    model = keras.Sequential([L.Input((3,)), *layers, L.Dense(1)])
+    model.compile(QNewton(blocks="layer"), "mse", steps_per_execution=300)
+    x, y = regression_data()
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(10).repeat().take(300)
+    log = NewtonLog()
+    with pytest.warns(UserWarning, match="176 decisions were overwritten"):
+        model.fit(data, verbose=0, shuffle=False, callbacks=[log])
+    assert len(log.decisions) == 1024
+    assert log.decisions[-1].step == 299
+
+
+def test_a_stop_gradient_that_only_looks_like_moments_is_kept():
+    rng = np.random.default_rng(0)
+    x, w = tf.constant(rng.normal(size=(6, 4))), tf.Variable(rng.normal(size=(4, 3)))
+
+    def loss_fn():  # a target from another batch order, as in temporal-difference learning
+        target = tf.stop_gradient(tf.reduce_mean(tf.tanh(x[::-1] @ w), 1))
+        return tf.reduce_mean(tf.math.squared_difference(tf.tanh(x @ w)[:, 0], target))
+
+    (block,) = hessian(loss_fn, [w])
+    np.testing.assert_allclose(
+        block.gradient, flat_gradient(loss_fn, [w])(), rtol=1e-12, atol=1e-15
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (lambda: 3.0, "`loss_fn` must return the loss as one tensor"),
+        (lambda: None, "`loss_fn` must return the loss as one tensor"),
+        (lambda: (tf.constant(1.0), 1), "`loss_fn` must return the loss as one tensor"),
+        (lambda: tf.constant(3.0), "The loss does not depend on any of `variables`"),
+        (3.0, "`loss_fn` must be a function"),
+    ],
+    ids=str,
+)
+def test_minimize_with_a_wrong_loss(loss_fn, message):
+    w = tf.Variable([1.0])
+    with pytest.raises(ValueError, match=message):
+        QNewton().minimize(loss_fn, [w])
+    assert w.numpy() == [1.0]
+
+
+def test_minimize_with_a_variable_twice():
+    w = tf.Variable([1.0])
+    with pytest.raises(ValueError, match="must not hold a variable twice"):
+        QNewton().minimize(lambda: tf.reduce_sum(w**2), [w, w])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"blocks": 5}, {"damping": 0.1}, {"curvature": None}, {"damping": Adaptive}],
+    ids=str,
+)
+def test_policies_that_are_none(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"`{name}` must be a name or an object with"):
+        QNewton(**arguments)
+
+
+def test_numpy_scalars_are_numbers():
+    optimizer = QNewton(sparsity=np.int64(2), update_every=np.int32(3), seed=np.int64(1))
+    assert optimizer.get_config()["sparsity"] == 2 and optimizer.update_every == 3
+    assert QNewton(sparsity=np.float32(0.5)).sparsity == 0.5
+
+
+def test_gather_nd_of_a_variable():
+    w = tf.Variable([1.0, 2.0, 3.0])
+    (block,) = hessian(lambda: tf.reduce_sum(tf.gather_nd(w, [[0], [2]]) ** 3), [w])
+    np.testing.assert_allclose(block.matrix, np.diag([6.0, 0.0, 18.0]))
