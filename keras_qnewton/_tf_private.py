@@ -67,19 +67,6 @@ def loop_bodies(op: tf.Operation) -> tuple[Any, Any]:
     return cond, body
 
 
-def has_gradient_override(op: tf.Operation) -> bool:
-    """Whether `tf.custom_gradient` or a gradient override map set this operation's gradient.
-
-    Public alternative tried: `op.get_attr`, which is public; only the attribute's name is
-    TensorFlow's own.
-    """
-    try:
-        op.get_attr("_gradient_op_type")
-    except ValueError:
-        return False
-    return True
-
-
 def raw_op_parameters(function: Any) -> list[str]:
     """Names of the arguments of a `tf.raw_ops` function, in order, without `name`.
 

@@ -61,7 +61,7 @@ def resolve(kind: str, value: Any, argument: str, needs: Sequence[str] = ()) -> 
             without a method that is needed.
     """
     if not isinstance(value, str):
-        if isinstance(value, type) or not all(hasattr(value, name) for name in needs):
+        if needs and (isinstance(value, type) or not all(hasattr(value, n) for n in needs)):
             raise ValueError(
                 f"Argument `{argument}` must be a name or an object with "
                 f"{', '.join(f'`{name}`' for name in needs)}. Received: {argument}={value!r}"

@@ -61,13 +61,6 @@ class Structured(Linearized):
         generic = super().block
         return tf.cond(holds, lambda: matrix, lambda: generic(k))
 
-    def structured_fraction(self, k: int) -> float:
-        """Share of the block's weights that dense layers were recognised for; 1.0 or less."""
-        known = {i for layer in self._layers for i in layer.variables}
-        part = self._parts[k]
-        counts = {i: self._shapes[i].num_elements() for i in part.indices}
-        return sum(n for i, n in counts.items() if i in known) / part.size
-
     def _covering(self, k: int) -> list[DenseLayer] | None:
         """The layers that have a variable in the block, if they have all of its variables."""
         if not self._loss.vectorizable:

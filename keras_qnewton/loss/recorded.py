@@ -73,9 +73,6 @@ class RecordedLoss:
         self.variables = list(variables)
         self._weight_of = _weight_handles(loss.graph, self.variables)
         self._operations = _operations_between(self._weight_of, loss)
-        self.has_custom_gradient = any(
-            _tf_private.has_gradient_override(op) for op in _walk(self._operations, [loss])
-        )
         self.vectorizable = not _has_dynamic_control_flow(self._operations, [loss])
 
     def __call__(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
