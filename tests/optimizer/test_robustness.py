@@ -120,7 +120,7 @@ def test_a_stop_gradient_that_only_looks_like_moments_is_kept():
         (lambda: tf.constant(3.0), "The loss does not depend on any of `variables`"),
         (3.0, "`loss_fn` must be a function"),
     ],
-    ids=str,
+    ids=["number", "nothing", "pair", "constant", "not callable"],
 )
 def test_minimize_with_a_wrong_loss(loss_fn, message):
     w = tf.Variable([1.0])
