@@ -232,3 +232,29 @@ def test_errors_name_the_argument():
         hessian(lambda: tf.reduce_sum(v**2), [])
     with pytest.raises(ValueError, match="`loss_fn` must be a function"):
         hessian(3.0, [v])
+
+
+def float32_dropout():
+    """The layer draws its mask in its own precision: here the same in both models."""
+    dropped = L.Dropout(0.4, seed=7, dtype="float32")
+    layers = [L.Input((5,)), L.Dense(4, activation="tanh"), dropped, L.Dense(3)]
+    return keras.Sequential(layers)
+
+
+def embedding():
+    return keras.Sequential([L.Input((5,)), L.Embedding(6, 3), L.Flatten(), L.Dense(3)])
+
+
+@pytest.mark.parametrize("build", [float32_dropout, embedding], ids=lambda f: f.__name__)
+def test_float32_against_float64_with_sample_weights(build):
+    x, y = data((5,))
+    x = np.abs(x * 2).astype("int32") if build is embedding else x.astype("float32")
+    weights = np.linspace(0.1, 2.0, len(x))
+    model64 = build()
+    (reference,) = hessian(closure(model64, x, y, weights), model64.trainable_variables)
+    set_precision("float32")
+    model32 = build()
+    model32.set_weights(model64.get_weights())
+    (block,) = hessian(closure(model32, x, y, weights), model32.trainable_variables)
+    assert block.matrix.dtype == tf.float32 and reference.matrix.dtype == tf.float64
+    assert relative_error(block.matrix, reference.matrix) < 1e-5
