@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 # Central differences of order 8: weights of f(x + k h) - f(x - k h), k = 1..4.
 _STENCIL = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
+
+
+def set_precision(dtype: str) -> None:
+    """The precision of models and losses made from now on: "float32" or "float64"."""
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
 
 
 def values(variables: Sequence) -> list[tf.Variable]:

@@ -10,18 +10,12 @@ from keras_qnewton.curvature import gauss_newton, hessian
 from keras_qnewton.curvature.gauss_newton import GaussNewtonLinearized
 from keras_qnewton.loss import as_tensors, record
 from keras_qnewton.loss.structure import convex_output
-from tests.curvature.test_layers import set_precision
-from tests.derivatives import relative_error
+from tests.derivatives import relative_error, set_precision
 
 L = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    keras.utils.set_random_seed(5)
-    set_precision("float64")
-    yield
-    set_precision("float32")
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 RNG = np.random.default_rng(0)

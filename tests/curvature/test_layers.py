@@ -6,22 +6,12 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton.curvature import Blocks, hessian, hvp
-from tests.derivatives import fd_hessian, fd_product, get_flat, relative_error
+from tests.derivatives import fd_hessian, fd_product, get_flat, relative_error, set_precision
 
 L = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    keras.utils.set_random_seed(3)
-    set_precision("float64")
-    yield
-    set_precision("float32")
-
-
-def set_precision(dtype):
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def dense():

@@ -7,18 +7,13 @@ import tensorflow as tf
 
 from keras_qnewton import QNewton
 from keras_qnewton.curvature import hessian, hvp
-from tests.curvature.test_layers import closure, data, set_precision
-from tests.derivatives import fd_product, get_flat, relative_error
+from tests.curvature.test_layers import closure, data
+from tests.derivatives import fd_product, get_flat, relative_error, set_precision
 
 L = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    keras.utils.set_random_seed(3)
-    set_precision("float64")
-    yield
-    set_precision("float32")
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def model_of(*layers, steps=4):

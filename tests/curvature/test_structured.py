@@ -10,18 +10,13 @@ from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.structured import StructuredHessian
 from keras_qnewton.loss import as_tensors, record
 from keras_qnewton.loss.structure import dense_layers
-from tests.curvature.test_layers import closure, data, set_precision
+from tests.curvature.test_layers import closure, data
 from tests.derivatives import fd_hessian, relative_error
 
 L = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    keras.utils.set_random_seed(5)
-    set_precision("float64")
-    yield
-    set_precision("float32")
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def mlp():
