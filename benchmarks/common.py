@@ -1,9 +1,13 @@
-"""What the benchmarks share: timing, the peers' networks, and results as a table and JSON."""
+"""What the benchmarks share: threads, timing, data, the peers' networks, results as JSON."""
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import importlib
 import json
+import math
+import multiprocessing
 import os
 import pathlib
 import statistics
@@ -11,24 +15,70 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Two threads for everyone: set before any of the libraries is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# PyTorch's threads otherwise spin while they wait for one another: if anything else runs on the
+# machine, it gets up to ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+THREADS = 2
+# Exponents from noisy times: a fit this far above the theory is no evidence against it.
+EXPONENT_TOLERANCE = 0.15
+
+Run = Callable[[], Any]
 
 
-def arguments(description: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median counts")
-    return parser.parse_args()
+# --- options and threads ----------------------------------------------------------------
 
 
-def median_seconds(run: Callable[[], Any], repeats: int) -> float:
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with `--repeats`, to which a benchmark adds its own."""
+    out = argparse.ArgumentParser(description=description)
+    out.add_argument("--repeats", type=int, default=5, help="timed runs; the median counts")
+    return out
+
+
+def add_mnist_options(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--batch", type=int, default=2048, help="of the mnist part")
+    to.add_argument(
+        "--mnist",
+        metavar="PATH",
+        default=os.environ.get("MNIST_NPZ"),
+        help="NumPy archive of MNIST digits, keys x [n, 784] and y (default: the environment's "
+        "MNIST_NPZ, else keras.datasets.mnist, which downloads)",
+    )
+
+
+def limit_threads() -> None:
+    """Two threads for everyone; called before any library has computed anything."""
+    if hasattr(os, "sched_setaffinity"):
+        # The one limit that all libraries respect: jax has no setting for its thread pool.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    torch = optional("torch")
+    if torch is not None:
+        torch.set_num_threads(THREADS)
+
+
+def optional(name: str) -> Any:
+    """The module, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+# --- timing -----------------------------------------------------------------------------
+
+
+def median_seconds(run: Run, repeats: int, warm_up: bool = True) -> float:
     """Median over `repeats` runs, after one that compiles; `run` must wait for its result."""
-    run()
+    if warm_up:
+        run()
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -38,17 +88,101 @@ def median_seconds(run: Callable[[], Any], repeats: int) -> float:
 
 
 def compare(
-    title: str, ours: Callable[[], Any], peers: dict[str, Callable[[], Any]], repeats: int
+    title: str,
+    ours: Run,
+    peers: dict[str, Run | str],
+    repeats: int,
+    slow: dict[str, Run] | None = None,
+    slow_repeats: int = 1,
 ) -> dict[str, Any]:
-    """Times ours and the peers in this process, prints seconds and ratios to ours."""
+    """Times ours and the peers in this process, prints seconds and ratios to ours.
+
+    Args:
+        title: What is computed.
+        ours: Runs ours.
+        peers: By name; a string in a run's place says why there is none.
+        repeats: Timed runs of each.
+        slow: Peers that are compiled already and take so long that they run `slow_repeats`
+            times only, without a run to warm up.
+        slow_repeats: See `slow`.
+    """
     mine = median_seconds(ours, repeats)
-    print(f"\n{title}\n  {'keras_qnewton':<44}{1e3 * mine:>10.1f} ms")
+    print(f"\n{title}\n  {'keras_qnewton':<46}{milliseconds(mine)}")
     out: dict[str, Any] = {"title": title, "ours_seconds": mine, "peers": {}}
-    for name, run in peers.items():
-        seconds = median_seconds(run, repeats)
-        print(f"  {name:<44}{1e3 * seconds:>10.1f} ms{seconds / mine:>9.1f} x")
+
+    def report(name: str, seconds: float, note: str = "") -> None:
+        print(f"  {name:<46}{milliseconds(seconds)}{seconds / mine:>9.1f} x{note}", flush=True)
         out["peers"][name] = {"seconds": seconds, "ratio": seconds / mine}
+
+    for name, run in peers.items():
+        if isinstance(run, str):
+            print(f"  {name:<46}{run:>13}")
+            out["peers"][name] = {"skipped": run}
+        else:
+            report(name, median_seconds(run, repeats))
+    for name, run in (slow or {}).items():
+        runs = "1 run" if slow_repeats == 1 else f"{slow_repeats} runs"
+        report(name, median_seconds(run, slow_repeats, warm_up=False), f"  ({runs})")
     return out
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:>10,.1f} ms"
+
+
+def growth(
+    title: str, symbol: str, sizes: Sequence[int], seconds: Sequence[float], theory: float
+) -> dict[str, Any]:
+    """Fits seconds ~ size^p by least squares in the logarithms, and prints p beside `theory`."""
+    exponent = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+    worse = exponent > theory + EXPONENT_TOLERANCE
+    times = ", ".join(f"{n:,}: {1e3 * s:,.1f}" for n, s in zip(sizes, seconds, strict=True))
+    print(f"\n{title}, ms by {symbol}: {times}")
+    verdict = "WORSE" if worse else "not worse"
+    print(f"  {symbol}^{exponent:.2f}, theory {symbol}^{theory:g}: {verdict}", flush=True)
+    return {
+        "title": title,
+        "variable": symbol,
+        "sizes": list(sizes),
+        "seconds": list(seconds),
+        "exponent": exponent,
+        "theory": theory,
+        "worse": worse,
+    }
+
+
+def growth_verdict(fits: Sequence[dict[str, Any]]) -> None:
+    worse = [fit["title"] for fit in fits if fit["worse"]]
+    print(
+        f"\ngrowth: {'worse than theory: ' + '; '.join(worse) if worse else 'none is worse'} "
+        f"(tolerance {EXPONENT_TOLERANCE} in the exponent)"
+    )
+
+
+# --- memory -----------------------------------------------------------------------------
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)` in a new interpreter: its memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def memory_bytes(field: str) -> float:
+    """VmRSS (now) or VmHWM (its peak) of this process; NaN where the system does not say.
+
+    Not `ru_maxrss`: a child process starts with its parent's there.
+    """
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith(field + ":"):
+                return 1024.0 * int(line.split()[1])
+    return math.nan
+
+
+# --- results ----------------------------------------------------------------------------
 
 
 def save(name: str, results: Sequence[Any]) -> None:
@@ -59,6 +193,24 @@ def save(name: str, results: Sequence[Any]) -> None:
     print(f"\nwritten: {path}")
 
 
+def relative_difference(a: Any, b: Any) -> float:
+    """‖a - b‖_F / ‖b‖_F, summed in float64 a few rows at a time: matrices may be large."""
+    a, b = np.asarray(a), np.asarray(b)
+    difference = norm = 0.0
+    for start in range(0, len(b), 1024):
+        left, right = (m[start : start + 1024].astype("float64") for m in (a, b))
+        difference += float(np.sum((left - right) ** 2))
+        norm += float(np.sum(right**2))
+    return math.sqrt(difference / norm)
+
+
+# --- data and networks ------------------------------------------------------------------
+
+
+class SkippedError(Exception):
+    """A part of a benchmark cannot run here; the message says why."""
+
+
 def digits(batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Scikit-learn's digits, pixels in [0, 1]: `[batch, 64]` float32 and `[batch]` int32."""
     from sklearn.datasets import load_digits
@@ -67,13 +219,37 @@ def digits(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return (x[:batch] / 16).astype("float32"), y[:batch].astype("int32")
 
 
-def keras_mlp(sizes: Sequence[int], activation: str = "tanh") -> Any:
+def mnist(path: str | None, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """MNIST digits, pixels in [0, 1]: `[batch, 784]` float32 and `[batch]` int32."""
+    if path:
+        if not pathlib.Path(path).exists():
+            raise SkippedError(f"no such file: {path}")
+        with np.load(path) as data:
+            x, y = data["x"], data["y"]
+    else:
+        import keras
+
+        try:
+            (x, y), _ = keras.datasets.mnist.load_data()
+        except Exception as error:  # whatever a failed download raises
+            raise SkippedError(
+                f"MNIST cannot be downloaded, and --mnist names no file ({error})"
+            ) from error
+    x = x[:batch].reshape(-1, 784)
+    return (x / 255).astype("float32"), y[:batch].astype("int32")
+
+
+def keras_mlp(sizes: Sequence[int], activation: str = "tanh", dtype: str = "float32") -> Any:
     import keras
 
     keras.utils.set_random_seed(0)
-    hidden = [keras.layers.Dense(n, activation=activation) for n in sizes[1:-1]]
+    hidden = [keras.layers.Dense(n, activation=activation, dtype=dtype) for n in sizes[1:-1]]
     return keras.Sequential(
-        [keras.layers.Input((sizes[0],)), *hidden, keras.layers.Dense(sizes[-1])]
+        [
+            keras.layers.Input((sizes[0],), dtype=dtype),
+            *hidden,
+            keras.layers.Dense(sizes[-1], dtype=dtype),
+        ]
     )
 
 
@@ -93,3 +269,44 @@ def jax_loss(x: np.ndarray, y: np.ndarray, activation: str = "tanh") -> Callable
         return -jnp.mean(jax.nn.log_softmax(a)[jnp.arange(len(y)), y])
 
     return loss
+
+
+def torch_loss(x: np.ndarray, y: np.ndarray, activation: str = "tanh") -> Callable[[Any], Any]:
+    """The same in PyTorch."""
+    import torch
+
+    nonlinearity = {"tanh": torch.tanh, "relu": torch.relu}[activation]
+    inputs, labels = torch.from_numpy(x), torch.from_numpy(y.astype("int64"))
+
+    def loss(weights: Sequence[Any]) -> Any:
+        a = inputs
+        for k in range(0, len(weights), 2):
+            a = a @ weights[k] + weights[k + 1]
+            if k + 2 < len(weights):
+                a = nonlinearity(a)
+        return torch.nn.functional.cross_entropy(a, labels)
+
+    return loss
+
+
+def of_block(loss: Callable[[Any], Any], weights: Sequence[Any], k: int) -> Callable[[Any], Any]:
+    """The loss as a function of one weight, flattened; the others as they are."""
+    shape = tuple(weights[k].shape)
+
+    def function(flat: Any) -> Any:
+        return loss([*weights[:k], flat.reshape(shape), *weights[k + 1 :]])
+
+    return function
+
+
+def of_all(loss: Callable[[Any], Any], weights: Sequence[Any]) -> Callable[[Any], Any]:
+    """The loss as a function of all weights in one vector."""
+    shapes = [tuple(w.shape) for w in weights]
+    ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
+    starts = [0, *ends[:-1]]
+
+    def function(flat: Any) -> Any:
+        pieces = zip(starts, ends, shapes, strict=True)
+        return loss([flat[a:b].reshape(shape) for a, b, shape in pieces])
+
+    return function

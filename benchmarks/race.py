@@ -1,9 +1,13 @@
-"""Training loss against seconds: QNewton, Adam at three learning rates, L-BFGS-B; one process.
+"""Training loss against seconds: QNewton, Adam at three learning rates, L-BFGS; one process.
 
 Full batch, stock `compile`/`fit` for Keras optimizers, SciPy's L-BFGS-B through a flat wrapper
-around a compiled value-and-gradient. Compilation is left out for everyone. Tasks: a curve
+around a compiled value-and-gradient, TensorFlow Probability's L-BFGS (where it is installed)
+as one compiled graph. Compilation is left out for everyone. Tasks: a curve
 (256 points of sin 8x + cos(23x²)/2, 1-24-24-1 tanh), diabetes (10-16-16-1 tanh), logistic
 regression with an L2 penalty on breast cancer data, digits (64-16-16-10 tanh).
+
+Prints the lowest loss by several times, and when QNewton reaches the lowest loss of L-BFGS;
+draws loss against seconds to `benchmarks/results/race.png`.
 
     python benchmarks/race.py [--seconds 25] [--tasks curve diabetes logistic digits]
 """
@@ -12,30 +16,38 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import common
 import keras
 import numpy as np
 import scipy.optimize
 import sklearn.datasets
 import tensorflow as tf
-from common import digits, save
 
 from keras_qnewton import QNewton
 
 L = keras.layers
 MARKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+TASKS = ("curve", "diabetes", "logistic", "digits")
+# Seconds and losses, in the order of time.
+History = list[tuple[float, float]]
+# Okabe and Ito's palette, told apart by colour-blind readers; dashes for those in greyscale.
+STYLES = {
+    "QNewton()": ("#000000", "-"),
+    "SciPy L-BFGS-B": ("#D55E00", "-"),
+    "TFP L-BFGS": ("#0072B2", "--"),
+    "Adam(0.001)": ("#009E73", ":"),
+    "Adam(0.003)": ("#56B4E9", "-."),
+    "Adam(0.01)": ("#CC79A7", "--"),
+}
 
 
-def tanh_network(*sizes: int) -> Callable[[], keras.Model]:
-    def build() -> keras.Model:
-        keras.utils.set_random_seed(0)
-        hidden = [L.Dense(n, activation="tanh") for n in sizes[1:-1]]
-        return keras.Sequential([L.Input((sizes[0],)), *hidden, L.Dense(sizes[-1])])
-
-    return build
+def mlp(*sizes: int) -> Callable[[], keras.Model]:
+    return lambda: common.keras_mlp(sizes)
 
 
 def logistic() -> keras.Model:
@@ -49,19 +61,19 @@ def task(name: str) -> tuple[np.ndarray, np.ndarray, Callable[[], keras.Model], 
     if name == "curve":
         x = np.linspace(-1, 1, 256)[:, None]
         y = np.sin(8 * x) + 0.5 * np.cos(23 * x * x)
-        network, loss = tanh_network(1, 24, 24, 1), keras.losses.MeanSquaredError()
+        network, loss = mlp(1, 24, 24, 1), keras.losses.MeanSquaredError()
     elif name == "diabetes":
         data = sklearn.datasets.load_diabetes()
         x = data.data / data.data.std(0)
         y = ((data.target - data.target.mean()) / data.target.std())[:, None]
-        network, loss = tanh_network(10, 16, 16, 1), keras.losses.MeanSquaredError()
+        network, loss = mlp(10, 16, 16, 1), keras.losses.MeanSquaredError()
     elif name == "logistic":
         data = sklearn.datasets.load_breast_cancer()
         x, y = (data.data - data.data.mean(0)) / data.data.std(0), data.target[:, None]
         network, loss = logistic, keras.losses.BinaryCrossentropy(from_logits=True)
     else:
-        x, y = digits(1797)
-        network = tanh_network(64, 16, 16, 10)
+        x, y = common.digits(1797)
+        network = mlp(64, 16, 16, 10)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return x.astype("float32"), y.astype("int32" if name == "digits" else "float32"), network, loss
 
@@ -81,7 +93,10 @@ class Clock(keras.callbacks.Callback):
         self.model.stop_training = seconds > self.budget
 
 
-def keras_run(optimizer: Any, name: str, budget: float) -> list[tuple[float, float]]:
+# --- the runs: each gives its history ---------------------------------------------------------
+
+
+def keras_run(optimizer: Any, name: str, budget: float) -> History:
     x, y, network, loss = task(name)
     model, clock = network(), Clock(budget)
     model.compile(optimizer=optimizer, loss=loss)
@@ -89,15 +104,15 @@ def keras_run(optimizer: Any, name: str, budget: float) -> list[tuple[float, flo
     return clock.history
 
 
-def lbfgs_run(name: str, budget: float) -> list[tuple[float, float]]:
+def flat_loss(name: str) -> tuple[Callable[[tf.Tensor], Any], np.ndarray]:
+    """The task's loss and gradient as a function of one vector, and where it starts."""
     x, y, network, loss = task(name)
     model = network()
     variables = [v.value for v in model.trainable_variables]
     sizes = [int(np.prod(v.shape)) for v in variables]
     inputs, labels = tf.constant(x), tf.constant(y)
 
-    @tf.function
-    def value_and_gradient(flat):
+    def value_and_gradient(flat: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         for v, piece in zip(variables, tf.split(flat, sizes), strict=True):
             v.assign(tf.reshape(piece, v.shape))
         with tf.GradientTape() as tape:
@@ -105,12 +120,17 @@ def lbfgs_run(name: str, budget: float) -> list[tuple[float, float]]:
         gradients = tape.gradient(value, variables)
         return value, tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
 
-    flat = np.concatenate([v.numpy().ravel() for v in variables])
+    return value_and_gradient, np.concatenate([v.numpy().ravel() for v in variables])
+
+
+def scipy_run(name: str, budget: float) -> History:
+    function, flat = flat_loss(name)
+    value_and_gradient = tf.function(function, autograph=False)
     value_and_gradient(tf.constant(flat))
-    history: list[tuple[float, float]] = []
+    history: History = []
     start = time.perf_counter()
 
-    def evaluate(weights):
+    def evaluate(weights: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = value_and_gradient(tf.constant(weights, tf.float32))
         history.append((time.perf_counter() - start, float(value)))
         if history[-1][0] > budget:
@@ -128,35 +148,129 @@ def lbfgs_run(name: str, budget: float) -> list[tuple[float, float]]:
     return history
 
 
-def best_by(history: list[tuple[float, float]], seconds: float) -> float:
+def tfp_run(name: str, budget: float) -> History:
+    """Iterations inside one graph; out of it every few, to look at the clock."""
+    import tensorflow_probability as tfp
+
+    function, flat = flat_loss(name)
+    start_at = tf.constant(flat)
+
+    def options(iterations: Any) -> dict[str, Any]:
+        return {"num_correction_pairs": 20, "tolerance": 0, "max_iterations": iterations}
+
+    @tf.function(autograph=False)
+    def first() -> Any:
+        return tfp.optimizer.lbfgs_minimize(function, start_at, **options(0))
+
+    @tf.function(autograph=False)
+    def more(state: Any, iterations: tf.Tensor) -> Any:
+        return tfp.optimizer.lbfgs_minimize(
+            function, None, previous_optimizer_results=state, **options(iterations)
+        )
+
+    more(first(), tf.constant(1))  # compiles; its result is thrown away
+    start = time.perf_counter()
+    state, iterations = first(), 0
+    history = [(time.perf_counter() - start, float(state.objective_value))]
+    while history[-1][0] <= budget and not (bool(state.converged) or bool(state.failed)):
+        iterations += 10
+        state = more(state, tf.constant(iterations))
+        history.append((time.perf_counter() - start, float(state.objective_value)))
+    return history
+
+
+def runs(name: str, budget: float) -> Iterator[tuple[str, History | str]]:
+    """Each optimizer's history, or why there is none."""
+    yield "QNewton()", keras_run(QNewton(), name, budget)
+    for rate in (1e-3, 3e-3, 1e-2):
+        yield f"Adam({rate:g})", keras_run(keras.optimizers.Adam(rate), name, budget)
+    yield "SciPy L-BFGS-B", scipy_run(name, budget)
+    if common.optional("tensorflow_probability") is None:
+        yield "TFP L-BFGS", "not installed"
+    else:
+        yield "TFP L-BFGS", tfp_run(name, budget)
+
+
+# --- what is said about them ------------------------------------------------------------------
+
+
+def lowest_by(history: History, seconds: float) -> float:
     """Lowest loss seen by then."""
-    return min((loss for t, loss in history if t <= seconds), default=float("nan"))
+    return min((loss for t, loss in history if t <= seconds), default=math.nan)
+
+
+def time_to(history: History, level: float) -> float:
+    """When the loss was first that low; infinity if never."""
+    return next((t for t, loss in history if loss <= level), math.inf)
+
+
+def against_lbfgs(histories: dict[str, History]) -> dict[str, dict[str, float]]:
+    """When QNewton and each L-BFGS reach the lowest loss of that L-BFGS."""
+    out = {}
+    for name, history in histories.items():
+        if "L-BFGS" not in name:
+            continue
+        level = lowest_by(history, math.inf)
+        own, ours = time_to(history, level), time_to(histories["QNewton()"], level)
+        when = f"{ours:.2f} s" if math.isfinite(ours) else "never"
+        print(f"  {level:.2e}, the lowest of {name}: QNewton() {when}, {name} {own:.2f} s")
+        out[name] = {"loss": level, "its_seconds": own, "qnewton_seconds": ours}
+    return out
+
+
+def draw(histories: dict[str, dict[str, History]]) -> None:
+    """Loss against seconds, a panel a task."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    columns = min(2, len(histories))
+    rows = -(-len(histories) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(5.2 * columns, 3.6 * rows), squeeze=False, layout="constrained"
+    )
+    for panel, (name, of_task) in zip(axes.flat, histories.items(), strict=False):
+        for label, history in of_task.items():
+            colour, dashes = STYLES[label]
+            seconds, losses = np.array(history).T
+            # Lowest so far: a line search also evaluates points that it does not take. A
+            # time of zero has no place on a logarithmic axis.
+            lowest = np.minimum.accumulate(losses)
+            panel.plot(np.maximum(seconds, 1e-3), lowest, dashes, color=colour, label=label)
+        panel.set(xscale="log", yscale="log", title=name, xlabel="seconds", ylabel="lowest loss")
+    for empty in axes.flat[len(histories) :]:
+        empty.set_visible(False)
+    axes.flat[0].legend(fontsize="small")
+    common.RESULTS.mkdir(exist_ok=True)
+    path = common.RESULTS / "race.png"
+    figure.savefig(path, dpi=150)
+    print(f"drawn: {path}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=25.0, help="for each run")
-    parser.add_argument(
-        "--tasks", nargs="+", default=["curve", "diabetes", "logistic", "digits"], help="which"
-    )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="which")
     options = parser.parse_args()
+    common.limit_threads()
     results = []
+    histories: dict[str, dict[str, History]] = {}
     for name in options.tasks:
-        print(f"\n{name}: lowest loss by", *(f"{m * options.seconds:9.1f} s" for m in MARKS))
-        runs = {"QNewton()": lambda name=name: keras_run(QNewton(), name, options.seconds)}
-        for rate in (1e-3, 3e-3, 1e-2):
-            runs[f"Adam({rate:g})"] = lambda name=name, rate=rate: keras_run(
-                keras.optimizers.Adam(rate), name, options.seconds
-            )
-        runs["L-BFGS-B"] = lambda name=name: lbfgs_run(name, options.seconds)
-        for label, run in runs.items():
-            history = run()
-            losses = [best_by(history, mark * options.seconds) for mark in MARKS]
-            print(
-                f"  {label:<16}", *(f"{loss:11.2e}" for loss in losses), f"  {len(history)} steps"
-            )
+        marks = [mark * options.seconds for mark in MARKS]
+        print(f"\n{name}: lowest loss by", *(f"{m:9.1f} s" for m in marks))
+        of_task = histories.setdefault(name, {})
+        for label, history in runs(name, options.seconds):
+            if isinstance(history, str):
+                print(f"  {label:<16} {history}")
+                continue
+            of_task[label] = history
+            losses = [lowest_by(history, mark) for mark in marks]
+            print(f"  {label:<16}", *(f"{loss:11.2e}" for loss in losses), flush=True)
             results.append({"task": name, "optimizer": label, "history": history})
-    save("race", results)
+        results.append({"task": name, "to_reach": against_lbfgs(of_task)})
+    common.save("race", results)
+    draw(histories)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from keras_qnewton.curvature import Blocks, ExactHessian
 from keras_qnewton.loss import LossNotReplayableError, as_tensors, record
+from keras_qnewton.loss.recorded import CudnnError
 
 # Central differences of order 8: weights of f(x + k h) - f(x - k h), k = 1..4.
 _STENCIL = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
@@ -180,7 +181,7 @@ def audit(
         try:
             product = _traced_product(loss_fn, variables)
         except LossNotReplayableError as e:
-            return _refused(layers, variables, tolerance, str(e))
+            return _refused(layers, variables, tolerance, e)
         values = _traced_values(loss_fn, variables)
         for traced in (product, values):
             for v in traced.variables:  # a layer's variables that Keras does not know of
@@ -194,7 +195,7 @@ def audit(
         rows.append(_row(point, everything, "(whole model)", type(model).__name__, whole))
     finally:
         restore()
-    return Audit(tuple(rows), tolerance, _notes(rows))
+    return Audit(tuple(rows), tolerance, (*_notes(rows), *_cudnn_notes(model)))
 
 
 def _tensor(value: Any) -> Any:
@@ -449,16 +450,41 @@ def _refused(
     layers: Sequence[tuple[list[int], str, str]],
     variables: Sequence[tf.Variable],
     tolerance: float,
-    why: str,
+    error: LossNotReplayableError,
 ) -> Audit:
-    """The loss cannot be recorded; the operation's name tells which layer it belongs to."""
+    """The loss cannot be recorded; which layer does the operation belong to?"""
+    weights = error.weights if isinstance(error, CudnnError) else set()
     rows = []
     for indices, path, kind in layers:
         count = sum(math.prod(variables[i].shape) for i in indices)
         # Keras names operations after the layer's path, with a number for each further trace.
-        at_fault = f"/{path.rpartition('/')[2]}" in why
+        named = f"/{path.rpartition('/')[2]}" in str(error)
+        at_fault = bool(weights.intersection(indices)) if weights else named
         rows.append(AuditRow(path, kind, count, None, None, REFUSED if at_fault else NOT_CHECKED))
-    return Audit(tuple(rows), tolerance, (why,))
+    return Audit(tuple(rows), tolerance, (str(error),))
+
+
+def _cudnn_notes(model: Any) -> tuple[str, ...]:
+    """A warning of recurrent layers that pass here, but are run by cuDNN on a GPU."""
+    if tf.config.list_logical_devices("GPU"):
+        return ()  # then they were
+    found: list[str] = []
+
+    def visit(layer: Any) -> None:
+        inner = [getattr(layer, name, None) for name in ("forward_layer", "backward_layer")]
+        for part in (*getattr(layer, "layers", ()), *filter(None, inner)):
+            visit(part)
+        if getattr(layer, "use_cudnn", False) in (True, "auto"):
+            found.append(f"{layer.name!r} ({type(layer).__name__})")
+
+    visit(model)
+    if not found:
+        return ()
+    return (
+        f"Where a GPU is visible, Keras may have cuDNN run {', '.join(dict.fromkeys(found))}; "
+        "cuDNN's recurrent layers have no second derivatives. Pass `use_cudnn=False` to the "
+        "layer before training there.",
+    )
 
 
 def _notes(rows: Sequence[AuditRow]) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""The direction x_k of one Hessian block, in the three ways there are.
+"""The direction x_k of one Hessian block, in the four ways there are.
 
     SaddleFree   (H² + λ²I)^(-1/2) g   dense, by eigendecomposition; one for all λ
     Scheduled    (H + s(λ) I)^(-1) g   dense, by whichever solver the scheduler chooses: for
                                        positive semidefinite curvature, and for circuits
     MatrixFree   (H + s(λ) I)^(-1) g   too large to be formed: conjugate gradients on H v
+    Woodbury     (UᵀU + s(λ)I)^(-1) g  too large to be formed, of low rank on a small batch
 
 Each is built once a step from the block's curvature and then solved for as many λ as the
 step tries. A circuit's solution that fails its residual check is solved again classically.
@@ -11,25 +12,30 @@ step tries. A circuit's solution that fails its residual check is solved again c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues, prune
-from keras_qnewton.solvers import ConjugateGradient, Eigen
+from keras_qnewton.solvers import Cholesky, ConjugateGradient, Eigen
 from keras_qnewton.types import Solution
 
 # Routes that are not the scheduler's to choose, before its own.
-FIXED_ROUTES = ("eigen", "cg")
+FIXED_ROUTES = ("eigen", "cg", "woodbury")
 # A matrix that no linear solver can take (Cholesky: not positive definite; LU: singular).
 _LAST_RESORT = FIXED_ROUTES.index("eigen")
 # Which rule decided, where the scheduler was not asked (its own rules count from 0).
-RULE_SADDLE_FREE, RULE_MATRIX_FREE = -1, -2
+RULE_SADDLE_FREE, RULE_MATRIX_FREE, RULE_LOW_RANK = -1, -2, -3
 
 _EXPLANATIONS = {
     RULE_SADDLE_FREE: ("a saddle-free step takes an eigendecomposition, whatever it costs"),
     RULE_MATRIX_FREE: (
         "too large a block to be formed: conjugate gradients on Hessian-vector products"
+    ),
+    RULE_LOW_RANK: (
+        "too large a block to be formed, but of low rank on so small a batch: solved exactly in "
+        "as many dimensions as its rank (Woodbury)"
     ),
 }
 _LANCZOS_STEPS = 20
@@ -96,7 +102,9 @@ def direction(
         seed: Of the Lanczos start vectors.
     """
     if matrix is None:
-        return MatrixFree(at, k, part.size, gradient, damping, scheduler, seed)
+        free = MatrixFree(at, k, part.size, gradient, damping, scheduler)
+        factors = at.low_rank(k)
+        return Large(free, seed) if factors is None else Large(free, seed, *factors)
     if sparsity is not None:
         matrix = prune(matrix, row_limit(sparsity, part.size)).matrix
     linear = scheduler.quantum is not None or at.positive_semidefinite
@@ -145,37 +153,112 @@ class MatrixFree:
     """Truncated conjugate gradients on H v + s v (Steihaug 1983)."""
 
     def __init__(
-        self,
-        at: Any,
-        k: int,
-        size: int,
-        gradient: tf.Tensor,
-        damping: Any,
-        scheduler: Any,
-        seed: int = 0,
+        self, at: Any, k: int, size: int, gradient: tf.Tensor, damping: Any, scheduler: Any
     ):
-        self._size, self._gradient = size, gradient
-        self._damping, self._scheduler = damping, scheduler
+        self.size, self.gradient = size, gradient
+        self.damping, self.scheduler = damping, scheduler
         self._product = lambda v: at.block_product(k, v)
+        self._semidefinite = at.positive_semidefinite
         # An inexact Newton step needs no accurate solution (Nocedal & Wright, section 7.1).
         self._cg = ConjugateGradient(tolerance=1e-3, max_iterations=min(2 * size, 250))
-        self._spectrum = extremal_eigenvalues(
-            self._product, size, iterations=_LANCZOS_STEPS, dtype=gradient.dtype, seed=seed
+
+    def spectrum(self, seed: int) -> Spectrum:
+        """The ends of the block's spectrum."""
+        dtype = self.gradient.dtype
+        found = extremal_eigenvalues(
+            self._product, self.size, iterations=_LANCZOS_STEPS, dtype=dtype, seed=seed
         )
-        if at.positive_semidefinite:
-            self._spectrum = _semidefinite(self._spectrum, gradient.dtype)
+        return _semidefinite(found, dtype) if self._semidefinite else found
+
+    def solve(self, spectrum: Spectrum, damping: tf.Tensor) -> BlockStep:
+        shift = self.damping.shift(None, spectrum, damping)
+        s = tf.cast(shift, self.gradient.dtype)
+        solution = self._cg.solve_operator(lambda v: self._product(v) + s * v, self.gradient)
+        return _unscheduled(
+            solution,
+            condition_number=_bound(spectrum, shift),
+            sparsity=tf.constant(self.size, tf.float64),
+            rule=RULE_MATRIX_FREE,
+            scheduler=self.scheduler,
+        )
+
+
+class Woodbury:
+    """(UᵀU + s I)^(-1) g = (g - Uᵀ (UUᵀ + s I)^(-1) U g) / s in float64.
+
+    Args:
+        factors: U (`curvature.low_rank.LowRank`).
+        gram: U Uᵀ `[r, r]`.
+        free: The same block's `MatrixFree`.
+    """
+
+    def __init__(self, factors: Any, gram: tf.Tensor, free: MatrixFree):
+        self._factors, self._gram, self._free = factors, gram, free
+
+    def solve(self, spectrum: Spectrum, damping: tf.Tensor) -> BlockStep:
+        free = self._free
+        shift = free.damping.shift(None, spectrum, damping)
+        g = tf.cast(free.gradient, tf.float64)
+        small = self._gram + shift * tf.eye(tf.shape(self._gram)[0], dtype=tf.float64)
+        y = Cholesky(refinements=0).solve(small, self._factors.project(g)).x
+        x = (g - self._factors.lift(y)) / shift
+        gap = self._factors.product(x) + shift * x - g
+        solution = Solution(
+            tf.cast(x, free.gradient.dtype),
+            tf.math.divide_no_nan(tf.norm(gap), tf.norm(g)),
+            "woodbury",
+        )
+        return _unscheduled(
+            solution,
+            condition_number=_bound(spectrum, shift),
+            sparsity=tf.constant(free.size, tf.float64),
+            rule=RULE_LOW_RANK,
+            scheduler=free.scheduler,
+        )
+
+
+class Large:
+    """A block that is too large to be formed: `Woodbury` where it is of low rank on this batch.
+
+    Args:
+        free: The block's `MatrixFree`.
+        seed: Of the Lanczos start vector.
+        holds: Whether the block has factors of low rank, a scalar bool.
+        make: Makes them.
+    """
+
+    def __init__(
+        self,
+        free: MatrixFree,
+        seed: int,
+        holds: tf.Tensor | None = None,
+        make: Callable[[], Any] | None = None,
+    ):
+        self._free, self._holds, self._make = free, holds, make
+        if holds is None or make is None:
+            self._spectrum = free.spectrum(seed)
+        else:
+
+            def small() -> tuple[tf.Tensor, Spectrum]:
+                gram = make().gram()
+                found = extremal_eigenvalues(gram, iterations=_LANCZOS_STEPS, seed=seed)
+                # The rest of the block's spectrum is zero, exactly.
+                nothing = tf.zeros_like(found.lambda_min)
+                return gram, found._replace(lambda_min=nothing, residual_min=nothing)
+
+            self._gram, self._spectrum = tf.cond(
+                holds, small, lambda: (tf.zeros([0, 0], tf.float64), free.spectrum(seed))
+            )
         self.scale = _largest(self._spectrum)
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
-        shift = self._damping.shift(None, self._spectrum, damping)
-        s = tf.cast(shift, self._gradient.dtype)
-        solution = self._cg.solve_operator(lambda v: self._product(v) + s * v, self._gradient)
-        return _unscheduled(
-            solution,
-            condition_number=_bound(self._spectrum, shift),
-            sparsity=tf.constant(self._size, tf.float64),
-            rule=RULE_MATRIX_FREE,
-            scheduler=self._scheduler,
+        make = self._make
+        if self._holds is None or make is None:
+            return self._free.solve(self._spectrum, damping)
+        return tf.cond(
+            self._holds,
+            lambda: Woodbury(make(), self._gram, self._free).solve(self._spectrum, damping),
+            lambda: self._free.solve(self._spectrum, damping),
         )
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_qnewton import decision_log
 from keras_qnewton.curvature import Blocks
+from keras_qnewton.curvature.memory import available_memory, check_memory
 from keras_qnewton.loss import RecordedLoss, as_tensors, called
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
@@ -41,11 +42,12 @@ class QNewton(keras.optimizers.Optimizer):
         learning_rate: Factor of the Newton step; 1.0 is Newton's own. A number, a schedule, or
             a callable.
         curvature: "hessian" (exact), "gauss_newton" (positive semidefinite; for squared error
-            and softmax or sigmoid cross-entropy), "auto" (Gauss-Newton where the loss is
-            recognised as one of these, else exact), or an object.
-        blocks: How weights are grouped into Hessian blocks: "auto" (one block up to 2,048
-            weights, else one a layer), "full", "layer", "variable", or a `Blocks` object.
-            Blocks over its `max_size` take matrix-free conjugate gradient steps.
+            and softmax or sigmoid cross-entropy), "fisher" (empirical, for the same losses),
+            "auto" (Gauss-Newton where the loss is recognised as one of these, else exact), or an
+            object.
+        blocks: How weights are grouped into Hessian blocks: "auto" or "full" (one block),
+            "layer", "variable", or a `Blocks` object. Blocks over its `max_size`, 2,048 weights,
+            are not formed: see `Blocks`.
         damping: "adaptive", "constant" (the paper's), or an `Adaptive` or `Constant` object.
         sparsity: Prunes each block, symmetrically, to this many non-zeros a row (an int) or
             this fraction of N (a float in (0, 1]); None keeps all.
@@ -126,7 +128,7 @@ class QNewton(keras.optimizers.Optimizer):
             return
         super().build(variables)
         parts = self.blocks.split(variables)
-        self.blocks.warn_if_matrix_free(parts)
+        check_memory(parts, self.update_every, available_memory())
         self._block_names = [part.name for part in parts]
         # State is saved by position: new variables go to the end.
         self._damping_value = self.add_variable((), dtype="float64", name="damping")

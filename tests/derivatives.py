@@ -29,11 +29,14 @@ def get_flat(variables: Sequence) -> np.ndarray:
 
 
 def set_flat(variables: Sequence, flat: np.ndarray) -> None:
-    at = 0
-    for v in values(variables):
-        n = int(np.prod(v.shape))
-        v.assign(flat[at : at + n].reshape(v.shape))
-        at += n
+    for v, part in zip(values(variables), split(flat, variables), strict=True):
+        v.assign(part)
+
+
+def split(flat: np.ndarray, variables: Sequence) -> list[np.ndarray]:
+    """A flat vector `[N]` as one array a variable, of its shape."""
+    cuts = np.cumsum([np.prod(v.shape, dtype=int) for v in variables])[:-1]
+    return [u.reshape(v.shape) for u, v in zip(np.split(flat, cuts), variables, strict=True)]
 
 
 def flat_gradient(loss_fn: Callable, variables: Sequence) -> Callable[[], np.ndarray]:
@@ -50,33 +53,44 @@ def flat_gradient(loss_fn: Callable, variables: Sequence) -> Callable[[], np.nda
     return lambda: gradient().numpy()
 
 
+def differences(
+    gradient: Callable[[], np.ndarray],
+    variables: Sequence,
+    direction: np.ndarray,
+    step: float = 2e-4,
+) -> np.ndarray:
+    """H v in float64 to about 1e-11 relative, for functions smooth on the scale of `step`.
+
+    Args:
+        gradient: The flat gradient `[N]` at the variables' values of the time.
+        variables: Restored to their present values.
+        direction: v `[N]`.
+        step: Norm of the change of the weights between two evaluations; up to four are made
+            in either direction.
+    """
+    start = get_flat(variables)
+    h = step / np.linalg.norm(direction)
+    total = np.zeros_like(start)
+    for k, weight in enumerate(_STENCIL, start=1):
+        for sign in (1, -1):
+            set_flat(variables, start + sign * k * h * direction)
+            total += sign * weight * gradient()
+    set_flat(variables, start)
+    return total / h
+
+
 def fd_product(
     loss_fn: Callable, variables: Sequence, direction: np.ndarray, step: float = 2e-4
 ) -> np.ndarray:
-    """H v in float64 to about 1e-11 relative, for functions smooth on the scale of `step`."""
-    return _fd_products(loss_fn, variables, [direction], step)[0]
-
-
-def _fd_products(loss_fn, variables, directions, step=2e-4):
-    gradient = flat_gradient(loss_fn, variables)
-    start = get_flat(variables)
-    products = []
-    for direction in directions:
-        h = step / np.linalg.norm(direction)
-        total = np.zeros_like(start)
-        for k, weight in enumerate(_STENCIL, start=1):
-            for sign in (1, -1):
-                set_flat(variables, start + sign * k * h * direction)
-                total += sign * weight * gradient()
-        products.append(total / h)
-    set_flat(variables, start)
-    return products
+    """H v; see `differences`."""
+    return differences(flat_gradient(loss_fn, variables), variables, direction, step)
 
 
 def fd_hessian(loss_fn: Callable, variables: Sequence) -> np.ndarray:
     """The whole Hessian, column by column."""
-    n = get_flat(variables).size
-    return np.stack(_fd_products(loss_fn, variables, np.eye(n)), axis=1)
+    gradient = flat_gradient(loss_fn, variables)
+    basis = np.eye(get_flat(variables).size)
+    return np.stack([differences(gradient, variables, e) for e in basis], axis=1)
 
 
 def relative_error(a, b) -> float:

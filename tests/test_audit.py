@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import audit
+from tests.derivatives import set_precision
 
 L = keras.layers
 
@@ -15,11 +16,6 @@ def precision(request):
     set_precision(request.param)
     yield request.param
     set_precision("float32")
-
-
-def set_precision(dtype):
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
 
 
 class Linear(L.Layer):
@@ -206,9 +202,13 @@ def test_functional_nested_and_subclassed_models():
         set_precision("float32")
 
 
-def test_recurrent_layers_pass():
-    model = compiled(L.LSTM(2), shape=(3, 2))
-    assert audit(model, *data((3, 2))).ok
+def test_recurrent_layers_pass_with_a_warning_of_gpus():
+    layers = [L.LSTM(2, name="lstm", return_sequences=True), L.SimpleRNN(2)]
+    result = audit(compiled(*layers, shape=(3, 2)), *data((3, 2)))
+    assert result.ok
+    (note,) = result.notes
+    assert "'lstm' (LSTM);" in note and "use_cudnn=False" in note
+    assert audit(compiled(L.GRU(2, use_cudnn=False), shape=(3, 2)), *data((3, 2))).notes == ()
 
 
 def test_layers_that_leave_the_graph_are_named():
@@ -225,28 +225,25 @@ def test_layers_that_leave_the_graph_are_named():
     assert "has a state or leaves the graph" in str(result)
 
 
-def test_cudnn_layers_are_named():
-    class Recurrent(L.Layer):
-        """What an LSTM is on a GPU."""
-
-        def build(self, shape):
-            self.kernel = self.add_weight(shape=(200,), name="kernel")
-
-        def call(self, x):
-            zeros = tf.zeros((1, tf.shape(x)[0], 2))
-            out = tf.raw_ops.CudnnRNNV3(
-                input=tf.transpose(x, [1, 0, 2]),
-                input_h=zeros,
-                input_c=zeros,
-                params=tf.convert_to_tensor(self.kernel),
-                sequence_lengths=tf.fill([tf.shape(x)[0]], 3),
-            )
-            return tf.reshape(out[0][-1], (-1, 2))
-
-    model = compiled(Recurrent(name="planted"), shape=(3, 2))
-    result = audit(model, *data((3, 2)))
-    assert result["planted"].verdict == "no second derivatives"
-    assert "use_cudnn=False" in str(result)
+def test_cudnn_layers_are_named(monkeypatch):
+    """What Keras traces where there is a GPU, traced without one and never run."""
+    devices = tf.config.list_logical_devices
+    monkeypatch.setattr(
+        tf.config, "list_logical_devices", lambda kind=None: devices(kind) or ["a device"]
+    )
+    sequences = {"return_sequences": True}
+    layers = [
+        L.Dense(2, name="first"),
+        L.Bidirectional(L.LSTM(2, **sequences), name="both"),
+        L.LSTM(2, use_cudnn=False, name="lstm", **sequences),
+        L.GRU(2, name="lstm_1"),  # what a second trace of "lstm" might be called
+    ]
+    result = audit(compiled(*layers, shape=(3, 2)), *data((3, 2)))
+    refused = [row.layer.rpartition("/")[2] for row in result.rows if row.verdict != "not checked"]
+    assert refused == ["both", "lstm_1"]
+    assert result["both"].verdict == result["lstm_1"].verdict == "no second derivatives"
+    (note,) = result.notes
+    assert "use_cudnn=False" in note
 
 
 def test_everything_is_restored_after_an_exception():

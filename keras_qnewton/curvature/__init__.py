@@ -1,7 +1,8 @@
-"""Curvature of a loss: exact Hessian or Gauss-Newton, as blocks and as products."""
+"""Curvature of a loss, as blocks and as products: exact, Gauss-Newton or empirical Fisher."""
 
 from keras_qnewton.curvature.blocks import Block, Blocks
-from keras_qnewton.curvature.closures import gauss_newton, hessian, hvp
+from keras_qnewton.curvature.closures import fisher, gauss_newton, hessian, hvp
+from keras_qnewton.curvature.fisher import EmpiricalFisher
 from keras_qnewton.curvature.gauss_newton import AutoCurvature, GaussNewton
 from keras_qnewton.curvature.hessian import ExactHessian
 
@@ -9,8 +10,10 @@ __all__ = [
     "AutoCurvature",
     "Block",
     "Blocks",
+    "EmpiricalFisher",
     "ExactHessian",
     "GaussNewton",
+    "fisher",
     "gauss_newton",
     "hessian",
     "hvp",

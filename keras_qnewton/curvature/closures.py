@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Block, Blocks
+from keras_qnewton.curvature.fisher import EmpiricalFisher
 from keras_qnewton.curvature.gauss_newton import GaussNewton
 from keras_qnewton.curvature.hessian import ExactHessian
 from keras_qnewton.loss import as_tensors, record
@@ -54,6 +55,28 @@ def gauss_newton(
         LossNotReplayableError: If the loss cannot be run again as a function of the weights.
     """
     return _blocks(GaussNewton(), loss_fn, variables, blocks)
+
+
+def fisher(
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Any], blocks: str | Blocks = "full"
+) -> list[Block]:
+    """Diagonal blocks of the empirical Fisher matrix (1/B) Σ_b ∇ℓ_b ∇ℓ_bᵀ of `loss_fn`.
+
+    Args:
+        loss_fn: As for `gauss_newton`: the mean of B examples' losses ℓ_b, and maybe penalties
+            on the weights, whose exact second derivatives are added.
+        variables: As for `hessian`.
+        blocks: As for `hessian`.
+
+    Returns:
+        A `Block(matrix [N, N], gradient [N], variables)` for each block, `matrix` positive
+        semidefinite to rounding (see `curvature.fisher`).
+
+    Raises:
+        ValueError: If an argument is not of these kinds, or the loss is another.
+        LossNotReplayableError: If the loss cannot be run again as a function of the weights.
+    """
+    return _blocks(EmpiricalFisher(), loss_fn, variables, blocks)
 
 
 def hvp(

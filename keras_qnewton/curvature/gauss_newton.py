@@ -22,9 +22,20 @@ import tensorflow as tf
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.hessian import ExactHessian
 from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, formed_rows
 from keras_qnewton.curvature.structured import Structured
-from keras_qnewton.loss.structure import ConvexOutput, DenseLayer, convex_output
+from keras_qnewton.loss.structure import (
+    ConvexOutput,
+    DenseLayer,
+    Tap,
+    convex_output,
+    dense_layers,
+    taps,
+)
 from keras_qnewton.registry import Policy, register
+
+# Rows of U up to which a system is solved in their number of dimensions.
+MAX_RANK = 2048
 
 
 @register("curvature", "gauss_newton")
@@ -47,13 +58,7 @@ class GaussNewton(Policy):
         Raises:
             ValueError: If the loss is not recognisably convex in an output.
         """
-        output = convex_output(loss)
-        if output is None:
-            raise ValueError(
-                "Argument `curvature` can be 'gauss_newton' only for a loss that is a softmax or "
-                "sigmoid cross-entropy or a squared error of one output. Use 'auto' or 'hessian'. "
-                "Received: curvature='gauss_newton' and another loss"
-            )
+        output = required_output(loss, "gauss_newton")
         return StructuredGaussNewton(loss, weights, parts, self._memory, output=output)
 
     def get_config(self) -> dict[str, Any]:
@@ -70,37 +75,65 @@ class AutoCurvature(Policy):
     """
 
     def __init__(self, memory: float = 512e6):
-        self._exact, self._gauss_newton = ExactHessian(memory), GaussNewton(memory)
+        self._exact = ExactHessian(memory)
 
     def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
         """Differentiates `loss` at `weights`; see `ExactHessian.at`."""
-        policy = self._exact if convex_output(loss) is None else self._gauss_newton
-        return policy.at(loss, weights, parts)
+        output = convex_output(loss)
+        if output is None:
+            return self._exact.at(loss, weights, parts)
+        return StructuredGaussNewton(loss, weights, parts, self._exact.memory, output=output)
 
     def get_config(self) -> dict[str, Any]:
         return {"memory": self._exact.memory}
 
 
+def required_output(loss: Any, curvature: str) -> ConvexOutput:
+    """The output z in which `loss` is convex; a ValueError about `curvature` if there is none."""
+    output = convex_output(loss)
+    if output is None:
+        raise ValueError(
+            f"Argument `curvature` can be {curvature!r} only for a loss that is a softmax or "
+            "sigmoid cross-entropy or a squared error of one output. Use 'auto' or 'hessian'. "
+            f"Received: curvature={curvature!r} and another loss"
+        )
+    return output
+
+
 class GaussNewtonLinearized(Linearized):
-    """A loss differentiated once through the network and twice through its convex part."""
+    """A loss differentiated once through the network and twice through its convex part.
+
+    Args:
+        *args: Of `Linearized`.
+        output: z.
+        fetch: Names of other tensors of which the value is wanted.
+        **kwargs: Of `Linearized`.
+    """
 
     positive_semidefinite = True
 
-    def __init__(self, *args: Any, output: ConvexOutput, **kwargs: Any):
+    def __init__(self, *args: Any, output: ConvexOutput, fetch: Sequence[str] = (), **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._output = output
         loss, points = self._loss, self.points
-        recorded = loss.tensor(output.name)
-        self._probe = tf.zeros_like(recorded)
+        self._probe = tf.zeros_like(loss.tensor(output.name))
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._forward:
             self._forward.watch(self._probe)
             with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._network:
                 self._network.watch(points)
-                _, (self._z,) = loss.evaluate(self.unflatten(points), fetch=[output.name])
+                _, (self._z, *fetched) = loss.evaluate(
+                    self.unflatten(points), fetch=[output.name, *fetch]
+                )
             # Jᵀu: linear in u, so that its derivative in u along v is J v.
             self._pulled = self._network.gradient(
                 self._z, points, self._probe, unconnected_gradients="zero"
             )
+        # Static shapes get lost where operations are run again.
+        recorded, *others = (
+            tf.ensure_shape(tf.stop_gradient(t), loss.tensor(name).shape)
+            for t, name in zip([self._z, *fetched], [output.name, *fetch], strict=True)
+        )
+        self._values = dict(zip(fetch, others, strict=True))
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._convex:
             self._convex.watch(recorded)
             with tf.GradientTape(watch_accessed_variables=False) as first:
@@ -147,43 +180,225 @@ class GaussNewtonLinearized(Linearized):
             self._output_gradient, self._recorded, vector, unconnected_gradients="zero"
         )
 
+    def _output_roots(self) -> tf.Tensor:
+        """S with C = Σ_c s_c s_cᵀ for each example: `[C, B, C]`; z must be `[B, C]`.
+
+        Softmax of a row with weight ω: C = ω (diag p - p pᵀ), s_c = √(ω p_c) (e_c - p). In the
+        other losses C is diagonal.
+        """
+        count = int(self._recorded.shape[1])
+        identity = tf.eye(count, dtype=self._recorded.dtype)[:, None, :]
+        if self._output.kind != "softmax cross-entropy":
+            diagonal = self._output_product(tf.ones_like(self._recorded))
+            return identity * tf.sqrt(tf.nn.relu(diagonal))[None]
+        terms = self._loss.tensor(self._output.terms)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(terms)
+            value, _ = self._loss.evaluate(
+                self.unflatten(self.points), overrides={self._output.terms: terms}
+            )
+        weights = tf.nn.relu(tape.gradient(value, terms))
+        p = tf.nn.softmax(self._recorded)
+        return tf.transpose(tf.sqrt(weights[:, None] * p))[:, :, None] * (identity - p[None])
+
 
 class StructuredGaussNewton(Structured, GaussNewtonLinearized):
-    """Gauss-Newton blocks of dense layers from per-example Jacobians of the output."""
+    """Gauss-Newton blocks of linear layers from per-example derivatives of the output.
 
-    def _covering(self, k: int) -> list[DenseLayer] | None:
-        # Per-example Jacobians need one row of outputs an example.
-        return super()._covering(k) if self._recorded.shape.rank == 2 else None
+    With C = Σ_c s_c s_cᵀ and d_lc = J_lᵀ s_c, J_l the output's derivative in layer l's z: C
+    backward passes give all d, of which blocks and low-rank factors are made.
+    """
+
+    def __init__(self, loss: Any, *args: Any, **kwargs: Any):
+        self._taps = taps(loss)
+        layers = {layer.activations for layer in dense_layers(loss)}
+        inputs = sorted(layers | {tap.inputs for tap in self._taps.values()})
+        super().__init__(loss, *args, fetch=inputs, **kwargs)
+        self._large_derivatives: dict[str, tf.Tensor] | None = None
+
+    # --- formed blocks ------------------------------------------------------------------
+
+    def _structured(self, k: int) -> tuple[tf.Tensor | None, Callable[[], tf.Tensor]] | None:
+        if not self._has_rows():
+            return None
+        layers = self._covering(k)
+        if layers is not None:
+            names = [layer.preactivations for layer in layers]
+            return self._one_row_each(names), lambda: self._assemble(k, layers)
+        found = self._tapped(k)
+        if found is None:
+            return None
+        alone = [tap.outputs for tap in found if not tap.positions]
+        return self._one_row_each(alone), lambda: self._from_rows(k, found)
+
+    def _linear_outputs(self) -> list[str]:
+        return [*super()._linear_outputs(), *(tap.outputs for tap in self._taps.values())]
 
     def _preactivation_curvature(
         self, layers: list[DenseLayer]
     ) -> tuple[list[tf.Tensor], Callable[[int, int], tuple[Any, Any, Any]]]:
-        """a_l of each layer, and (m, l) -> J_mᵀ C J_l `[B, o, p]` with no second part."""
-        names = [layer.preactivations for layer in layers]
-        shifts = [tf.zeros_like(self._loss.tensor(name)) for name in names]
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(shifts)
-            _, (z, *activations) = self._loss.evaluate(
-                self.unflatten(self.points),
-                shifts=dict(zip(names, shifts, strict=True)),
-                fetch=[self._output.name, *(layer.activations for layer in layers)],
-            )
-
-        def row(unit: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-            direction = tf.broadcast_to(unit, tf.shape(self._recorded))
-            return (
-                tape.gradient(z, shifts, direction, unconnected_gradients="zero"),
-                self._output_product(direction),
-            )
-
-        count = int(self._recorded.shape[1])
-        jacobians, curvature = self._per_output(row, count)
-        # [C, B, o] -> [B, C, o]; and [C, B, C] -> [B, C, C].
-        jacobians = [tf.transpose(j, [1, 0, 2]) for j in jacobians]
-        curvature = tf.transpose(curvature, [1, 0, 2])
-        curved = [tf.matmul(curvature, j) for j in jacobians]
+        """a_l of each layer, and (m, l) -> Σ_c d_mc d_lcᵀ `[B, o, p]` with no second part."""
+        found = self._derivatives([layer.preactivations for layer in layers])
+        # [C, B, o] -> [B, C, o].
+        d = [tf.transpose(found[layer.preactivations], [1, 0, 2]) for layer in layers]
 
         def pair(m: int, j: int) -> tuple[tf.Tensor, None, None]:
-            return tf.matmul(jacobians[m], curved[j], transpose_a=True), None, None
+            return tf.matmul(d[m], d[j], transpose_a=True), None, None
 
-        return activations, pair
+        return [self._values[layer.activations] for layer in layers], pair
+
+    def _from_rows(self, k: int, found: list[Tap]) -> tf.Tensor:
+        """Σ_b U_bᵀ U_b, some examples at a time, plus the direct dependence on the weights."""
+        size = self._parts[k].size
+        derivatives = self._derivatives([tap.outputs for tap in found])
+        inputs = {tap.outputs: self._inputs(tap) for tap in found}
+        moved = {tap.outputs: self._by_position(derivatives[tap.outputs], tap) for tap in found}
+        examples = tf.shape(self._recorded)[0]
+        per_example = next(iter(derivatives.values())).shape[0] * size * self.dtype.size
+        chunk = tf.maximum(1, tf.minimum(examples, int(self._memory / per_example)))
+
+        def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            stop = tf.minimum(start + chunk, examples)
+            rows = [
+                formed_rows(inputs[tap.outputs][start:stop], moved[tap.outputs][:, start:stop])
+                for tap in found
+            ]
+            flat = tf.reshape(tf.concat(rows, 2), [-1, size])
+            return stop, total + tf.matmul(flat, flat, transpose_a=True)
+
+        _, matrix = tf.while_loop(
+            lambda start, _: start < examples,
+            add,
+            (tf.constant(0), tf.zeros([size, size], self.dtype)),
+            parallel_iterations=1,
+        )
+        matrix += self._direct_diagonal(k)
+        return (matrix + tf.transpose(matrix)) / 2
+
+    # --- low rank -----------------------------------------------------------------------
+
+    def low_rank(self, k: int) -> tuple[tf.Tensor, Callable[[], LowRank]] | None:
+        """Factors of a block that is too large to be formed, or None if they are not known.
+
+        Returns:
+            Whether the block has them, a scalar bool (at run time: a batch's size is not known
+            before), and a function that makes them, for use under that condition.
+        """
+        found = self._tapped(k)
+        if found is None or not self._has_rows() or self._rest_gradients[k] is not None:
+            return None
+        if self._large_derivatives is None:
+            self._large_derivatives = self._derivatives_if_few()
+        few = self._large_derivatives
+
+        def make() -> LowRank:
+            return LowRank([self._piece(tap, few[tap.outputs]) for tap in found])
+
+        alone = self._one_row_each([tap.outputs for tap in found if not tap.positions])
+        possible = self._is_low_rank() if alone is None else self._is_low_rank() & alone
+
+        def holds() -> tf.Tensor:
+            factors = make()
+            return self._verified(
+                k, lambda v: tf.cast(factors.product(tf.cast(v, tf.float64)), self.dtype)
+            )
+
+        return tf.cond(possible, holds, lambda: tf.constant(False)), make
+
+    def _is_low_rank(self) -> tf.Tensor:
+        return self._row_count() <= MAX_RANK
+
+    def _row_count(self) -> tf.Tensor:
+        return tf.shape(self._recorded)[0] * self._roots_per_example()
+
+    def _derivatives_if_few(self) -> dict[str, tf.Tensor]:
+        """d at every tap of a large block; empty tensors where there would be too many rows."""
+        large = [k for k, part in enumerate(self._parts) if not part.dense]
+        found = [self._tapped(k) for k in large if self._rest_gradients[k] is None]
+        names = sorted({tap.outputs for some in found if some is not None for tap in some})
+        count = self._roots_per_example()
+        shapes = [self._loss.tensor(name).shape for name in names]
+
+        def none() -> list[tf.Tensor]:
+            return [
+                tf.zeros([count, *(0 if n is None else n for n in shape)], self.dtype)
+                for shape in shapes
+            ]
+
+        def all_of_them() -> list[tf.Tensor]:
+            computed = self._derivatives(names)
+            return [
+                tf.ensure_shape(computed[name], [count, *shape])
+                for name, shape in zip(names, shapes, strict=True)
+            ]
+
+        values = tf.cond(self._is_low_rank(), all_of_them, none)
+        return dict(zip(names, values, strict=True))
+
+    def _piece(self, tap: Tap, derivatives: tf.Tensor) -> OuterRows | FormedRows:
+        if tap.positions or tap.kind == "convolution":
+            moved = self._by_position(derivatives, tap)
+            return FormedRows(formed_rows(self._inputs(tap), moved))
+        d = tf.transpose(derivatives, [1, 0, 2])
+        return OuterRows(None if tap.kind == "bias" else self._values[tap.inputs], d)
+
+    # --- what both are made of ----------------------------------------------------------
+
+    def _has_rows(self) -> bool:
+        """Per-example derivatives need one row of outputs an example, and pfor."""
+        return self._recorded.shape.rank == 2 and self._loss.vectorizable
+
+    def _tapped(self, k: int) -> list[Tap] | None:
+        """Where each of the block's weights enters, or None if one is not known to."""
+        indices = self._parts[k].indices
+        same = all(self._dtypes[i] == self.dtype for i in indices)
+        known = all(i in self._taps for i in indices)
+        return [self._taps[i] for i in indices] if known and same else None
+
+    def _one_row_each(self, names: Sequence[str]) -> tf.Tensor | None:
+        """Whether these tensors have a row an example; None if that is known to be so."""
+        examples = self._recorded.shape[0]
+        tensors = [self._loss.tensor(name) for name in names]
+        if examples is not None and all(t.shape[0] == examples for t in tensors):
+            return None
+        if not tensors:
+            return None
+        rows = tf.shape(self._recorded)[0]
+        return tf.reduce_all([tf.equal(tf.shape(t)[0], rows) for t in tensors])
+
+    def _derivatives(self, names: Sequence[str]) -> dict[str, tf.Tensor]:
+        """d `[C, *z.shape]` at each of the named tensors z."""
+        shifts = {name: tf.zeros_like(self._loss.tensor(name)) for name in names}
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(list(shifts.values()))
+            _, (z,) = self._loss.evaluate(
+                self.unflatten(self.points), shifts=shifts, fetch=[self._output.name]
+            )
+        values = tf.vectorized_map(
+            lambda root: tape.gradient(
+                z, list(shifts.values()), root, unconnected_gradients="zero"
+            ),
+            self._output_roots(),
+        )
+        return dict(zip(names, values, strict=True))
+
+    def _roots_per_example(self) -> int:
+        """C: how many s there are."""
+        return int(self._recorded.shape[1])
+
+    def _inputs(self, tap: Tap) -> tf.Tensor:
+        """a `[B, P, i]`: what the weight is multiplied by at each position."""
+        a = self._values[tap.inputs]
+        examples = tf.shape(self._recorded)[0]
+        if tap.kind == "bias":
+            positions = tf.size(a) // (examples * a.shape[-1])
+            return tf.ones([examples, positions, 1], self.dtype)
+        if tap.window is not None:
+            a = tf.image.extract_patches(a, **tap.window)
+        return tf.reshape(a, [examples, -1, self._shapes[tap.variable][:-1].num_elements()])
+
+    def _by_position(self, derivatives: tf.Tensor, tap: Tap) -> tf.Tensor:
+        """d `[C, B, P, o]` of what came as `[C, *z.shape]`."""
+        examples = tf.shape(self._recorded)[0]
+        outputs = self._shapes[tap.variable][-1]
+        return tf.reshape(derivatives, [tf.shape(derivatives)[0], examples, -1, outputs])

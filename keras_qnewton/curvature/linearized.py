@@ -10,7 +10,7 @@ Vectorising C rows multiplies the memory of the backward pass's intermediate res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -56,10 +56,12 @@ class Linearized:
 
     def flatten(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """One tensor a variable -> one `[N_k]` vector a block."""
-        return [
-            tf.concat([tf.reshape(tf.cast(tensors[i], self.dtype), [-1]) for i in part.indices], 0)
-            for part in self._parts
-        ]
+
+        def flat(i: int) -> tf.Tensor:
+            # To a known length: a gradient's shape may have got lost.
+            return tf.reshape(tf.cast(tensors[i], self.dtype), [self._shapes[i].num_elements()])
+
+        return [tf.concat([flat(i) for i in part.indices], 0) for part in self._parts]
 
     def unflatten(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """One `[N_k]` vector a block -> one tensor a variable."""
@@ -110,6 +112,16 @@ class Linearized:
         matrix = tf.reshape(stacked, [-1, size])[:size]
         matrix.set_shape([size, size])
         return (matrix + tf.transpose(matrix)) / 2
+
+    def low_rank(self, k: int) -> tuple[tf.Tensor, Callable[[], Any]] | None:
+        """Factors of a block that is too large to be formed, or None if it has none.
+
+        Returns:
+            Whether they hold at these weights, a scalar bool, and a function that makes them (a
+            `low_rank.LowRank`), to be called where they do.
+        """
+        del k
+        return None
 
     def _chunk(self, size: int) -> tf.Tensor:
         """Rows to vectorise at once: what `memory` holds, in 8 .. 256.

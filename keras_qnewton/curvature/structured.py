@@ -48,18 +48,38 @@ class Structured(Linearized):
 
     def block(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit; structured where that holds."""
-        layers = self._covering(k)
-        if layers is None:
+        structured = self._structured(k)
+        if structured is None:
             return super().block(k)
-        matrix = self._assemble(k, layers)
+        size = self._parts[k].size
+        possible, assemble = structured
+
+        def verified() -> tuple[tf.Tensor, tf.Tensor]:
+            matrix = assemble()
+            return matrix, self._verified(k, lambda v: tf.linalg.matvec(matrix, v))
+
+        def nothing() -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.zeros([size, size], self.dtype), tf.constant(False)
+
+        matrix, holds = verified() if possible is None else tf.cond(possible, verified, nothing)
+        generic = super().block
+        return tf.cond(holds, lambda: matrix, lambda: generic(k))
+
+    def _verified(self, k: int, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """Whether `product` multiplies by H_k, on a random vector; a scalar bool."""
         size = self._parts[k].size
         probe = tf.random.stateless_normal([size], [17, size], dtype=self.dtype)
         expected = self.block_product(k, probe)
-        gap = tf.norm(tf.linalg.matvec(matrix, probe) - expected)
         # Written so that NaN counts as a difference.
-        holds = gap <= _ROUNDING[self.dtype] * tf.norm(expected)
-        generic = super().block
-        return tf.cond(holds, lambda: matrix, lambda: generic(k))
+        return tf.norm(product(probe) - expected) <= _ROUNDING[self.dtype] * tf.norm(expected)
+
+    def _structured(self, k: int) -> tuple[tf.Tensor | None, Callable[[], tf.Tensor]] | None:
+        """How the k-th block is assembled, or None if its structure is not known.
+
+        The first is a scalar bool that says at run time whether it can be; None: it can.
+        """
+        layers = self._covering(k)
+        return None if layers is None else (None, lambda: self._assemble(k, layers))
 
     def _covering(self, k: int) -> list[DenseLayer] | None:
         """The layers that have a variable in the block, if they have all of its variables."""
@@ -120,9 +140,7 @@ class Structured(Linearized):
 
     def _direct_diagonal(self, k: int) -> tf.Tensor:
         """The diagonal from what depends on the block's weights beside its layers, or zero."""
-        fixed = {
-            layer.preactivations: self._loss.tensor(layer.preactivations) for layer in self._layers
-        }
+        fixed = {name: self._loss.tensor(name) for name in self._linear_outputs()}
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(self.points[k])
             with tf.GradientTape(watch_accessed_variables=False) as inner:
@@ -135,6 +153,10 @@ class Structured(Linearized):
             gradient, self.points[k], output_gradients=tf.ones_like(self.points[k])
         )
         return tf.zeros([], self.dtype) if second is None else tf.linalg.diag(second)
+
+    def _linear_outputs(self) -> list[str]:
+        """Names of the tensors through which weights enter linearly."""
+        return [layer.preactivations for layer in self._layers]
 
     def _preactivation_curvature(
         self, layers: list[DenseLayer]

@@ -7,9 +7,7 @@
 
 n is known if the loop's condition follows from constants and shapes, as it does for recurrent
 layers with a fixed number of time steps. To find out, the body's integers are evaluated while
-tracing; they are then numpy arrays where tensors would be. In an unrolled loop the time steps
-are the elements of a Python list: the TensorList operations of the recorded loop, whose
-gradients neither pfor nor XLA handles well, do not appear again.
+tracing (`known_values`); its TensorLists become Python lists (`tensor_lists`).
 """
 
 from __future__ import annotations
@@ -22,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss.raw import raw_op
+from keras_qnewton.loss.known_values import evaluate_known, known_value
+from keras_qnewton.loss.tensor_lists import MAX_UNROLLED, as_tensor_list
 
 # Runs operations of one graph: (operations, env, names of the weights' handles, wanted names).
 Run = Callable[[Sequence[tf.Operation], dict[str, Any], set[str], set[str]], None]
@@ -31,13 +30,6 @@ CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 LOOPS = {"While", "StatelessWhile"}
 CONDITIONS = {"If", "StatelessIf", "Case", "StatelessCase"}
 TYPES = CALLS | LOOPS | CONDITIONS
-
-# Longer loops stay loops. Unrolled, a step's rows of the Hessian are vectorised and it runs about
-# five times faster, but tracing takes about a second for each turn (an LSTM in `fit`): that is
-# regained after some 50 steps.
-MAX_UNROLLED = 32
-
-_KNOWN_SIZE = 1 << 16  # elements of the largest integer tensor evaluated while tracing
 
 
 class Body(NamedTuple):
@@ -179,62 +171,6 @@ def wanted_names(operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor
     return {t.name for op in operations for t in op.inputs} | {t.name for t in outputs}
 
 
-# --- what is known while tracing ----------------------------------------------------------
-
-
-def known_value(tensor: Any, depth: int = 32) -> np.ndarray | None:
-    """The value of an integer or boolean that follows from constants and shapes, or None."""
-    if isinstance(tensor, np.ndarray):
-        return tensor
-    if not tf.is_tensor(tensor) or not _is_countable(tensor):
-        return None
-    value = tf.get_static_value(tensor)
-    if value is not None or not tf.is_symbolic_tensor(tensor):
-        return None if value is None else np.asarray(value)
-    op = tensor.op
-    if depth == 0 or not op.inputs or not _is_evaluable(op):
-        return None
-    # Whether an operation's type can be evaluated is asked first, so that only chains of
-    # integer arithmetic are followed up the graph.
-    inputs = []
-    for t in op.inputs:
-        value = known_value(t, depth - 1)
-        if value is None:
-            return None
-        inputs.append(value)
-    return _evaluate(op, inputs)[tensor.value_index]
-
-
-def _is_countable(tensor: tf.Tensor) -> bool:
-    if not (tensor.dtype.is_integer or tensor.dtype.is_bool) or not tensor.shape.is_fully_defined():
-        return False
-    return tensor.shape.num_elements() <= _KNOWN_SIZE
-
-
-def _is_evaluable(op: tf.Operation) -> bool:
-    return (
-        op.type not in TYPES
-        and not op.op_def.is_stateful
-        and all(_is_countable(t) for t in (*op.inputs, *op.outputs))
-    )
-
-
-def _evaluate(op: tf.Operation, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    with tf.init_scope():
-        if op.type == "Const":
-            return [np.asarray(tf.make_ndarray(op.get_attr("value")))]
-        return [np.asarray(t) for t in raw_op(op)([tf.constant(v) for v in inputs])]
-
-
-def _evaluate_known(operations: Sequence[tf.Operation], known: dict[str, np.ndarray]) -> None:
-    """Adds to `known` what follows from it: names of tensors -> values."""
-    for op in operations:
-        if _is_evaluable(op) and all(t.name in known for t in op.inputs):
-            inputs = [known[t.name] for t in op.inputs]
-            for tensor, value in zip(op.outputs, _evaluate(op, inputs), strict=True):
-                known[tensor.name] = value
-
-
 def _inner_weights(graph: Any, handles: Sequence[str], weights: set[str]) -> set[str]:
     """Names of a body's arguments that are handles of weights."""
     arguments = zip(graph.inputs, handles, strict=True)
@@ -281,7 +217,7 @@ class _Loop:
         values = list(known)
         while True:
             table = self._known_arguments(self.cond, values)
-            _evaluate_known(self.cond_operations, table)
+            evaluate_known(self.cond_operations, table)
             going_on = table.get(self.cond.outputs[0].name)
             if going_on is None:
                 return None
@@ -290,7 +226,7 @@ class _Loop:
             if len(turns) == MAX_UNROLLED:
                 return None
             table = self._known_arguments(self.body, values)
-            _evaluate_known(self.body_operations, table)
+            evaluate_known(self.body_operations, table)
             turns.append(table)
             values = [table.get(tensor.name) for tensor in self.body.outputs]
 
@@ -335,7 +271,7 @@ class _Loop:
         # Fixed variables, weights among them, are captured instead of carried: their gradient
         # is then summed by TensorFlow.
         carried = [i for i in self.live if i not in self.fixed]
-        fixed = {i: _dense(values[i]) for i in self.fixed}
+        fixed = {i: as_tensor_list(values[i]) for i in self.fixed}
 
         def going_on(*state: Any) -> tf.Tensor:
             now = fixed | dict(zip(carried, state, strict=True))
@@ -347,9 +283,9 @@ class _Loop:
         def turn(*state: Any) -> list[Any]:
             now = fixed | dict(zip(carried, state, strict=True))
             after = self._run_once(now, weights, run_, {})
-            return [_dense(after[i]) for i in carried]
+            return [as_tensor_list(after[i]) for i in carried]
 
-        start = [tf.convert_to_tensor(_dense(values[i])) for i in carried]
+        start = [tf.convert_to_tensor(as_tensor_list(values[i])) for i in carried]
         shapes = [
             x.shape if x.dtype == tf.variant else self.body.inputs[i].shape
             for i, x in zip(carried, start, strict=True)
@@ -386,10 +322,10 @@ def _condition(
         else:
             chosen = 0 if known else 1
         return branch(chosen, inputs[1:])
-    arguments = [_dense(x) for x in inputs[1:]]
+    arguments = [as_tensor_list(x) for x in inputs[1:]]
 
     def outputs(k: int) -> list[Any]:
-        return [tf.convert_to_tensor(_dense(x)) for x in branch(k, arguments)]
+        return [tf.convert_to_tensor(as_tensor_list(x)) for x in branch(k, arguments)]
 
     if is_case:
         functions = [lambda k=k: outputs(k) for k in range(count)]
@@ -401,110 +337,3 @@ def _condition(
         if result.dtype != tf.variant:
             result.set_shape(op.outputs[i].shape)
     return flat
-
-
-# --- lists of tensors ---------------------------------------------------------------------
-
-_LISTS = {
-    "TensorListFromTensor",
-    "TensorListGetItem",
-    "TensorListPopBack",
-    "TensorListPushBack",
-    "TensorListSetItem",
-    "TensorListStack",
-}
-
-
-class _List(NamedTuple):
-    """A TensorList whose elements are known one by one; None for one that is not set yet."""
-
-    items: tuple[Any, ...]
-    dtype: tf.DType
-    element_shape: Any
-
-
-def is_list_operation(op: tf.Operation, inputs: list[Any]) -> bool:
-    """Whether `list_operation` runs `op`."""
-    return op.type in _LISTS or any(isinstance(x, _List) for x in inputs)
-
-
-def list_operation(op: tf.Operation, inputs: list[Any]) -> list[Any]:
-    """Runs an operation on a TensorList, on a Python list if possible."""
-    if op.type == "Identity":
-        return [inputs[0]]
-    if op.type == "TensorListFromTensor":
-        length = inputs[0].shape[0] if inputs[0].shape.rank else None
-        if length is None or length > MAX_UNROLLED:
-            return raw_op(op)(inputs)
-        items = tuple(tf.unstack(inputs[0]))
-        return [_List(items, inputs[0].dtype, inputs[0].shape[1:])]
-    known = _as_list(inputs[0])
-    if known is not None:
-        items = known.items
-        if op.type == "TensorListStack":
-            return [_stack(known, op.outputs[0].shape[1:])]
-        if op.type == "TensorListPushBack":
-            return [known._replace(items=(*items, inputs[1]))]
-        if op.type == "TensorListPopBack" and items and items[-1] is not None:
-            return [known._replace(items=items[:-1]), items[-1]]
-        index = known_value(inputs[1]) if op.type in _LISTS else None
-        if index is not None and 0 <= int(index) < len(items):
-            if op.type == "TensorListSetItem":
-                return [known._replace(items=_replaced(items, int(index), inputs[2]))]
-            if items[int(index)] is not None:
-                return [items[int(index)]]
-    return raw_op(op)([_dense(x) for x in inputs])
-
-
-def _replaced(items: tuple[Any, ...], k: int, item: Any) -> tuple[Any, ...]:
-    return (*items[:k], item, *items[k + 1 :])
-
-
-def _as_list(value: Any) -> _List | None:
-    """A list made outside the recorded paths is still a tensor of the graph."""
-    if isinstance(value, _List) or not tf.is_symbolic_tensor(value):
-        return value if isinstance(value, _List) else None
-    made_by = value.op
-    if made_by.type == "EmptyTensorList":
-        count = 0
-    elif made_by.type == "TensorListReserve":
-        known = known_value(made_by.inputs[1])
-        if known is None or int(known) > MAX_UNROLLED:
-            return None
-        count = int(known)
-    else:
-        return None
-    shape = tf.get_static_value(made_by.inputs[0])
-    if shape is None or np.ndim(shape) == 0:
-        element_shape = tf.TensorShape(None)
-    else:
-        element_shape = tf.TensorShape([None if n < 0 else int(n) for n in shape])
-    return _List((None,) * count, made_by.get_attr("element_dtype"), element_shape)
-
-
-def _stack(known: _List, element_shape: Any) -> tf.Tensor:
-    present = [item for item in known.items if item is not None]
-    if len(present) == len(known.items):
-        return tf.stack(present)
-    # TensorFlow, too, stacks elements that were never set as zeros.
-    if present:
-        blank = tf.zeros_like(present[0])
-    else:
-        blank = tf.zeros(known.element_shape.merge_with(element_shape), known.dtype)
-    return tf.stack([blank if item is None else item for item in known.items])
-
-
-def _dense(value: Any) -> Any:
-    """A `_List` as the TensorList that it stands for; other values as they are."""
-    if not isinstance(value, _List):
-        return value
-    shape = value.element_shape
-    listed = tf.raw_ops.TensorListReserve(
-        element_shape=-1 if shape.rank is None else [-1 if n is None else n for n in shape],
-        num_elements=len(value.items),
-        element_dtype=value.dtype,
-    )
-    for k, item in enumerate(value.items):
-        if item is not None:
-            listed = tf.raw_ops.TensorListSetItem(input_handle=listed, index=k, item=item)
-    return listed

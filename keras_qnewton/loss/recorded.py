@@ -20,7 +20,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss import control_flow
+from keras_qnewton.loss import control_flow, tensor_lists
 from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
 
 # Their results depend on the shape of their input, never on its values: what is downstream
@@ -36,7 +36,25 @@ _VALUE_INDEPENDENT = {
     "VariableShape",
 }
 _READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
+_MAX_POOLS = {"MaxPool", "MaxPool3D"}
 _ASSIGNMENTS = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
+
+
+class CudnnError(LossNotReplayableError):
+    """The loss depends on the weights through recurrent layers that cuDNN runs.
+
+    Attributes:
+        weights: Positions, among the loss's variables, of those layers' weights, as far as the
+            graph tells.
+    """
+
+    def __init__(self, operations: Sequence[tf.Operation], weights: set[int]):
+        names = ", ".join(repr(op.name) for op in operations)
+        super().__init__(
+            f"The loss depends on the weights through {operations[0].type!r} ({names}): cuDNN's "
+            "recurrent layers have no second derivatives. Pass `use_cudnn=False` to the layer."
+        )
+        self.weights = weights
 
 
 class RecordedLoss:
@@ -182,9 +200,28 @@ def _operations_between(weight_of: dict[str, int], loss: tf.Tensor) -> list[tf.O
         pending.extend(tensor.op for tensor in op.inputs)
     # Creation order is a topological order: a graph's operations take existing tensors.
     operations = [op for op in graph.get_operations() if op in needed]
-    for op in _walk(operations, [loss]):
+    walked = _walk(operations, [loss])
+    by_cudnn = [op for op in walked if op.type.startswith("CudnnRNN")]
+    if by_cudnn:
+        raise CudnnError(by_cudnn, _weights_behind([op.inputs[3] for op in by_cudnn], weight_of))
+    for op in walked:
         _check_replayable(op)
     return operations
+
+
+def _weights_behind(tensors: Sequence[tf.Tensor], weight_of: dict[str, int]) -> set[int]:
+    """Positions of the variables that the tensors are made of."""
+    found: set[int] = set()
+    seen: set[str] = set()
+    pending = list(tensors)
+    while pending:
+        tensor = pending.pop()
+        if tensor.name in weight_of:
+            found.add(weight_of[tensor.name])
+        elif tensor.name not in seen:
+            seen.add(tensor.name)
+            pending.extend(tensor.op.inputs)
+    return found
 
 
 def _walk(operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
@@ -236,11 +273,6 @@ def _check_variables(op: tf.Operation, body: control_flow.Body) -> None:
 def _check_replayable(op: tf.Operation) -> None:
     if op.type in control_flow.TYPES or op.type in _READS:
         return
-    if op.type.startswith("CudnnRNN"):
-        raise LossNotReplayableError(
-            f"The loss depends on the weights through {op.type!r} ({op.name!r}): cuDNN's "
-            "recurrent layers have no second derivatives. Pass `use_cudnn=False` to the layer."
-        )
     if op.op_def.is_stateful:
         raise LossNotReplayableError(
             f"The loss depends on the weights through {op.type!r} ({op.name!r}), which has a "
@@ -276,13 +308,15 @@ def _run(
             outputs = [tf.shape(inputs[0], out_type=op.outputs[0].dtype)]
         elif op.type in control_flow.TYPES:
             outputs = control_flow.run(op, inputs, wanted, resource_names, _run)
-        elif control_flow.is_list_operation(op, inputs):
-            outputs = control_flow.list_operation(op, inputs)
+        elif tensor_lists.is_list_operation(op, inputs):
+            outputs = tensor_lists.list_operation(op, inputs)
         elif _is_moments_stop(op):
             # tf.nn.moments stops the gradient of the mean inside the variance. The first
             # derivative is exact all the same, since the mean minimises the squared
             # difference; the second derivative is wrong without this.
             outputs = [inputs[0]]
+        elif op.type in _MAX_POOLS and _keeps_shape(op):
+            outputs = [_max_pool(op, inputs[0])]
         elif op.type == "Const":
             outputs = [tf.constant(tf.make_ndarray(op.get_attr("value")))]
         else:
@@ -302,4 +336,33 @@ def _is_moments_stop(op: tf.Operation) -> bool:
     return any(
         user.type == "SquaredDifference" and any(t.name == reduced.name for t in user.inputs)
         for user in op.outputs[0].consumers()
+    )
+
+
+def _keeps_shape(op: tf.Operation) -> bool:
+    """Whether a max-pooling's result has the shape of its input."""
+    kernel, strides, padding = (op.get_attr(name) for name in ("ksize", "strides", "padding"))
+    sizes = op.inputs[0].shape.with_rank(len(kernel))
+    return all(
+        (s == 1 or n == 1) and (padding == b"SAME" or (padding == b"VALID" and k == 1))
+        for n, k, s in zip(sizes, kernel, strides, strict=True)
+    )
+
+
+def _max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    """A max-pooling that keeps its input's shape, by one of a padded input.
+
+    The derivative of a max-pooling's gradient (MaxPoolGradGrad, on CPUs) writes its result over
+    its input if they have the same size, and clears it first: silently wrong second derivatives.
+    The padded input is larger than the result.
+    """
+    total = [k - 1 for k in op.get_attr("ksize")]
+    if not any(total):
+        return tf.identity(x)
+    return getattr(tf.raw_ops, op.type)(
+        input=tf.pad(x, [[n // 2, n - n // 2] for n in total], constant_values=x.dtype.min),
+        ksize=op.get_attr("ksize"),
+        strides=op.get_attr("strides"),
+        padding="VALID",
+        data_format=op.get_attr("data_format"),
     )

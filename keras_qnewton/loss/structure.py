@@ -1,17 +1,20 @@
-"""What a recorded loss is made of: its dense layers, and the output its convex part starts at.
+"""What a recorded loss is made of: its linear layers, and the output its convex part starts at.
 
 Curvature has structure where a weight enters through a matrix product,
 
     z_l = a_l W_l + b_l         a_l [B, in], W_l [in, out], z_l [B, out],
 
-and where the loss is a convex function of a network's output. Both are read off the recorded
-operations here. What is found is a hypothesis about examples not interacting, which whoever
-builds on it has to verify by number.
+once for each example (`DenseLayer`) or at P positions of it, as in a convolution or a dense
+layer over a sequence (`Tap`); and where the loss is a convex function of a network's output.
+All are read off the recorded operations here. What is found is a hypothesis about examples
+not interacting, which whoever builds on it has to verify by number.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -92,6 +95,98 @@ def _consumers(operations: list[tf.Operation]) -> dict[str, list[tf.Operation]]:
     return out
 
 
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """Where a weight enters linearly, at any number of positions an example.
+
+    Attributes:
+        variable: Position of the weight among the loss's variables.
+        kind: "product" (z = a W), "convolution" (z = patches(a) W) or "bias" (z = a + b).
+        inputs: Name of the tensor a; its last axis is W's first but the spatial ones.
+        outputs: Name of the tensor z; its last axis is W's last.
+        positions: Whether an example is seen to take several rows of z.
+        window: Of a convolution: keyword arguments of `tf.image.extract_patches`.
+    """
+
+    variable: int
+    kind: str
+    inputs: str
+    outputs: str
+    positions: bool
+    window: Mapping[str, Any] | None = None
+
+
+def taps(loss: RecordedLoss) -> dict[int, Tap]:
+    """The one place where each weight enters, by the weight's position; others are left out."""
+    found: list[Tap] = []
+    consumers = _consumers(loss.operations)
+    for op in loss.operations:
+        if op.type == "MatMul":
+            if op.get_attr("transpose_a") or op.get_attr("transpose_b"):
+                continue
+            kind, window = "product", None
+        elif op.type == "Conv2D":
+            kind, window = "convolution", _window(op)
+            if window is None:
+                continue
+        elif op.type in ("BiasAdd", "AddV2", "Add"):
+            kind, window = "bias", None
+        else:
+            continue
+        for inputs, weight in (op.inputs, reversed(op.inputs)):
+            variable = _reshaped_weight(loss, weight, kind)
+            if variable is not None:
+                out = op.outputs[0]
+                positions = _has_positions(out, consumers)
+                found.append(Tap(variable, kind, inputs.name, out.name, positions, window))
+                break
+            if kind != "bias":
+                break
+    used = [tap.variable for tap in found]
+    return {tap.variable: tap for tap in found if used.count(tap.variable) == 1}
+
+
+def _has_positions(out: tf.Tensor, consumers: dict[str, list[tf.Operation]]) -> bool:
+    """Whether `out` has more axes than examples and channels, or is at once given them."""
+    users = consumers.get(out.name, [])
+    reshaped = [op.outputs[0] for op in users if op.type == "Reshape"]
+    return any(t.shape.rank != 2 for t in (out, *reshaped))
+
+
+def _reshaped_weight(loss: RecordedLoss, tensor: tf.Tensor, kind: str) -> int | None:
+    """Which variable `tensor` holds, maybe with axes of length 1 added."""
+    source = tensor
+    while source.op.type in ("ExpandDims", "Reshape", "Squeeze", "Identity"):
+        source = source.op.inputs[0]
+    variable = loss.weight_read_by(source)
+    if variable is None or loss.variables[variable].dtype != tensor.dtype:
+        return None
+    shape = loss.variables[variable].shape
+    if tensor.shape.num_elements() != shape.num_elements():
+        return None
+    if kind == "bias" and tensor.shape.as_list()[-1:] != [shape.num_elements()]:
+        return None
+    return variable
+
+
+def _window(op: tf.Operation) -> dict[str, Any] | None:
+    """How `tf.image.extract_patches` cuts what this Conv2D sees, or None where it cannot."""
+    filters, channels = op.inputs[1].shape, op.inputs[0].shape[-1]
+    padding = op.get_attr("padding").decode()
+    grouped = channels != filters[2]
+    # A dilated convolution whose examples have been dealt out over more rows.
+    dealt = op.inputs[0].op.type == "SpaceToBatchND"
+    known = op.get_attr("data_format") == b"NHWC" and padding in ("SAME", "VALID")
+    if grouped or dealt or not known:
+        return None
+    return {
+        "sizes": [1, int(filters[0]), int(filters[1]), 1],
+        "strides": list(op.get_attr("strides")),
+        "rates": list(op.get_attr("dilations")),
+        "padding": padding,
+    }
+
+
 # Operations through which a convex function of the output stays one, given that factors and
 # divisors are constants and not negative (sample weights, counts).
 _PASS = {
@@ -114,10 +209,12 @@ class ConvexOutput:
     Attributes:
         name: Name of the tensor z in the recorded graph.
         kind: "softmax cross-entropy", "sigmoid cross-entropy" or "squared error".
+        terms: Name of the tensor of the loss's terms, one a row of z or one an element.
     """
 
     name: str
     kind: str
+    terms: str
 
 
 def convex_output(loss: RecordedLoss) -> ConvexOutput | None:
@@ -142,7 +239,7 @@ def convex_output(loss: RecordedLoss) -> ConvexOutput | None:
                 if len(moving) == 1:
                     candidates.append((moving[0], op, "squared error"))
     good = {
-        (z.name, kind)
+        (z.name, kind, op.outputs[0].name)
         for z, op, kind in candidates
         if z is not None and _stays_convex(z, op, kind, operations, computed)
     }

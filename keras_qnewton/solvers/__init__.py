@@ -8,7 +8,8 @@ and the caller goes on to the next route.
 from keras_qnewton.solvers.cg import ConjugateGradient
 from keras_qnewton.solvers.cholesky import Cholesky
 from keras_qnewton.solvers.eigen import Eigen
+from keras_qnewton.solvers.lapack import Lapack
 from keras_qnewton.solvers.lu import LU
 from keras_qnewton.solvers.quantum.qsvt import QSVT
 
-__all__ = ["LU", "QSVT", "Cholesky", "ConjugateGradient", "Eigen"]
+__all__ = ["LU", "QSVT", "Cholesky", "ConjugateGradient", "Eigen", "Lapack"]

@@ -26,8 +26,16 @@ class ConjugateGradient(StagedSolver):
     Numer. Anal. 20(3), section 2, without the trust region). On an indefinite matrix the
     residual is therefore large, and says so.
 
+    With a radius Δ it is Steihaug's method in full (ibid.; Nocedal and Wright 2006, Numerical
+    Optimization, algorithm 7.2): it stops on the boundary ``||x|| = Δ`` where an iterate would
+    leave the region, and at non-positive curvature it follows p to the boundary, to whichever
+    end the quadratic ``x^T A x / 2 - b^T x`` is lower at. That is then at most what it is at
+    the Cauchy point. (The system there is A p = -g: with b = g, the step is -x.) On the boundary
+    the residual is large by intent.
+
     Pure TensorFlow ops: works in a `tf.function`, exports, compiles with XLA. `details` holds
-    "iterations" and "negative_curvature", as tensors inside a graph.
+    "iterations", "negative_curvature" and, with a radius, "hit_boundary", as tensors inside a
+    graph.
 
     Args:
         tolerance: Relative residual at which to stop. Below about 1e-6 float32 seldom gets.
@@ -56,13 +64,25 @@ class ConjugateGradient(StagedSolver):
         """The matrix `[N, N]` itself, as a tensor: there is nothing to prepare."""
         return check_matrix(matrix)
 
-    def compute(self, state: Any, rhs: Any) -> Solution:
-        """Solves for `rhs` `[N]`; the residual is evaluated in float64."""
+    def solve(self, matrix: Any, rhs: Any, radius: Any = None) -> Solution:
+        """`compute` for a fresh `matrix`; see `StagedSolver.solve`."""
+        return self.compute(self.init(matrix), rhs, radius)
+
+    def compute(self, state: Any, rhs: Any, radius: Any = None) -> Solution:
+        """Solves for `rhs` `[N]`; the residual is evaluated in float64.
+
+        Args:
+            state: From `init`.
+            rhs: Tensor or array `[N]`, the matrix's dtype.
+            radius: As for `solve_operator`.
+        """
         rhs = check_rhs(rhs, state.shape[0], state.dtype)
-        x, details = self._iterate(lambda v: tf.linalg.matvec(state, v), rhs)
+        x, details = self._iterate(lambda v: tf.linalg.matvec(state, v), rhs, radius)
         return Solution(x, relative_residual(state, x, rhs), self.name, details)
 
-    def solve_operator(self, matvec: Callable[[Any], Any], rhs: Any) -> Solution:
+    def solve_operator(
+        self, matvec: Callable[[Any], Any], rhs: Any, radius: Any = None
+    ) -> Solution:
         """Solves with products only: `matvec` may be a Hessian-vector product.
 
         Args:
@@ -70,16 +90,23 @@ class ConjugateGradient(StagedSolver):
                 in the body of a `tf.while_loop`: gradients of a persistent tape recorded
                 outside may be taken there.
             rhs: Tensor or array `[N]`, float32 or float64.
+            radius: Δ, the largest ``||x||`` (number or scalar tensor, in the units of x), or
+                None for no limit.
 
         Returns:
             `Solution`; the residual takes one more product, in `rhs`'s dtype, its norms in
             float64.
+
+        Raises:
+            ValueError: If `radius` is not a positive finite scalar (its value, eagerly).
         """
         rhs = check_rhs(rhs)
-        x, details = self._iterate(matvec, rhs)
+        x, details = self._iterate(matvec, rhs, radius)
         return Solution(x, relative_norm(rhs - matvec(x), rhs), self.name, details)
 
-    def _iterate(self, matvec: Callable[[Any], Any], rhs: Any) -> tuple[Any, dict[str, Any]]:
+    def _iterate(
+        self, matvec: Callable[[Any], Any], rhs: Any, radius: Any
+    ) -> tuple[Any, dict[str, Any]]:
         # In units of max|b|, so that the squares of a small float32 gradient do not underflow.
         largest = tf.reduce_max(tf.abs(rhs))
         unit = tf.where(largest > 0, largest, tf.ones_like(largest))
@@ -87,30 +114,47 @@ class ConjugateGradient(StagedSolver):
         limit = 2 * tf.size(b) if self.max_iterations is None else self.max_iterations
         start = _dot(b, b)
         target = start * self.tolerance**2
+        bound = None
+        if radius is not None:
+            bound = tf.cast(_check_radius(radius) / tf.cast(unit, tf.float64), b.dtype)
 
-        def unfinished(k: Any, x: Any, r: Any, p: Any, rr: Any, stop: Any, negative: Any) -> Any:
+        def unfinished(
+            k: Any, x: Any, r: Any, p: Any, rr: Any, stop: Any, negative: Any, boundary: Any
+        ) -> Any:
             return (rr > target) & ~stop & (k < limit)
 
-        def step(k: Any, x: Any, r: Any, p: Any, rr: Any, stop: Any, negative: Any) -> Any:
+        def step(
+            k: Any, x: Any, r: Any, p: Any, rr: Any, stop: Any, negative: Any, boundary: Any
+        ) -> Any:
             product = tf.ensure_shape(matvec(p), b.shape)
             curvature = _dot(p, product)
             convex = curvature > 0  # False for a NaN, too
             negative = curvature <= 0
             length = rr / tf.where(convex, curvature, tf.ones_like(curvature))
-            stuck = tf.where(negative & (k == 0), b, x)
-            x = tf.where(convex, x + length * p, stuck)
-            r = tf.where(convex, r - length * product, r)
+            inside = x + length * p
+            if bound is None:
+                stuck = tf.where(negative & (k == 0), b, x)
+            else:
+                # An infinite length is one across the boundary, too.
+                boundary = negative | (convex & ~(tf.norm(inside) < bound))
+                stuck = tf.where(boundary, _to_boundary(x, p, bound, rr, curvature), x)
+            on = convex & ~boundary
+            x = tf.where(on, inside, stuck)
+            r = tf.where(on, r - length * product, r)
             new_rr = _dot(r, r)
             p = r + (new_rr / rr) * p
-            return k + 1, x, r, p, new_rr, ~convex, negative
+            return k + 1, x, r, p, new_rr, ~on, negative, boundary
 
-        state = (0, tf.zeros_like(b), b, b, start, False, False)
-        k, x, _, _, _, _, negative = tf.while_loop(
+        state = (0, tf.zeros_like(b), b, b, start, False, False, False)
+        k, x, _, _, _, _, negative, boundary = tf.while_loop(
             unfinished, step, tuple(tf.convert_to_tensor(value) for value in state)
         )
         if tf.executing_eagerly():
-            k, negative = int(k), bool(negative)
-        return x * unit, {"iterations": k, "negative_curvature": negative}
+            k, negative, boundary = int(k), bool(negative), bool(boundary)
+        details = {"iterations": k, "negative_curvature": negative}
+        if radius is not None:
+            details["hit_boundary"] = boundary
+        return x * unit, details
 
     def get_config(self) -> dict[str, Any]:
         return {"tolerance": self.tolerance, "max_iterations": self.max_iterations}
@@ -118,3 +162,40 @@ class ConjugateGradient(StagedSolver):
 
 def _dot(a: Any, b: Any) -> Any:
     return tf.reduce_sum(a * b)
+
+
+def _to_boundary(x: Any, p: Any, radius: Any, slope: Any, curvature: Any) -> Any:
+    """``x + τ p`` of length `radius`, for an x that is not longer than that.
+
+    τ is the positive root of a quadratic equation, or at non-positive `curvature` ``p^T A p``
+    the negative one if the model, ``τ² curvature / 2 - τ slope``, is lower there. In units of
+    the radius for x and of p's length for p, squares of a large radius do not overflow.
+    """
+    u, length = x / radius, tf.norm(p)
+    direction = p / length
+    along, room = _dot(u, direction), tf.maximum(1 - _dot(u, u), 0)
+    root = tf.sqrt(along**2 + room)
+    # Without cancellation; along p the iterates only lengthen, but for rounding.
+    forward = tf.where(along > 0, room / (root + along), root - along)
+    backward = -root - along
+
+    def model(tau: Any) -> Any:
+        return tau * radius / length * (tau * radius / length * curvature / 2 - slope)
+
+    tau = tf.where((curvature <= 0) & (model(backward) < model(forward)), backward, forward)
+    return radius * (u + tau * direction)
+
+
+def _check_radius(radius: Any) -> Any:
+    # `tf.cast` alone would take a Python number through float32.
+    radius = tf.cast(tf.convert_to_tensor(radius, dtype_hint=tf.float64), tf.float64)
+    if not radius.shape.is_compatible_with([]):
+        raise ValueError(
+            f"Argument `radius` must be None or a scalar. Received: radius of shape {radius.shape}"
+        )
+    if tf.executing_eagerly() and not 0 < float(radius) < float("inf"):
+        raise ValueError(
+            "Argument `radius` must be None or a positive, finite number. "
+            f"Received: radius={float(radius)}"
+        )
+    return radius

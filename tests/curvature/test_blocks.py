@@ -1,5 +1,7 @@
 """How variables are grouped, and that saving a model changes nothing about it."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from keras_qnewton import QNewton
 from keras_qnewton.curvature import Blocks
+from keras_qnewton.curvature.memory import check_memory
 
 L = keras.layers
 
@@ -42,10 +45,27 @@ def test_bare_variables_are_blocks_of_their_own():
     assert parts(same, "variable") == [("v", (0,), 2), ("v#2", (1,), 3)]
 
 
-def test_auto_is_full_up_to_the_cap():
+def test_auto_is_one_block_which_is_formed_up_to_the_cap():
     model = keras.Sequential([L.Input((3,)), L.Dense(2), L.Dense(1)])
-    assert len(Blocks("auto", max_size=11).split(model.trainable_variables)) == 1
-    assert len(Blocks("auto", max_size=10).split(model.trainable_variables)) == 2
+    for cap, dense in ((11, True), (10, False)):
+        (part,) = Blocks("auto", max_size=cap).split(model.trainable_variables)
+        assert (part.name, part.dense) == ("full", dense)
+
+
+def test_memory_check_says_how_many_weights_would_fit():
+    model = keras.Sequential([L.Input((99,)), L.Dense(10)])
+    blocks = Blocks("full").split(model.trainable_variables)
+    check_memory(blocks, 1, available=1e9)
+    with pytest.raises(ValueError, match=r"N = 1,000 .*enough for (\d+) weights") as caught:
+        check_memory(blocks, 1, available=1e7)
+    fits = int(re.search(r"max_size=(\d+)", str(caught.value)).group(1))
+    small = keras.Sequential([L.Input((fits - 1,)), L.Dense(1)])
+    check_memory(Blocks("full").split(small.trainable_variables), 1, available=1e7)
+    check_memory(Blocks("full", max_size=fits).split(model.trainable_variables), 1, 1e7)
+    kept = 4 * 1000**2
+    check_memory(blocks, 1, available=3.7e7)
+    with pytest.raises(ValueError, match="update_every=2"):
+        check_memory(blocks, 2, available=3.6e7 + kept / 2)
 
 
 @pytest.mark.parametrize("update_every", [1, 3])

@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import QNewton
-from keras_qnewton.curvature import hessian, hvp
-from tests.curvature.test_layers import closure, data
-from tests.derivatives import fd_product, get_flat, relative_error, set_precision
+from tests.curvature.test_layers import check, closure, data
+from tests.derivatives import set_precision
 
 L = keras.layers
 
@@ -41,23 +40,6 @@ LAYERS = {
 }
 
 
-def check(model, loss_fn, seed=0):
-    """The Hessian times two random vectors, and `hvp`, against differences of gradients."""
-    variables = model.trainable_variables
-    (block,) = hessian(loss_fn, variables)
-    rng = np.random.default_rng(seed)
-    for v in rng.normal(size=(2, get_flat(variables).size)):
-        expected = fd_product(loss_fn, variables, v)
-        assert relative_error(block.matrix.numpy() @ v, expected) < 1e-9
-    vectors, at = [], 0
-    for variable in variables:
-        size = int(np.prod(variable.shape))
-        vectors.append(v[at : at + size].reshape(variable.shape))
-        at += size
-    product = np.concatenate([p.numpy().ravel() for p in hvp(loss_fn, variables, vectors)])
-    assert relative_error(product, expected) < 1e-9
-
-
 # Variations on the same theme, each several seconds long.
 SLOW = {
     "stacked bidirectional",
@@ -77,7 +59,7 @@ def test_curvature_equals_finite_differences(layers):
     model = model_of(*LAYERS[layers](), steps=3)
     x, y = data((3, 2), n=5)
     x[1, 2:] = 0.0  # what `Masking` masks
-    check(model, closure(model, x, y))
+    check(closure(model, x, y), model.trainable_variables)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +76,7 @@ def test_a_number_of_time_steps_known_only_at_run_time(layer):
         traced.append(sequences.shape[1])
         return keras.losses.MeanSquaredError()(tf.one_hot(y, 3), model(sequences, training=True))
 
-    check(model, loss_fn)
+    check(loss_fn, model.trainable_variables)
     assert set(traced) == {None}
 
 
@@ -108,7 +90,7 @@ def test_recurrent_dropout_keeps_its_mask():
         layer.cell.seed_generator.state.assign([7, 11])
         return cross_entropy(y, model(x, training=True))
 
-    check(model, loss_fn)
+    check(loss_fn, model.trainable_variables)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from tests.optimizer.models import (
     regression_model,
 )
 
+L = keras.layers
+
 
 def quadratic(n=4, seed=0, dtype="float64"):
     """loss = w.A w/2 - b.w with A positive definite; (variable, loss_fn, A, b)."""
@@ -255,30 +257,47 @@ def test_default_graph_has_no_host_call_and_the_quantum_one_has():
     assert not {op for op in operations(QNewton(scheduler=narrow)) if "PyFunc" in op}
 
 
-def test_block_over_the_cap_is_named_and_every_weight_moves():
-    optimizer = QNewton(blocks=Blocks("layer", max_size=10))
+@pytest.mark.parametrize(("curvature", "route"), [("gauss_newton", "woodbury"), ("hessian", "cg")])
+def test_block_over_the_cap_is_logged_and_every_weight_moves(curvature, route):
+    optimizer = QNewton(
+        curvature=curvature,
+        blocks=Blocks("layer", max_size=10),
+        damping=Adaptive(negative_curvature="shift"),
+    )
     model = compiled(optimizer)
     before = get_flat(model.trainable_variables)
-    with pytest.warns(UserWarning, match=r"hidden' \(N = 20\) is larger than max_size = 10"):
-        losses = fit(model, 6)
+    losses = fit(model, 6)
     assert (get_flat(model.trainable_variables) != before).all()
     assert losses[-1] < 0.5 * losses[0]
     assert_never_rises(optimizer.decisions)
-    assert {(d.size, d.route) for d in optimizer.decisions} == {(20, "cg"), (6, "cholesky")}
+    large = [d for d in optimizer.decisions if d.size == 20]
+    assert {d.route for d in large} == {route}
+    assert all("too large a block to be formed" in d.reason for d in large)
 
 
-def test_matrix_free_step_equals_the_dense_one():
+@pytest.mark.parametrize(
+    ("curvature", "rtol"), [("gauss_newton", 1e-4), ("fisher", 1e-4), ("hessian", 1e-2)]
+)
+def test_step_that_forms_nothing_equals_the_dense_one(curvature, rtol):
     losses = []
     for size in (10, 100):
         optimizer = QNewton(
-            blocks=Blocks("full", max_size=size), damping=Adaptive(0.1, negative_curvature="shift")
+            curvature=curvature,
+            blocks=Blocks("full", max_size=size),
+            damping=Adaptive(0.1, negative_curvature="shift"),
         )
         model = regression_model()
-        with tf.init_scope():
-            optimizer.blocks.warn_if_matrix_free = lambda parts: None
         model.compile(optimizer=optimizer, loss="mse")
         losses.append(fit(model, 4))
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-2)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=rtol)
+
+
+def test_blocks_that_cannot_fit_are_refused_before_the_first_step():
+    optimizer = QNewton(blocks=Blocks("full", max_size=10**7))
+    model = keras.Sequential([L.Input((1000,)), L.Dense(1000)])
+    model.compile(optimizer=optimizer, loss="mse")
+    with pytest.raises(ValueError, match=r"N = 1,001,000 weights .* max_size=\d+\)"):
+        model.fit(np.zeros((4, 1000)), np.zeros((4, 1000)), verbose=0)
 
 
 @pytest.mark.parametrize("bad", ["nan input", "infinite curvature"])

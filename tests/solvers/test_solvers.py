@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import registry
-from keras_qnewton.solvers import LU, QSVT, Cholesky, ConjugateGradient, Eigen
+from keras_qnewton.solvers import LU, QSVT, Cholesky, ConjugateGradient, Eigen, Lapack
 from keras_qnewton.types import Solver
 
 from .systems import relative_error, symmetric, vector
 
 SOLVERS = {
     "lu": LU(),
+    "lapack": Lapack(),
     "cholesky": Cholesky(),
     "eigen": Eigen(),
     "cg": ConjugateGradient(tolerance=1e-12),
@@ -148,13 +149,14 @@ def test_contract(name):
     assert isinstance(solver, Solver)
     assert type(solver) is type(SOLVERS[name])
     assert solver.name == name
-    assert solver.host is (name == "qsvt")
+    assert solver.host is (name in ("lapack", "qsvt"))
 
 
 @pytest.mark.parametrize(
     "solver",
     [
         LU(refinements=3),
+        Lapack(refinements=2),
         Cholesky(refinements=0),
         Eigen(),
         ConjugateGradient(tolerance=1e-3, max_iterations=7),

@@ -1,0 +1,175 @@
+"""Dense solves: our solvers against SciPy's LAPACK, one process, two threads.
+
+Each solves a damped Gauss-Newton matrix, JᵀJ/n + λI with κ about 1e6 in float64 and 1e4 in
+float32, for n = 512 to 4,096. Ours are traced, and their time is that of factorisation, solution
+with one refinement, and float64 residual; LAPACK's and TensorFlow's have neither of the last two.
+GF/s are n³/3 operations a solve (LU: 2n³/3), beside the best matrix product's of this machine.
+Errors are relative to LAPACK's float64 solution, refined with residuals in extended precision.
+
+    python benchmarks/solve.py [--repeats 5]
+"""
+
+from __future__ import annotations
+
+import os
+
+# NumPy's and SciPy's BLAS count their threads when they are loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "2")
+
+import common
+import numpy as np
+import scipy.linalg
+import tensorflow as tf
+
+from keras_qnewton.solvers import LU, Cholesky, Lapack
+
+SIZES = (512, 1024, 2048, 4096)
+CONDITION_NUMBERS = {"float32": 1e4, "float64": 1e6}
+PEAK_SIZE = 2048
+
+
+def system(size, dtype):
+    """The damped Gauss-Newton matrix `[n, n]` and a right-hand side `[n]`."""
+    rng = np.random.default_rng([size, 1])
+    jacobian = rng.normal(size=(size // 2, size)).astype("float32").astype("float64")
+    matrix = jacobian.T @ jacobian / size
+    # The largest eigenvalue by Marchenko and Pastur; half of the others are zero.
+    damping = (1 + np.sqrt(0.5)) ** 2 / CONDITION_NUMBERS[dtype]
+    matrix = (matrix + damping * np.eye(size)).astype(dtype)
+    return matrix, rng.normal(size=size).astype(dtype)
+
+
+def peaks(dtype, repeats):
+    """GF/s of one matrix product, by library."""
+    a = np.random.default_rng(0).normal(size=(PEAK_SIZE, PEAK_SIZE)).astype(dtype)
+    tensor = tf.constant(a)
+    runs = {"tf.matmul": lambda: tf.matmul(tensor, tensor).numpy(), "numpy": lambda: a @ a}
+    return {
+        name: 2 * PEAK_SIZE**3 / common.median_seconds(run, repeats) / 1e9
+        for name, run in runs.items()
+    }
+
+
+def traced(solver, matrix, rhs):
+    """A function that solves, and waits: (x, residual)."""
+
+    @tf.function
+    def solve(matrix, rhs):
+        solution = solver.solve(matrix, rhs)
+        return solution.x, solution.residual
+
+    matrix, rhs = tf.constant(matrix), tf.constant(rhs)
+
+    def run():
+        x, residual = solve(matrix, rhs)
+        return x.numpy(), float(residual)
+
+    return run
+
+
+def lapack_solves(matrix, rhs):
+    """SciPy as fast as it goes: no checks, and its copy of the matrix overwritten."""
+
+    def cholesky():
+        factor = scipy.linalg.cho_factor(matrix.copy(), overwrite_a=True, check_finite=False)
+        return scipy.linalg.cho_solve(factor, rhs, check_finite=False)
+
+    def lu():
+        factor = scipy.linalg.lu_factor(matrix.copy(), overwrite_a=True, check_finite=False)
+        return scipy.linalg.lu_solve(factor, rhs, check_finite=False)
+
+    return cholesky, lu
+
+
+def tensorflow_factors(matrix):
+    """`tf.linalg.cholesky` and `tf.linalg.lu`, the factorisation alone."""
+    tensor = tf.constant(matrix)
+    cholesky = tf.function(lambda a: tf.linalg.cholesky(a)[-1])
+    lu = tf.function(lambda a: tf.linalg.lu(a)[0][-1])
+    return lambda: cholesky(tensor).numpy(), lambda: lu(tensor).numpy()
+
+
+def refined_reference(matrix, rhs):
+    """LAPACK's solution in float64, refined twice: else its own error would read 0."""
+    factor = scipy.linalg.cho_factor(matrix.astype("float64"))
+    x = np.zeros(len(rhs), np.longdouble)
+    extended = matrix.astype(np.longdouble)
+    for _ in range(3):
+        gap = rhs - extended @ x
+        x += scipy.linalg.cho_solve(factor, gap.astype("float64"))
+    return x.astype("float64")
+
+
+def error_of(x, reference):
+    return float(np.linalg.norm(x.astype("float64") - reference) / np.linalg.norm(reference))
+
+
+def one_size(size, dtype, peak, repeats):
+    matrix, rhs = system(size, dtype)
+    reference = refined_reference(matrix, rhs)
+    ours = {s.name: traced(s, matrix, rhs) for s in (Cholesky(), Lapack(), LU())}
+    cholesky, lu = lapack_solves(matrix, rhs)
+    tf_cholesky, tf_lu = tensorflow_factors(matrix)
+    result = common.compare(
+        f"{dtype}, n = {size:,}: ours is Cholesky",
+        ours["cholesky"],
+        {
+            "ours: Lapack": ours["lapack"],
+            "scipy cho_factor + cho_solve": cholesky,
+            "tf.linalg.cholesky, factor only": tf_cholesky,
+            "ours: LU": ours["lu"],
+            "scipy lu_factor + lu_solve": lu,
+            "tf.linalg.lu, factor only": tf_lu,
+        },
+        repeats,
+    )
+    seconds = {name: peer["seconds"] for name, peer in result["peers"].items()}
+    routes = {
+        "cholesky": result["ours_seconds"],
+        "lapack": seconds["ours: Lapack"],
+        "lu": seconds["ours: LU"],
+    }
+    # What a scheduler that knows these costs takes for a positive definite system.
+    best = min(routes, key=routes.__getitem__)
+    scipys = seconds["scipy cho_factor + cho_solve"]
+    speed = {
+        "best of ours": size**3 / 3 / routes[best] / 1e9,
+        "scipy cho": size**3 / 3 / scipys / 1e9,
+        "scipy lu": 2 * size**3 / 3 / seconds["scipy lu_factor + lu_solve"] / 1e9,
+    }
+    errors = {name: error_of(run()[0], reference) for name, run in ours.items()}
+    errors["scipy cho"], errors["scipy lu"] = (error_of(f(), reference) for f in (cholesky, lu))
+    residuals = {name: run()[1] for name, run in ours.items()}
+    print(f"  Cholesky / scipy cho: {routes['cholesky'] / scipys:.2f}", end="; ")
+    print(f"best of ours is {best}: {routes[best] / scipys:.2f}")
+    print("  GF/s: " + ", ".join(f"{k} {v:.0f} ({v / peak:.0%})" for k, v in speed.items()))
+    print("  errors: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
+    print("  residuals: " + ", ".join(f"{k} {v:.1e}" for k, v in residuals.items()))
+    return {
+        **result,
+        "dtype": dtype,
+        "size": size,
+        "best": best,
+        "cholesky_over_scipy": routes["cholesky"] / scipys,
+        "best_over_scipy": routes[best] / scipys,
+        "gigaflops": speed,
+        "errors": errors,
+        "residuals": residuals,
+    }
+
+
+def main() -> None:
+    options = common.parser(__doc__.splitlines()[0]).parse_args()
+    common.limit_threads()
+    results = []
+    for dtype in CONDITION_NUMBERS:
+        products = peaks(dtype, options.repeats)
+        print(f"\n{dtype}: " + ", ".join(f"{k} {v:.0f} GF/s" for k, v in products.items()))
+        results.append({"dtype": dtype, "peak_gigaflops": products})
+        for size in SIZES:
+            results.append(one_size(size, dtype, max(products.values()), options.repeats))
+    common.save("solve", results)
+
+
+if __name__ == "__main__":
+    main()

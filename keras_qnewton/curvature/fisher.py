@@ -1,0 +1,77 @@
+"""The empirical Fisher matrix: second moments of per-example gradients.
+
+    ℓ_b(w)      example b's loss, L = Σ_b ℓ_b / B + R(w)
+    F   = (1/B) Σ_b ∇ℓ_b ∇ℓ_bᵀ + R''(w)        [N, N], positive semidefinite, rank ≤ B (but for R)
+
+It is the Gauss-Newton matrix with C = B δ δᵀ for each example, δ = ∂L/∂z its gradient in the
+network's output: one backward pass gives all ∇ℓ_b of a linear layer, as a_b ⊗ d_b. It is cheap, and
+not the curvature: it goes to zero as the model fits (Kunstner et al. 2019).
+
+References:
+    Amari 1998, Neural Computation 10(2) (natural gradient).
+    Kunstner, Balles & Hennig 2019, arXiv:1905.12558 (limits of the empirical Fisher).
+    arXiv:2405.00252 (used for transformers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.curvature.gauss_newton import StructuredGaussNewton, required_output
+from keras_qnewton.curvature.hessian import ExactHessian
+from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.registry import Policy, register
+
+
+@register("curvature", "fisher")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class EmpiricalFisher(Policy):
+    """Empirical Fisher curvature, for softmax or sigmoid cross-entropy and squared error.
+
+    An example is a row of the output: for a language model whose cross-entropy is taken over
+    `[B·T, V]` logits, a token. Sample weights enter squared.
+
+    Args:
+        memory: Bytes that the vectorised rows of one chunk may take, approximately.
+    """
+
+    def __init__(self, memory: float = 512e6):
+        self._memory = ExactHessian(memory).memory
+
+    def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
+        """Differentiates `loss` at `weights`; see `ExactHessian.at`.
+
+        Raises:
+            ValueError: If the network's output is not found in the loss.
+        """
+        output = required_output(loss, "fisher")
+        return FisherLinearized(loss, weights, parts, self._memory, output=output)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"memory": self._memory}
+
+
+class FisherLinearized(StructuredGaussNewton):
+    """Gauss-Newton's machinery with C = B δ δᵀ."""
+
+    def _output_product(self, vector: tf.Tensor) -> tf.Tensor:
+        axes = list(range(1, self._recorded.shape.rank))
+        along = tf.reduce_sum(self._output_gradient * vector, axes, keepdims=True)
+        return self._examples() * self._output_gradient * along
+
+    def _output_roots(self) -> tf.Tensor:
+        return (tf.sqrt(self._examples()) * self._output_gradient)[None]
+
+    def _roots_per_example(self) -> int:
+        return 1
+
+    def _has_rows(self) -> bool:
+        return self._loss.vectorizable
+
+    def _examples(self) -> tf.Tensor:
+        return tf.cast(tf.shape(self._recorded)[0], self._recorded.dtype)

@@ -1,0 +1,58 @@
+"""Whether the blocks that are to be formed fit into memory, asked before anything is."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+from keras_qnewton.curvature.blocks import Part
+
+# Bytes for each of the N² numbers of a block: the single precision matrix and its transpose,
+# and in double precision the system, its factor and the factorisation's working copy. Measured:
+# 12,560 weights (MNIST's first layer) took 34 N² beyond the process.
+_BYTES_PER_ENTRY = 36.0
+
+
+def available_memory() -> float:
+    """Bytes that can be had without swapping; infinite where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return 1024.0 * float(line.split()[1])
+    except OSError:
+        pass
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def check_memory(parts: Sequence[Part], update_every: int, available: float) -> None:
+    """Refuses blocks that would not fit, before the first step.
+
+    Args:
+        parts: The blocks.
+        update_every: Above 1 all formed blocks are kept from step to step.
+        available: Bytes.
+
+    Raises:
+        ValueError: With the number of weights that would fit, and the setting to change.
+    """
+    dense = [part for part in parts if part.dense]
+    if not dense:
+        return
+    largest = max(dense, key=lambda part: part.size)
+    kept = 4.0 * sum(part.size**2 for part in dense) if update_every > 1 else 0.0
+    needed = _BYTES_PER_ENTRY * largest.size**2 + kept
+    if needed <= available:
+        return
+    fits = math.isqrt(int(max(available - kept, 0.0) / _BYTES_PER_ENTRY))
+    raise ValueError(
+        f"Hessian block {largest.name!r} does not fit into memory: N = {largest.size:,} weights "
+        f"take about {needed / 1e9:,.1f} GB to form and to solve, and {available / 1e9:,.1f} GB "
+        f"are available, enough for {fits:,} weights. Pass blocks=Blocks(..., max_size={fits}) or "
+        'less, so that larger blocks are not formed, or smaller blocks: blocks="layer" or '
+        f'"variable". Received: max_size >= {largest.size}, update_every={update_every}'
+    )

@@ -1,0 +1,138 @@
+"""Blocked Cholesky from TensorFlow operations: matrix products do nearly all of the work.
+
+`tf.linalg.cholesky` runs on one thread and is about half as fast as LAPACK there. The
+left-looking block algorithm (Golub and Van Loan 2013, Matrix Computations, section 4.2.9) leaves
+it the diagonal blocks and the rest to `tf.matmul`. With U = L^T, for each block row j:
+
+    C    = A[j, j:] - U[:j, j]^T U[:j, j:]     what the rows above leave of A's row
+    L_jj = cholesky(C[:, j])
+    U_j  = L_jj^-1 C[:, j+1:]                  by triangular solves, not with an inverse, so
+                                               that the backward error is LAPACK's
+
+Only the upper triangle's blocks are computed, as rows: in row-major order these are contiguous.
+They are never put together to one matrix; the solve goes through them one by one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+# Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
+_SMALLEST = 385
+# A panel of 128 leaves least to the serial diagonal blocks; with 256 a large matrix needs half
+# the operations, and half the copies of U.
+_PANEL, _LARGE_PANEL, _LARGE = 128, 256, 1025
+# Triangular solves run on one thread: from this width on, in two halves side by side.
+_WIDE = 512
+
+
+class BlockedFactor(NamedTuple):
+    """The factor of ``A = U^T U``, by block rows.
+
+    Attributes:
+        diagonal: ``L_jj = U_jj^T``, lower triangular `[b, b]`, one for each of the P block
+            rows; ones where A's leading part is not positive definite.
+        right: What is right of it in that row, ``U_j`` `[b, N - (j + 1) b]`; P - 1 of them.
+        definite: Scalar bool, whether A is numerically positive definite.
+    """
+
+    diagonal: tuple[Any, ...]
+    right: tuple[Any, ...]
+    definite: Any
+
+
+def blocked_cholesky(matrix: Any) -> BlockedFactor:
+    """Factorises a symmetric matrix; never raises for one that is not positive definite.
+
+    The blocks are unrolled when the graph is traced, about 16 operations each. A matrix whose
+    N is small, or not known then, is one block: `tf.linalg.cholesky`. Its upper
+    triangle is read, but for the diagonal blocks, of which it is the lower.
+
+    Args:
+        matrix: Tensor `[N, N]`, symmetric, float32 or float64.
+
+    Returns:
+        `BlockedFactor`.
+    """
+    size = matrix.shape[0]
+    if size is None or size < _SMALLEST:
+        block, definite = _diagonal_block(matrix)
+        return BlockedFactor((block,), (), definite)
+    panel = _PANEL if size < _LARGE else _LARGE_PANEL
+    identity = tf.eye(panel, dtype=matrix.dtype)
+    diagonal: list[Any] = []
+    right: list[Any] = []
+    above = None  # U[:j, j:]
+    for start in range(0, size, panel):
+        width = min(panel, size - start)
+        row = matrix[start : start + width, start:]
+        if above is not None:
+            lead, above_rest = _split(above, width)
+            row -= tf.matmul(lead, above, transpose_a=True)
+        mine, rest = _split(row, width)
+        if start:
+            # What follows a failure means nothing: the identity spares the log its warnings.
+            mine = tf.where(
+                definite, mine, identity if width == panel else identity[:width, :width]
+            )
+            block, positive = _diagonal_block(mine)
+            definite &= positive
+        else:
+            block, definite = _diagonal_block(mine)
+        diagonal.append(block)
+        if rest is not None:
+            right.append(_triangular_solve(block, rest))
+            above = right[0] if above is None else tf.concat([above_rest, right[-1]], 0)
+    return BlockedFactor(tuple(diagonal), tuple(right), definite)
+
+
+def blocked_cholesky_solve(factor: BlockedFactor, rhs: Any) -> Any:
+    """``(U^T U)^-1 b`` by block substitution.
+
+    Args:
+        factor: From `blocked_cholesky`; where not `definite` the result means nothing.
+        rhs: Tensor `[N]`, the matrix's dtype.
+
+    Returns:
+        Tensor `[N]`.
+    """
+    rest = rhs[:, None]
+    if not factor.right:
+        return tf.linalg.cholesky_solve(factor.diagonal[0], rest)[:, 0]
+    halfway = []
+    for block, right in zip(factor.diagonal, factor.right, strict=False):
+        mine, rest = tf.split(rest, [right.shape[0], right.shape[1]])
+        halfway.append(tf.linalg.triangular_solve(block, mine))
+        rest -= tf.matmul(right, halfway[-1], transpose_a=True)
+    x = tf.linalg.cholesky_solve(factor.diagonal[-1], rest)
+    for block, right, mine in zip(
+        factor.diagonal[-2::-1], factor.right[::-1], halfway[::-1], strict=True
+    ):
+        mine = tf.linalg.triangular_solve(block, mine - tf.matmul(right, x), adjoint=True)
+        x = tf.concat([mine, x], 0)
+    return x[:, 0]
+
+
+def _diagonal_block(block: Any) -> tuple[Any, Any]:
+    """L of one block, made safe to divide by, and whether the block is positive definite."""
+    # On CPU the op fills the lower triangle with NaN instead of raising. The triangular solves
+    # that follow do raise on a zero or NaN pivot, so they only ever see a sound factor, or ones.
+    factor = tf.linalg.cholesky(block)
+    pivots = tf.linalg.diag_part(factor)
+    positive = tf.reduce_all((pivots > 0) & tf.math.is_finite(pivots))
+    return tf.where(positive, factor, tf.ones([], block.dtype)), positive
+
+
+def _split(rows: Any, width: int) -> tuple[Any, Any]:
+    """The first columns and the others; None where there are none."""
+    rest = rows.shape[1] - width
+    return tuple(tf.split(rows, [width, rest], axis=1)) if rest else (rows, None)
+
+
+def _triangular_solve(block: Any, rhs: Any) -> Any:
+    if rhs.shape[1] < _WIDE:
+        return tf.linalg.triangular_solve(block, rhs)
+    halves = _split(rhs, rhs.shape[1] // 2)
+    return tf.concat([tf.linalg.triangular_solve(block, half) for half in halves], 1)

@@ -1,0 +1,191 @@
+"""Fisher and Gauss-Newton blocks made of per-example rows, against rows from plain tapes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton.curvature import Blocks, EmpiricalFisher, GaussNewton, fisher
+from keras_qnewton.loss import as_tensors, record
+from tests.derivatives import relative_error
+
+L = keras.layers
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+RNG = np.random.default_rng(1)
+CLASSES = RNG.integers(0, 3, 7)
+DECAY = keras.regularizers.L2(0.125)
+
+
+def softmax():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def dense():
+    return (5,), [L.Dense(4, activation="tanh"), L.Dense(3)]
+
+
+def decayed():
+    return (5,), [L.Dense(4, activation="tanh", kernel_regularizer=DECAY), L.Dense(3)]
+
+
+def convolution_1d():
+    return (6, 2), [L.Conv1D(3, 3, padding="causal", activation="tanh"), L.Flatten(), L.Dense(3)]
+
+
+def convolution_2d():
+    first = L.Conv2D(2, 2, strides=2, padding="same", activation="tanh")
+    second = L.Conv2D(2, (2, 1), activation="tanh", use_bias=False)
+    return (7, 7, 2), [first, second, L.GlobalAveragePooling2D(), L.Dense(3)]
+
+
+def sequence():
+    """Dense layers over a sequence: a row of z for each of an example's positions."""
+    layers = [L.Dense(4, activation="tanh"), L.Dense(3, use_bias=False, activation="tanh")]
+    return (6, 2), [*layers, L.GlobalAveragePooling1D(), L.Dense(3)]
+
+
+def dilated():
+    """Runs on rows that are not examples."""
+    return (7, 7, 1), [L.Conv2D(2, 2, dilation_rate=2), L.GlobalAveragePooling2D(), L.Dense(3)]
+
+
+def normalised():
+    """Examples interact, and gamma and beta enter in no known way."""
+    return (5,), [L.Dense(4), L.BatchNormalization(), L.Dense(3)]
+
+
+def problem(build):
+    keras.utils.set_random_seed(0)
+    shape, layers = build()
+    model = keras.Sequential([L.Input(shape), *layers])
+    x = RNG.normal(size=(7, *shape))
+    return model, x
+
+
+def per_example_gradients(model, x, labels, loss):
+    """`[B, N]` by one tape an example."""
+    rows = []
+    for example, label in zip(x, labels, strict=True):
+        with tf.GradientTape() as tape:
+            value = loss(label[None], model(example[None]))
+        gradients = tape.gradient(value, as_tensors(model.trainable_variables))
+        rows.append(np.concatenate([g.numpy().ravel() for g in gradients]))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("build", [dense, convolution_1d, convolution_2d, sequence])
+@pytest.mark.parametrize("kind", ["softmax", "squared", "sigmoid"])
+def test_fisher_equals_its_definition(build, kind):
+    model, x = problem(build)
+    loss, labels = {
+        "softmax": (softmax(), CLASSES),
+        "squared": (keras.losses.MeanSquaredError(), RNG.normal(size=(7, 3))),
+        "sigmoid": (keras.losses.BinaryCrossentropy(from_logits=True), np.eye(3)[CLASSES]),
+    }[kind]
+    rows = per_example_gradients(model, x, labels, loss)
+    (block,) = fisher(lambda: loss(labels, model(x)), model.trainable_variables)
+    assert relative_error(block.matrix, rows.T @ rows / 7) < 1e-12
+    assert relative_error(block.gradient, rows.mean(0)) < 1e-12
+
+
+def test_a_weight_penalty_is_added_exactly():
+    model, x = problem(decayed)
+    rows = per_example_gradients(model, x, CLASSES, softmax())
+    expected = rows.T @ rows / 7 + np.diag(np.r_[np.full(20, 0.25), np.zeros(4 + 15)])
+    (block,) = fisher(
+        lambda: softmax()(CLASSES, model(x)) + sum(model.losses), model.trainable_variables
+    )
+    assert relative_error(block.matrix, expected) < 1e-12
+
+
+@pytest.mark.parametrize("policy", [EmpiricalFisher, GaussNewton])
+@pytest.mark.parametrize(
+    "build", [dense, decayed, convolution_1d, convolution_2d, sequence, dilated, normalised]
+)
+@pytest.mark.parametrize("batch_known", [True, False])
+def test_structured_blocks_are_used_and_equal_generic_products(policy, build, batch_known):
+    model, x = problem(build)
+    variables = as_tensors(model.trainable_variables)
+
+    @tf.function
+    def run(x, labels):
+        recorded = record(
+            lambda: softmax()(labels, model(x, training=True)) + sum(model.losses), variables
+        )
+        parts = Blocks("full").split(model.trainable_variables)
+        at = policy().at(recorded, recorded.at_variables(), parts)
+        basis = tf.eye(parts[0].size, dtype=tf.float64)
+        generic = tf.map_fn(lambda v: at.block_product(0, v), basis)
+        structured = at._structured(0)
+        assembled = generic * 0 if structured is None else structured[1]()
+        return at.block(0), generic, assembled
+
+    if not batch_known:
+        rows = [None, *x.shape[1:]]
+        run = run.get_concrete_function(
+            tf.TensorSpec(rows, tf.float64), tf.TensorSpec([None], tf.int64)
+        )
+    matrix, generic, assembled = run(tf.constant(x), tf.constant(CLASSES))
+    assert relative_error(matrix, generic) < 1e-11
+    if build not in (dilated, normalised):
+        assert relative_error(assembled, generic) < 1e-11
+
+
+@pytest.mark.parametrize("policy", [EmpiricalFisher, GaussNewton])
+@pytest.mark.parametrize("build", [dense, convolution_1d, convolution_2d, sequence])
+@pytest.mark.parametrize("partition", ["full", "layer"])
+def test_low_rank_factors(policy, build, partition):
+    model, x = problem(build)
+    variables = as_tensors(model.trainable_variables)
+
+    @tf.function
+    def run():
+        recorded = record(lambda: softmax()(CLASSES, model(x)), variables)
+        # Blocks that are too large to be formed.
+        parts = Blocks(partition, max_size=1).split(model.trainable_variables)
+        at = policy().at(recorded, recorded.at_variables(), parts)
+        out = []
+        for k in range(len(parts)):
+            holds, make = at.low_rank(k)
+            factors = make()
+            rank = tf.shape(factors.gram())[0]
+            rows = tf.map_fn(factors.lift, tf.eye(rank, dtype=tf.float64))
+            v = tf.random.stateless_normal([parts[k].size], [1, 2], dtype=tf.float64)
+            out.append(
+                (
+                    holds,
+                    factors.gram(),
+                    rows,
+                    factors.project(v),
+                    tf.linalg.matvec(rows, v),
+                    at.block(k),
+                )
+            )
+        return out
+
+    for holds, gram, rows, projected, expected, matrix in run():
+        rows = rows.numpy()
+        assert holds
+        assert relative_error(gram, rows @ rows.T) < 1e-12
+        assert relative_error(projected, expected) < 1e-12
+        assert relative_error(rows.T @ rows, matrix) < 1e-10
+
+
+def test_no_low_rank_factors_where_the_rows_are_unknown():
+    model, x = problem(normalised)
+    variables = as_tensors(model.trainable_variables)
+
+    @tf.function
+    def run():
+        recorded = record(lambda: softmax()(CLASSES, model(x, training=True)), variables)
+        parts = Blocks("layer", max_size=1).split(model.trainable_variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), parts)
+        first, normalisation, last = (at.low_rank(k) for k in range(3))
+        assert normalisation is None
+        return first[0], last[0]
+
+    coupled, independent = run()
+    assert not coupled  # batch normalisation comes after it
+    assert independent
