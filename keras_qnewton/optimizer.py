@@ -15,10 +15,11 @@ from keras_qnewton.curvature.memory import available_memory, check_memory
 from keras_qnewton.loss import RecordedLoss, as_tensors, called
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
-from keras_qnewton.step import Step, newton_step
+from keras_qnewton.step import Memory, Step, newton_step
 
 # Rows of the log kept in the optimizer's state; `NewtonLog` keeps all.
 _LOG_CAPACITY = 1024
+_NAN = keras.initializers.Constant(float("nan"))
 
 _NO_LOSS = (
     "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
@@ -136,13 +137,19 @@ class QNewton(keras.optimizers.Optimizer):
             (_LOG_CAPACITY, decision_log.width(self.scheduler)), dtype="float64", name="log"
         )
         self._log_count = self.add_variable((), dtype="int64", name="log_count")
+        averages = self.damping.adaptive and self.damping.memory > 1
         self._kept = {
             part.name: self.add_variable(
                 (part.size, part.size), dtype=variables[part.indices[0]].dtype, name="hessian"
             )
             for part in parts
-            if self.update_every > 1 and part.dense
+            if (self.update_every > 1 or averages) and part.dense
         }
+        self._batches_averaged = self.add_variable((), dtype="float64", name="batches_averaged")
+        self._last_loss = self.add_variable((), initializer=_NAN, dtype="float64", name="last_loss")
+        self._last_weights = [
+            self.add_variable_from_reference(v, name="last_weights") for v in variables if averages
+        ]
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
@@ -249,13 +256,37 @@ class QNewton(keras.optimizers.Optimizer):
             damping=self.damping,
             scheduler=self.scheduler,
             sparsity=self.sparsity,
-            last_damping=tf.convert_to_tensor(self._damping_value),
+            last=self._memory(variables, loss.value.dtype),
             seed=self.seed or 0,
             to_step=lambda directions: self._to_step(directions, weights, variables),
-            keep=lambda k, compute: self._kept_block(parts[k], compute),
+            keep=lambda k, compute, count: self._kept_block(parts[k], compute, count),
         )
         self._record(step, parts)
+        self._remember(step.memory, variables)
         return step.directions
+
+    def _memory(self, variables: Sequence[Any], dtype: tf.DType) -> Memory:
+        """What the last step left in the optimizer's state."""
+        return Memory(
+            damping=tf.convert_to_tensor(self._damping_value),
+            count=tf.convert_to_tensor(self._batches_averaged),
+            loss=tf.cast(tf.convert_to_tensor(self._last_loss), dtype),
+            weights=[tf.convert_to_tensor(v) for v in self._last_of(variables)],
+        )
+
+    def _remember(self, memory: Memory, variables: Sequence[Any]) -> None:
+        self.assign(self._damping_value, memory.damping)
+        self.assign(self._batches_averaged, memory.count)
+        self.assign(self._last_loss, tf.cast(memory.loss, tf.float64))
+        last = self._last_of(variables)
+        for kept, weight in zip(last, memory.weights if last else (), strict=True):
+            self.assign(kept, weight)
+
+    def _last_of(self, variables: Sequence[Any]) -> list[Any]:
+        """The state that holds the variables' last values; empty if none is kept."""
+        if not self._last_weights:
+            return []
+        return [self._last_weights[self._get_variable_index(v)] for v in variables]
 
     def _to_step(
         self, directions: list[tf.Tensor], weights: Sequence[tf.Tensor], variables: Sequence[Any]
@@ -268,20 +299,31 @@ class QNewton(keras.optimizers.Optimizer):
             out.append(step if constraint is None else constraint(w + step) - w)
         return out
 
-    def _kept_block(self, part: Any, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
+    def _kept_block(
+        self, part: Any, compute: Callable[[], tf.Tensor], count: tf.Tensor
+    ) -> tf.Tensor:
+        """The block's matrix: computed now or lately, averaged over `count` batches."""
         kept = self._kept.get(part.name)
         # Weights frozen since the state was built make another block under the same name.
         if kept is None or kept.shape[0] != part.size:
             return compute()
 
-        def renew() -> tf.Tensor:
-            matrix = compute()
+        def average(new: tf.Tensor) -> tf.Tensor:
+            old = tf.convert_to_tensor(kept)
+            # At m = 2 what is kept, if anything, is older than the last batch.
+            share = tf.cast(tf.where((count > 2) & ~missing, 1 / count, 1.0), new.dtype)
+            return old + share * (new - old)
+
+        def stored(matrix: tf.Tensor) -> tf.Tensor:
             kept.assign(matrix)
             return matrix
 
+        missing = tf.reduce_all(tf.equal(tf.linalg.diag_part(tf.convert_to_tensor(kept)), 0))
+        if self.update_every == 1:
+            matrix = compute()
+            return tf.cond(count > 1, lambda: stored(average(matrix)), lambda: matrix)
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
-        missing = ~tf.reduce_any(tf.not_equal(tf.convert_to_tensor(kept), 0))
-        return tf.cond(due | missing, renew, lambda: tf.convert_to_tensor(kept))
+        return tf.cond(due | missing, lambda: stored(average()), lambda: tf.convert_to_tensor(kept))
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:
         for part in parts:  # variables without a gradient may have changed the partition
@@ -292,7 +334,6 @@ class QNewton(keras.optimizers.Optimizer):
         count = tf.convert_to_tensor(self._log_count)
         self.assign(self._log, decision_log.append(tf.convert_to_tensor(self._log), count, new))
         self.assign(self._log_count, count + len(parts))
-        self.assign(self._damping_value, step.next_damping)
 
     # --- what happened ------------------------------------------------------------------
 

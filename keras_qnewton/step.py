@@ -1,7 +1,8 @@
 """One Newton step.
 
+    m            1, or over how many batches to average            scalar
     H_k, g_k     blocks of the curvature and of the gradient       [N_k, N_k], [N_k]
-    x_k          direction at damping λ                            [N_k]
+    x_k          direction at damping λ, divided by m              [N_k]
     d            the step that would be taken, -lr x               one tensor a weight
     m(d)         g.d + d.H d / 2, with the whole Hessian           scalar
     ρ            (L(w) - L(w + d)) / -m(d)                         scalar
@@ -17,10 +18,28 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton.conditioning import data_changed
 from keras_qnewton.directions import BlockStep, direction
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
 _ROUNDING = {tf.bfloat16: 2.0**-6, tf.float16: 2.0**-9, tf.float32: 2.0**-21, tf.float64: 2.0**-50}
+
+
+class Memory(NamedTuple):
+    """What a step knows of the one before.
+
+    Attributes:
+        damping: λ as it left it, float64 scalar; not positive before the first step.
+        count: m, float64 scalar.
+        loss: Its batch's loss before it, scalar; NaN before the first step.
+        weights: The weights before it, one tensor a weight; empty if data that change are not
+            looked for.
+    """
+
+    damping: tf.Tensor
+    count: tf.Tensor
+    loss: tf.Tensor
+    weights: Sequence[tf.Tensor]
 
 
 class Step(NamedTuple):
@@ -34,7 +53,7 @@ class Step(NamedTuple):
         ratio: ρ, float64 scalar; NaN where the loss's rounding hides the reduction.
         accepted: Boolean scalar.
         damping: λ of the last attempt, float64 scalar.
-        next_damping: λ for the next step, float64 scalar.
+        memory: For the next step.
     """
 
     directions: list[tf.Tensor]
@@ -44,7 +63,7 @@ class Step(NamedTuple):
     ratio: tf.Tensor
     accepted: tf.Tensor
     damping: tf.Tensor
-    next_damping: tf.Tensor
+    memory: Memory
 
 
 def newton_step(
@@ -58,9 +77,9 @@ def newton_step(
     scheduler: Any,
     sparsity: int | float | None,
     seed: int = 0,
-    last_damping: tf.Tensor,
+    last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
-    keep: Callable[[int, Callable[[], tf.Tensor]], tf.Tensor] = lambda _, compute: compute(),
+    keep: Callable[..., tf.Tensor] = lambda _, compute, count: compute(),
 ) -> Step:
     """The Newton step of `loss` at `weights`.
 
@@ -74,31 +93,39 @@ def newton_step(
         scheduler: Chooses among linear solvers.
         sparsity: See `directions.direction`.
         seed: See `directions.direction`.
-        last_damping: λ as the last step left it, float64 scalar; not positive before the first.
+        last: What the step before left.
         to_step: From the directions x to the step d that would be taken (learning rate,
             clipping), one tensor a weight each.
-        keep: Called with a block's number and a function that computes its matrix; may return
-            an earlier one.
+        keep: Called with a block's number, a function that computes its matrix, and m; may
+            return an earlier one, or an average over the last m.
     """
     at = curvature.at(loss, weights, parts)
     before = _finite(loss.value, "The loss")
     gradient = [_finite(g, "The gradient of the loss") for g in at.flatten(gradients)]
+    count = _batches_to_average(loss, before, weights, gradients, damping, last)
+    noisy = count > 1
 
     def block(k: int, part: Any) -> tf.Tensor | None:
         if not part.dense:
             return None
-        matrix = keep(k, lambda: at.block(k))
-        return _finite(matrix, f"The Hessian block {part.name!r}")
+        matrix = keep(k, lambda: at.block(k), count)
+        # The sum has a NaN or Inf wherever the matrix has one.
+        total = _finite(tf.reduce_sum(matrix), f"The Hessian block {part.name!r}")
+        with tf.control_dependencies([total]):
+            return tf.identity(matrix)
 
     directions = [
         direction(at, k, part, block(k, part), gradient[k], damping, scheduler, sparsity, seed)
         for k, part in enumerate(parts)
     ]
     scale = tf.reduce_max(tf.stack([way.scale for way in directions]))
-    first = tf.where(last_damping > 0, last_damping, damping.start(scale))
+    start = damping.start(scale)
+    first = tf.where(last.damping > 0, last.damping, start)
+    first = tf.where(noisy, start / count, first)
 
     def attempt(strength: tf.Tensor) -> tuple[Any, ...]:
         blocks = [way.solve(strength) for way in directions]
+        blocks = [b._replace(x=b.x / tf.cast(count, b.x.dtype)) for b in blocks]
         step = to_step(at.unflatten([b.x for b in blocks]))
         d = at.flatten(step)
         model = _dot(gradient, d) + _dot(d, at.product(d)) / 2
@@ -146,12 +173,34 @@ def newton_step(
         ratio=ratio,
         accepted=accepted,
         damping=strength,
-        next_damping=tf.where(
-            tf.math.is_finite(before) & tf.math.is_finite(scale),
-            damping.update(strength, ratio, accepted, scale),
-            last_damping,
+        memory=Memory(
+            damping=tf.where(
+                tf.math.is_finite(before) & tf.math.is_finite(scale),
+                tf.where(noisy, strength, damping.update(strength, ratio, accepted, scale)),
+                last.damping,
+            ),
+            count=count,
+            loss=before,
+            weights=weights,
         ),
     )
+
+
+def _batches_to_average(
+    loss: Any,
+    before: tf.Tensor,
+    weights: Sequence[tf.Tensor],
+    gradients: Sequence[tf.Tensor],
+    damping: Any,
+    last: Memory,
+) -> tf.Tensor:
+    """m, float64 scalar: 1 if the data are those of the last step."""
+    one = tf.constant(1.0, tf.float64)
+    if not last.weights:
+        return one
+    now = tf.where(tf.math.is_finite(last.loss), loss(last.weights), before)
+    noisy = data_changed(last.loss, now, weights, gradients)
+    return tf.where(noisy, tf.minimum(last.count + 1, float(damping.memory)), one)
 
 
 def _finite(tensor: tf.Tensor, what: str) -> tf.Tensor:

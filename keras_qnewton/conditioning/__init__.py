@@ -3,6 +3,7 @@
 from keras_qnewton.conditioning.condition_number import condition_number, log_condition_number
 from keras_qnewton.conditioning.damping import Adaptive, Constant
 from keras_qnewton.conditioning.lanczos import Spectrum, extremal_eigenvalues
+from keras_qnewton.conditioning.noise import data_changed
 from keras_qnewton.conditioning.pruning import Pruned, prune
 from keras_qnewton.conditioning.regularization import regularize
 
@@ -12,6 +13,7 @@ __all__ = [
     "Pruned",
     "Spectrum",
     "condition_number",
+    "data_changed",
     "extremal_eigenvalues",
     "log_condition_number",
     "prune",

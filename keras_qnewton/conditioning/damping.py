@@ -37,8 +37,11 @@ class Adaptive(Policy):
     """Damping λ adapted by the trust ratio ρ; a step that raises the batch's loss is refused.
 
     A step with ρ below 1/4 is tried again at once with a larger λ, up to `retries` times, on
-    the same curvature: a retry costs a solve and a loss evaluation, not a Hessian. On batches
-    of 256 this is what keeps a step from fitting the batch alone.
+    the same curvature: a retry costs a solve and a loss evaluation, not a Hessian.
+
+    Where the data change from step to step (mini-batches, dropout), which is found out by
+    itself, a step counts for one of the last m ≤ `memory`: λ starts anew at each, curvature is
+    averaged, steps are divided by m. See `conditioning.noise`.
 
     Args:
         initial: λ at the first step, as a fraction of the Hessian's largest |eigenvalue|.
@@ -47,6 +50,7 @@ class Adaptive(Policy):
             sends to a classical or a quantum solver; "auto": "shift" for positive semidefinite
             curvature or if the scheduler has a quantum solver, else "absolute".
         retries: How many times a poor step is tried again.
+        memory: M, over how many steps to average where the data change; 1 never does.
 
     Raises:
         ValueError: If an argument is not one of these.
@@ -56,7 +60,13 @@ class Adaptive(Policy):
     # Nocedal & Wright, Algorithm 4.1: below 1/4 the model is not to be trusted that far.
     sufficient_ratio = 0.25
 
-    def __init__(self, initial: float = 1e-2, negative_curvature: str = "auto", retries: int = 5):
+    def __init__(
+        self,
+        initial: float = 1e-2,
+        negative_curvature: str = "auto",
+        retries: int = 5,
+        memory: int = 20,
+    ):
         if not initial > 0:
             raise ValueError(f"Argument `initial` must be positive. Received: initial={initial!r}")
         if negative_curvature not in NEGATIVE_CURVATURE:
@@ -68,9 +78,14 @@ class Adaptive(Policy):
             raise ValueError(
                 f"Argument `retries` must be a non-negative integer. Received: retries={retries!r}"
             )
+        if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
+            raise ValueError(
+                f"Argument `memory` must be a positive integer. Received: memory={memory!r}"
+            )
         self.initial = float(initial)
         self.negative_curvature = negative_curvature
         self.retries = retries
+        self.memory = memory
 
     def saddle_free(self, linear: bool) -> bool:
         """Whether blocks take the absolute-value step; `linear`: what "auto" should prefer."""
@@ -126,6 +141,7 @@ class Adaptive(Policy):
             "initial": self.initial,
             "negative_curvature": self.negative_curvature,
             "retries": self.retries,
+            "memory": self.memory,
         }
 
 
@@ -146,6 +162,7 @@ class Constant(Policy):
     """
 
     adaptive = False
+    memory = 1
     retries = 0
     sufficient_ratio = 0.0
 

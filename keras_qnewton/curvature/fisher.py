@@ -70,8 +70,8 @@ class FisherLinearized(StructuredGaussNewton):
     def _roots_per_example(self) -> int:
         return 1
 
-    def _has_rows(self) -> bool:
-        return self._loss.vectorizable
+    def _has_few_outputs(self) -> bool:
+        return True
 
     def _examples(self) -> tf.Tensor:
         return tf.cast(tf.shape(self._recorded)[0], self._recorded.dtype)

@@ -36,6 +36,8 @@ from keras_qnewton.registry import Policy, register
 
 # Rows of U up to which a system is solved in their number of dimensions.
 MAX_RANK = 2048
+# Outputs of an example up to which its C is held.
+MAX_OUTPUTS = 256
 
 
 @register("curvature", "gauss_newton")
@@ -149,6 +151,7 @@ class GaussNewtonLinearized(Linearized):
                     self.unflatten(points), overrides={output.name: tf.stop_gradient(recorded)}
                 )
             self._rest_gradients = first.gradient(value, points)
+        self._roots = self._output_roots() if self._has_few_outputs() else None
 
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """G v with the whole matrix: one `[N_k]` a block in, one out."""
@@ -176,9 +179,19 @@ class GaussNewtonLinearized(Linearized):
         return self._forward.gradient(pulled, self._probe, vector, unconnected_gradients="zero")
 
     def _output_product(self, vector: tf.Tensor) -> tf.Tensor:
+        """C v for each example, of the shape of z."""
+        if self._output.kind == "softmax cross-entropy" and self._roots is not None:
+            # Where the model is certain, C is a difference of nearly equal numbers: its second
+            # derivative by tapes has lost most digits there, its roots have not.
+            return tf.einsum("cbk,bk,cbl->bl", self._roots, vector, self._roots)
         return self._convex.gradient(
             self._output_gradient, self._recorded, vector, unconnected_gradients="zero"
         )
+
+    def _has_few_outputs(self) -> bool:
+        """Whether C `[C, C]` may be held for each example: not for a large vocabulary."""
+        z = self._recorded.shape
+        return z.rank == 2 and z[1] is not None and int(z[1]) <= MAX_OUTPUTS
 
     def _output_roots(self) -> tf.Tensor:
         """S with C = Σ_c s_c s_cᵀ for each example: `[C, B, C]`; z must be `[B, C]`.
@@ -187,10 +200,12 @@ class GaussNewtonLinearized(Linearized):
         other losses C is diagonal.
         """
         count = int(self._recorded.shape[1])
-        identity = tf.eye(count, dtype=self._recorded.dtype)[:, None, :]
+        identity = tf.eye(count, dtype=self._recorded.dtype)
         if self._output.kind != "softmax cross-entropy":
-            diagonal = self._output_product(tf.ones_like(self._recorded))
-            return identity * tf.sqrt(tf.nn.relu(diagonal))[None]
+            diagonal = self._convex.gradient(
+                self._output_gradient, self._recorded, unconnected_gradients="zero"
+            )
+            return identity[:, None, :] * tf.sqrt(tf.nn.relu(diagonal))[None]
         terms = self._loss.tensor(self._output.terms)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(terms)
@@ -199,7 +214,10 @@ class GaussNewtonLinearized(Linearized):
             )
         weights = tf.nn.relu(tape.gradient(value, terms))
         p = tf.nn.softmax(self._recorded)
-        return tf.transpose(tf.sqrt(weights[:, None] * p))[:, :, None] * (identity - p[None])
+        # 1 - p_c as the sum of the others, which cancels nothing.
+        rest = tf.matmul(p, 1 - identity)
+        scale = tf.transpose(tf.sqrt(weights[:, None] * p))[:, :, None]
+        return scale * (identity[:, None, :] * rest[None] - (1 - identity)[:, None, :] * p[None])
 
 
 class StructuredGaussNewton(Structured, GaussNewtonLinearized):
@@ -272,7 +290,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             (tf.constant(0), tf.zeros([size, size], self.dtype)),
             parallel_iterations=1,
         )
-        matrix += self._direct_diagonal(k)
+        direct = self._direct_diagonal(k)
+        if direct is not None:
+            matrix += tf.linalg.diag(direct)
         return (matrix + tf.transpose(matrix)) / 2
 
     # --- low rank -----------------------------------------------------------------------
@@ -346,7 +366,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _has_rows(self) -> bool:
         """Per-example derivatives need one row of outputs an example, and pfor."""
-        return self._recorded.shape.rank == 2 and self._loss.vectorizable
+        return self._roots is not None and self._loss.vectorizable
 
     def _tapped(self, k: int) -> list[Tap] | None:
         """Where each of the block's weights enters, or None if one is not known to."""
@@ -378,7 +398,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             lambda root: tape.gradient(
                 z, list(shifts.values()), root, unconnected_gradients="zero"
             ),
-            self._output_roots(),
+            self._roots,
         )
         return dict(zip(names, values, strict=True))
 

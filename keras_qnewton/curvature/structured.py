@@ -27,8 +27,10 @@ from keras_qnewton.loss.structure import DenseLayer, dense_layers
 
 # Relative difference of two products in the given precision that rounding explains.
 _ROUNDING = {tf.float32: 3e-4, tf.float64: 1e-8}
-# Numbers in the largest intermediate of an assembly, about 256 MB in float32.
-_MAX_ELEMENTS = 64_000_000
+# Numbers in the largest intermediate of an assembly, about 128 MB in float32.
+_MAX_ELEMENTS = 32_000_000
+# Inputs from which on it pays to leave out zeros.
+_MANY_INPUTS = 256
 _ASSUMED_BATCH = 4096
 
 
@@ -118,10 +120,13 @@ class Structured(Linearized):
                 rows[j][m] = tf.transpose(rows[m][j])
         matrix = tf.concat([tf.concat(row, 1) for row in rows], 0)
         order = _order([v for layer in layers for v in layer.variables if v in indices], indices)
-        matrix = self._permuted(matrix, order, indices) + self._direct_diagonal(k)
+        matrix = self._permuted(matrix, order, indices)
+        direct = self._direct_diagonal(k)
+        if direct is not None:
+            matrix = tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + direct)
         size = self._parts[k].size
         matrix.set_shape([size, size])
-        return (matrix + tf.transpose(matrix)) / 2
+        return matrix
 
     def _permuted(
         self, matrix: tf.Tensor, order: Sequence[int] | None, indices: Sequence[int]
@@ -138,8 +143,8 @@ class Structured(Linearized):
         )
         return tf.gather(tf.gather(matrix, where, axis=0), where, axis=1)
 
-    def _direct_diagonal(self, k: int) -> tf.Tensor:
-        """The diagonal from what depends on the block's weights beside its layers, or zero."""
+    def _direct_diagonal(self, k: int) -> tf.Tensor | None:
+        """The diagonal `[N]` from what depends on the weights beside their layers, or None."""
         fixed = {name: self._loss.tensor(name) for name in self._linear_outputs()}
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(self.points[k])
@@ -148,11 +153,10 @@ class Structured(Linearized):
                 value, _ = self._loss.evaluate(self.unflatten(self.points), overrides=fixed)
             gradient = inner.gradient(value, self.points[k])
         if gradient is None:
-            return tf.zeros([], self.dtype)
-        second = outer.gradient(
+            return None
+        return outer.gradient(
             gradient, self.points[k], output_gradients=tf.ones_like(self.points[k])
         )
-        return tf.zeros([], self.dtype) if second is None else tf.linalg.diag(second)
 
     def _linear_outputs(self) -> list[str]:
         """Names of the tensors through which weights enter linearly."""
@@ -247,6 +251,7 @@ def _diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
     """Σ_b (a aᵀ) ⊗ H: `[B, i]`, `[B, o, o]` -> `[i·o, i·o]`; half the work, by symmetry."""
     inputs, outputs = int(a.shape[1]), int(hessian.shape[1])
     upper = [(o, p) for o in range(outputs) for p in range(o, outputs)]
+    # Symmetric to the bit, and so is what is put together of them.
     weights = tf.gather(
         tf.reshape(hessian, [-1, outputs * outputs]), [o * outputs + p for o, p in upper], axis=1
     )
@@ -258,8 +263,10 @@ def _diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
 
 
 def _weighted_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """aᵀ diag(w_q) a for each column of w: `[B, i]`, `[B, Q]` -> `[Q, i, i]`."""
+    """aᵀ diag(w_q) a for each column of w: `[B, i]`, `[B, Q]` -> `[Q, i, i]`, symmetric."""
     inputs, count = int(a.shape[1]), int(weights.shape[1])
+    if inputs >= _MANY_INPUTS:
+        return _sparse_grams(a, weights)
     chunk = max(1, min(count, _MAX_ELEMENTS // (inputs * (a.shape[0] or _ASSUMED_BATCH))))
     pieces = -(-count // chunk)
     transposed = tf.transpose(a)
@@ -267,7 +274,8 @@ def _weighted_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
     def some(w: tf.Tensor) -> tf.Tensor:
         left = tf.reshape(transposed[None] * w[:, None, :], [chunk * inputs, -1])
-        return tf.reshape(tf.matmul(left, a), [chunk, inputs, inputs])
+        grams = tf.reshape(tf.matmul(left, a), [chunk, inputs, inputs])
+        return (grams + tf.linalg.matrix_transpose(grams)) / 2
 
     if pieces == 1:
         return some(padded)
@@ -279,6 +287,34 @@ def _weighted_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         parallel_iterations=1,
     )
     return tf.reshape(grams, [-1, inputs, inputs])[:count]
+
+
+def _sparse_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """`_weighted_grams` without the inputs that are always zero and examples of weight zero.
+
+    Pixels at an image's edge are the one, inactive ReLU units the other; to look for them costs
+    little beside a matrix product this large.
+    """
+    inputs = int(a.shape[1])
+    live = tf.where(tf.reduce_any(tf.not_equal(a, 0), axis=0))[:, 0]
+    kept = tf.gather(a, live, axis=1)
+    # Where each input is among those that are kept; the others are a row of zeros at the end.
+    count = tf.size(live)
+    where = tf.tensor_scatter_nd_update(tf.fill([inputs], count), live[:, None], tf.range(count))
+
+    def one(w: tf.Tensor) -> tf.Tensor:
+        active = tf.where(tf.not_equal(w, 0))[:, 0]
+        rows = tf.gather(kept, active)
+        gram = tf.matmul(rows * tf.gather(w, active)[:, None], rows, transpose_a=True)
+        gram = tf.pad((gram + tf.transpose(gram)) / 2, [[0, 1], [0, 1]])
+        return tf.gather(tf.gather(gram, where, axis=0), where, axis=1)
+
+    return tf.map_fn(
+        one,
+        tf.transpose(weights),
+        fn_output_signature=tf.TensorSpec([inputs, inputs], a.dtype),
+        parallel_iterations=1,
+    )
 
 
 def _cross_block(

@@ -232,8 +232,8 @@ def convex_output(loss: RecordedLoss) -> ConvexOutput | None:
                 candidates.append((op.inputs[0], op, "softmax cross-entropy"))
         elif op.type == "Log1p":
             candidates.append((_logit(op, computed), op, "sigmoid cross-entropy"))
-        elif op.type in ("Square", "SquaredDifference"):
-            difference = op.inputs[0].op if op.type == "Square" else op
+        elif op.type in ("Square", "SquaredDifference") or _squares(op):
+            difference = op if op.type == "SquaredDifference" else op.inputs[0].op
             if difference.type in ("Sub", "SquaredDifference"):
                 moving = [t for t in difference.inputs if t.name in computed]
                 if len(moving) == 1:
@@ -244,6 +244,11 @@ def convex_output(loss: RecordedLoss) -> ConvexOutput | None:
         if z is not None and _stays_convex(z, op, kind, operations, computed)
     }
     return ConvexOutput(*good.pop()) if len(good) == 1 else None
+
+
+def _squares(op: tf.Operation) -> bool:
+    """Whether this is x**2."""
+    return op.type == "Pow" and tf.get_static_value(op.inputs[1]) == 2
 
 
 def _logit(op: tf.Operation, computed: set[str]) -> tf.Tensor | None:

@@ -39,6 +39,13 @@ class LayerType(NamedTuple):
     apply: Callable[[Any], Any]
 
 
+class InferenceNormalization(L.BatchNormalization):
+    """Normalises by its moving averages also in training: the model's argument is not heeded."""
+
+    def call(self, x, training=None):
+        return super().call(x, training=False)
+
+
 def self_attention(x):
     return L.MultiHeadAttention(num_heads=2, key_dim=2)(x, x)
 
@@ -72,7 +79,7 @@ LAYERS = {
     "dense_l2": LayerType(VECTOR, lambda x: L.Dense(8, "silu", **REGULARISED)(x)),
     "dropout": LayerType(None, lambda x: L.Dropout(0.4, seed=7)(x)),
     **NORMALISATIONS,
-    "batch_norm_inference": LayerType(None, lambda x: L.BatchNormalization()(x, training=False)),
+    "batch_norm_inference": LayerType(None, lambda x: InferenceNormalization()(x)),
     "conv1d": LayerType(SEQUENCE, lambda x: L.Conv1D(4, activation="gelu", **CONV)(x)),
     "conv1d_transpose": LayerType(
         SEQUENCE, lambda x: L.Conv1DTranspose(4, activation="tanh", **CONV)(x)

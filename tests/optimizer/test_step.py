@@ -257,12 +257,19 @@ def test_default_graph_has_no_host_call_and_the_quantum_one_has():
     assert not {op for op in operations(QNewton(scheduler=narrow)) if "PyFunc" in op}
 
 
-@pytest.mark.parametrize(("curvature", "route"), [("gauss_newton", "woodbury"), ("hessian", "cg")])
-def test_block_over_the_cap_is_logged_and_every_weight_moves(curvature, route):
+@pytest.mark.parametrize(
+    ("curvature", "negative_curvature", "route"),
+    [
+        ("gauss_newton", "auto", "woodbury"),
+        ("hessian", "shift", "cg"),
+        ("hessian", "absolute", "cg"),
+    ],
+)
+def test_block_over_the_cap_is_logged_and_every_weight_moves(curvature, negative_curvature, route):
     optimizer = QNewton(
         curvature=curvature,
         blocks=Blocks("layer", max_size=10),
-        damping=Adaptive(negative_curvature="shift"),
+        damping=Adaptive(negative_curvature=negative_curvature),
     )
     model = compiled(optimizer)
     before = get_flat(model.trainable_variables)
