@@ -323,7 +323,9 @@ class QNewton(keras.optimizers.Optimizer):
             matrix = compute()
             return tf.cond(count > 1, lambda: stored(average(matrix)), lambda: matrix)
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
-        return tf.cond(due | missing, lambda: stored(average()), lambda: tf.convert_to_tensor(kept))
+        return tf.cond(
+            due | missing, lambda: stored(average(compute())), lambda: tf.convert_to_tensor(kept)
+        )
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:
         for part in parts:  # variables without a gradient may have changed the partition
