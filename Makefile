@@ -33,6 +33,8 @@ test-all: lint
 bench: venv
 	$(BIN)/python benchmarks/hessian.py
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/solve.py
+	$(BIN)/python benchmarks/fisher.py
 	$(BIN)/python benchmarks/race.py
 
 clean:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues, prune
+from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.solvers import Cholesky, ConjugateGradient, Eigen
 from keras_qnewton.types import Solution
 
@@ -202,7 +203,7 @@ class Woodbury:
 
     Args:
         factors: U (`curvature.low_rank.LowRank`).
-        gram: U Uᵀ `[r, r]`.
+        gram: U Uᵀ `[r, r]`, in the corner of a larger matrix.
         free: The same block's `MatrixFree`.
     """
 
@@ -213,8 +214,10 @@ class Woodbury:
         free = self._free
         shift = free.damping.shift(None, spectrum, damping)
         g = tf.cast(free.gradient, tf.float64)
-        small = self._gram + shift * tf.eye(tf.shape(self._gram)[0], dtype=tf.float64)
-        y = Cholesky(refinements=0).solve(small, self._factors.project(g)).x
+        projected = self._factors.project(g)
+        rank = tf.size(projected)
+        small = self._gram[:rank, :rank] + shift * tf.eye(rank, dtype=tf.float64)
+        y = Cholesky(refinements=0).solve(small, projected).x
         x = (g - self._factors.lift(y)) / shift
         gap = self._factors.product(x) + shift * x - g
         solution = Solution(
@@ -252,16 +255,19 @@ class Large:
         if holds is None or make is None:
             self._spectrum = free.spectrum(seed)
         else:
-
+            # Padded to a known size: XLA wants one shape of both branches.
             def small() -> tuple[tf.Tensor, Spectrum]:
                 gram = make().gram()
+                missing = MAX_RANK - tf.shape(gram)[0]
+                padded = tf.pad(gram, [[0, missing], [0, missing]])
                 found = extremal_eigenvalues(gram, iterations=_LANCZOS_STEPS, seed=seed)
                 # The rest of the block's spectrum is zero, exactly.
                 nothing = tf.zeros_like(found.lambda_min)
-                return gram, found._replace(lambda_min=nothing, residual_min=nothing)
+                return padded, found._replace(lambda_min=nothing, residual_min=nothing)
 
+            nothing = tf.zeros([MAX_RANK, MAX_RANK], tf.float64)
             self._gram, self._spectrum = tf.cond(
-                holds, small, lambda: (tf.zeros([0, 0], tf.float64), free.spectrum(seed))
+                holds, small, lambda: (nothing, free.spectrum(seed))
             )
         self.scale = _largest(self._spectrum)
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.hessian import ExactHessian
 from keras_qnewton.curvature.linearized import Linearized
-from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, formed_rows
+from keras_qnewton.curvature.low_rank import MAX_RANK, FormedRows, LowRank, OuterRows, formed_rows
 from keras_qnewton.curvature.structured import Structured
 from keras_qnewton.loss.structure import (
     ConvexOutput,
@@ -34,8 +34,6 @@ from keras_qnewton.loss.structure import (
 )
 from keras_qnewton.registry import Policy, register
 
-# Rows of U up to which a system is solved in their number of dimensions.
-MAX_RANK = 2048
 # Outputs of an example up to which its C is held.
 MAX_OUTPUTS = 256
 
@@ -332,28 +330,26 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         return tf.shape(self._recorded)[0] * self._roots_per_example()
 
     def _derivatives_if_few(self) -> dict[str, tf.Tensor]:
-        """d at every tap of a large block; empty tensors where there would be too many rows."""
+        """d at every tap of a large block; zeros where there would be too many rows."""
         large = [k for k, part in enumerate(self._parts) if not part.dense]
         found = [self._tapped(k) for k in large if self._rest_gradients[k] is None]
         names = sorted({tap.outputs for some in found if some is not None for tap in some})
+        tensors = [self._loss.tensor(name) for name in names]
         count = self._roots_per_example()
-        shapes = [self._loss.tensor(name).shape for name in names]
 
+        # Of one shape in both branches, which XLA insists on.
         def none() -> list[tf.Tensor]:
-            return [
-                tf.zeros([count, *(0 if n is None else n for n in shape)], self.dtype)
-                for shape in shapes
-            ]
+            return [tf.zeros(tf.concat([[count], tf.shape(t)], 0), self.dtype) for t in tensors]
 
         def all_of_them() -> list[tf.Tensor]:
             computed = self._derivatives(names)
-            return [
-                tf.ensure_shape(computed[name], [count, *shape])
-                for name, shape in zip(names, shapes, strict=True)
-            ]
+            return [computed[name] for name in names]
 
         values = tf.cond(self._is_low_rank(), all_of_them, none)
-        return dict(zip(names, values, strict=True))
+        return {
+            t.name: tf.ensure_shape(value, [count, *t.shape])
+            for t, value in zip(tensors, values, strict=True)
+        }
 
     def _piece(self, tap: Tap, derivatives: tf.Tensor) -> OuterRows | FormedRows:
         if tap.positions or tap.kind == "convolution":

@@ -25,6 +25,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+# Rows of U up to which a system is solved in their number of dimensions.
+MAX_RANK = 2048
+
 
 class OuterRows(NamedTuple):
     """Rows a_b ⊗ d_bc of a weight that enters once an example.
