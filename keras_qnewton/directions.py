@@ -275,8 +275,10 @@ class Large:
         make = self._make
         if self._holds is None or make is None:
             return self._free.solve(self._spectrum, damping)
+        # Woodbury's formula divides by the shift.
+        shift = self._free.damping.shift(None, self._spectrum, damping)
         return tf.cond(
-            self._holds,
+            self._holds & (shift > 0),
             lambda: Woodbury(make(), self._gram, self._free).solve(self._spectrum, damping),
             lambda: self._free.solve(self._spectrum, damping),
         )

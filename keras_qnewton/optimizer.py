@@ -55,8 +55,8 @@ class QNewton(keras.optimizers.Optimizer):
         scheduler: A `Scheduler` that sends each linear system to a classical or a quantum
             solver. None solves classically, and the train step has no host call in it.
         update_every: Steps between two evaluations of the Hessian blocks; the gradient, λ and
-            ρ are new in every step. Above 1 the blocks are kept in the optimizer's state, N²
-            numbers each.
+            ρ are new in every step. Formed blocks are kept in the optimizer's state, N² numbers
+            each, if this is above 1 or `damping` averages them.
         seed: Of the Lanczos start vectors, an int; None is 0.
         name: Name of the optimizer.
         **kwargs: Keras's own `weight_decay`, `clipnorm`, `clipvalue`, `global_clipnorm`,
@@ -129,7 +129,9 @@ class QNewton(keras.optimizers.Optimizer):
             return
         super().build(variables)
         parts = self.blocks.split(variables)
-        check_memory(parts, self.update_every, available_memory())
+        averages = self.damping.adaptive and self.damping.memory > 1
+        keeps = averages or self.update_every > 1
+        check_memory(parts, keeps, available_memory())
         self._block_names = [part.name for part in parts]
         # State is saved by position: new variables go to the end.
         self._damping_value = self.add_variable((), dtype="float64", name="damping")
@@ -137,13 +139,12 @@ class QNewton(keras.optimizers.Optimizer):
             (_LOG_CAPACITY, decision_log.width(self.scheduler)), dtype="float64", name="log"
         )
         self._log_count = self.add_variable((), dtype="int64", name="log_count")
-        averages = self.damping.adaptive and self.damping.memory > 1
+        dtypes = {tf.as_dtype(v.dtype) for v in variables}
+        dtype = "float64" if tf.float64 in dtypes else "float32"  # the curvature's
         self._kept = {
-            part.name: self.add_variable(
-                (part.size, part.size), dtype=variables[part.indices[0]].dtype, name="hessian"
-            )
+            part.name: self.add_variable((part.size, part.size), dtype=dtype, name="hessian")
             for part in parts
-            if (self.update_every > 1 or averages) and part.dense
+            if keeps and part.dense
         }
         self._batches_averaged = self.add_variable((), dtype="float64", name="batches_averaged")
         self._last_loss = self.add_variable((), initializer=_NAN, dtype="float64", name="last_loss")
@@ -308,24 +309,26 @@ class QNewton(keras.optimizers.Optimizer):
         if kept is None or kept.shape[0] != part.size:
             return compute()
 
-        def average(new: tf.Tensor) -> tf.Tensor:
-            old = tf.convert_to_tensor(kept)
-            # At m = 2 what is kept, if anything, is older than the last batch.
-            share = tf.cast(tf.where((count > 2) & ~missing, 1 / count, 1.0), new.dtype)
-            return old + share * (new - old)
+        old = tf.convert_to_tensor(kept)
+        diagonal = tf.linalg.diag_part(old)
+        fresh = (count <= 2) | tf.reduce_all(tf.equal(diagonal, 0))  # what is kept is older
+        evaluations = tf.math.ceil(count / self.update_every)
 
-        def stored(matrix: tf.Tensor) -> tf.Tensor:
-            kept.assign(matrix)
+        def averaged(new: tf.Tensor) -> tf.Tensor:
+            matrix = tf.cond(
+                fresh, lambda: new, lambda: old + tf.cast(1 / evaluations, new.dtype) * (new - old)
+            )
+            # What is not finite ends this step, and must not be there in the next.
+            sound = tf.math.is_finite(tf.reduce_sum(matrix))
+            kept.assign(tf.cond(sound, lambda: matrix, lambda: old))
             return matrix
 
-        missing = tf.reduce_all(tf.equal(tf.linalg.diag_part(tf.convert_to_tensor(kept)), 0))
         if self.update_every == 1:
             matrix = compute()
-            return tf.cond(count > 1, lambda: stored(average(matrix)), lambda: matrix)
+            return tf.cond(count > 1, lambda: averaged(matrix), lambda: matrix)
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
-        return tf.cond(
-            due | missing, lambda: stored(average(compute())), lambda: tf.convert_to_tensor(kept)
-        )
+        due |= tf.reduce_all(tf.equal(diagonal, 0))
+        return tf.cond(due, lambda: averaged(compute()), lambda: old)
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:
         for part in parts:  # variables without a gradient may have changed the partition

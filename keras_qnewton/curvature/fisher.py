@@ -50,6 +50,11 @@ class EmpiricalFisher(Policy):
             ValueError: If the network's output is not found in the loss.
         """
         output = required_output(loss, "fisher")
+        if loss.tensor(output.name).shape.rank in (None, 0):
+            raise ValueError(
+                "Argument `curvature` can be 'fisher' only for an output with an axis of examples. "
+                f"Received: an output of shape {loss.tensor(output.name).shape}"
+            )
         return FisherLinearized(loss, weights, parts, self._memory, output=output)
 
     def get_config(self) -> dict[str, Any]:
@@ -71,7 +76,7 @@ class FisherLinearized(StructuredGaussNewton):
         return 1
 
     def _has_few_outputs(self) -> bool:
-        return True
+        return True  # one root an example, whatever the outputs
 
     def _examples(self) -> tf.Tensor:
         return tf.cast(tf.shape(self._recorded)[0], self._recorded.dtype)

@@ -149,6 +149,9 @@ class GaussNewtonLinearized(Linearized):
                     self.unflatten(points), overrides={output.name: tf.stop_gradient(recorded)}
                 )
             self._rest_gradients = first.gradient(value, points)
+        self._weights: tf.Tensor | None = None
+        if output.kind == "softmax cross-entropy":
+            self._term_weights()  # here, so that loops and conditions can use it
         self._roots = self._output_roots() if self._has_few_outputs() else None
 
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -178,13 +181,30 @@ class GaussNewtonLinearized(Linearized):
 
     def _output_product(self, vector: tf.Tensor) -> tf.Tensor:
         """C v for each example, of the shape of z."""
-        if self._output.kind == "softmax cross-entropy" and self._roots is not None:
-            # Where the model is certain, C is a difference of nearly equal numbers: its second
-            # derivative by tapes has lost most digits there, its roots have not.
-            return tf.einsum("cbk,bk,cbl->bl", self._roots, vector, self._roots)
+        if self._output.kind == "softmax cross-entropy":
+            # Where the model is certain, C v = ω (p v - p (p.v)) is a difference of nearly equal
+            # numbers, in the second derivative by tapes too. C ignores what all entries of v
+            # share: taken from the likeliest class, nothing cancels.
+            p = tf.nn.softmax(self._recorded)
+            likeliest = tf.argmax(p, axis=1)[:, None]
+            v = vector - tf.gather(vector, likeliest, axis=1, batch_dims=1)
+            mean = tf.reduce_sum(p * v, axis=1, keepdims=True)
+            return self._term_weights()[:, None] * p * (v - mean)
         return self._convex.gradient(
             self._output_gradient, self._recorded, vector, unconnected_gradients="zero"
         )
+
+    def _term_weights(self) -> tf.Tensor:
+        """ω `[B]`: by how much each term of the loss counts."""
+        if self._weights is None:
+            terms = self._loss.tensor(self._output.terms)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(terms)
+                value, _ = self._loss.evaluate(
+                    self.unflatten(self.points), overrides={self._output.terms: terms}
+                )
+            self._weights = tf.nn.relu(tape.gradient(value, terms))
+        return self._weights
 
     def _has_few_outputs(self) -> bool:
         """Whether C `[C, C]` may be held for each example: not for a large vocabulary."""
@@ -204,13 +224,7 @@ class GaussNewtonLinearized(Linearized):
                 self._output_gradient, self._recorded, unconnected_gradients="zero"
             )
             return identity[:, None, :] * tf.sqrt(tf.nn.relu(diagonal))[None]
-        terms = self._loss.tensor(self._output.terms)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(terms)
-            value, _ = self._loss.evaluate(
-                self.unflatten(self.points), overrides={self._output.terms: terms}
-            )
-        weights = tf.nn.relu(tape.gradient(value, terms))
+        weights = self._term_weights()
         p = tf.nn.softmax(self._recorded)
         # 1 - p_c as the sum of the others, which cancels nothing.
         rest = tf.matmul(p, 1 - identity)
@@ -230,7 +244,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         layers = {layer.activations for layer in dense_layers(loss)}
         inputs = sorted(layers | {tap.inputs for tap in self._taps.values()})
         super().__init__(loss, *args, fetch=inputs, **kwargs)
-        self._large_derivatives: dict[str, tf.Tensor] | None = None
+        self._few: dict[str, tf.Tensor] | None = None
 
     # --- formed blocks ------------------------------------------------------------------
 
@@ -239,13 +253,15 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return None
         layers = self._covering(k)
         if layers is not None:
-            names = [layer.preactivations for layer in layers]
-            return self._one_row_each(names), lambda: self._assemble(k, layers)
-        found = self._tapped(k)
-        if found is None:
-            return None
-        alone = [tap.outputs for tap in found if not tap.positions]
-        return self._one_row_each(alone), lambda: self._from_rows(k, found)
+            possible = self._fitting([(layer.preactivations, False) for layer in layers])
+            assemble = lambda: self._assemble(k, layers)  # noqa: E731
+        else:
+            found = self._tapped(k)
+            if found is None:
+                return None
+            possible = self._fitting([(tap.outputs, tap.positions) for tap in found])
+            assemble = lambda: self._from_rows(k, found)  # noqa: E731
+        return None if possible is False else (None if possible is True else possible, assemble)
 
     def _linear_outputs(self) -> list[str]:
         return [*super()._linear_outputs(), *(tap.outputs for tap in self._taps.values())]
@@ -266,11 +282,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     def _from_rows(self, k: int, found: list[Tap]) -> tf.Tensor:
         """Σ_b U_bᵀ U_b, some examples at a time, plus the direct dependence on the weights."""
         size = self._parts[k].size
-        derivatives = self._derivatives([tap.outputs for tap in found])
+        moved = self._by_position(found)
         inputs = {tap.outputs: self._inputs(tap) for tap in found}
-        moved = {tap.outputs: self._by_position(derivatives[tap.outputs], tap) for tap in found}
         examples = tf.shape(self._recorded)[0]
-        per_example = next(iter(derivatives.values())).shape[0] * size * self.dtype.size
+        per_example = self._roots_per_example() * size * self.dtype.size
         chunk = tf.maximum(1, tf.minimum(examples, int(self._memory / per_example)))
 
         def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -302,18 +317,20 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             Whether the block has them, a scalar bool (at run time: a batch's size is not known
             before), and a function that makes them, for use under that condition.
         """
-        found = self._tapped(k)
-        if found is None or not self._has_rows() or self._rest_gradients[k] is not None:
+        found = self._low_rank_taps(k)
+        if found is None:
             return None
-        if self._large_derivatives is None:
-            self._large_derivatives = self._derivatives_if_few()
-        few = self._large_derivatives
+        if self._few is None:
+            self._few = self._derivatives_if_few()
+        few = self._few
 
         def make() -> LowRank:
             return LowRank([self._piece(tap, few[tap.outputs]) for tap in found])
 
-        alone = self._one_row_each([tap.outputs for tap in found if not tap.positions])
-        possible = self._is_low_rank() if alone is None else self._is_low_rank() & alone
+        formed = sum(self._shapes[t.variable].num_elements() for t in found if _is_formed(t))
+        bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
+        possible = (self._row_count() <= MAX_RANK) & (bytes_of_rows <= self._memory)
+        possible &= self._fitting([(tap.outputs, tap.positions) for tap in found])
 
         def holds() -> tf.Tensor:
             factors = make()
@@ -323,40 +340,54 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         return tf.cond(possible, holds, lambda: tf.constant(False)), make
 
-    def _is_low_rank(self) -> tf.Tensor:
-        return self._row_count() <= MAX_RANK
+    def _low_rank_taps(self, k: int) -> list[Tap] | None:
+        found = self._tapped(k)
+        if found is None or not self._has_rows() or self._rest_gradients[k] is not None:
+            return None
+        fitting = self._fitting([(tap.outputs, tap.positions) for tap in found])
+        return None if fitting is False else found
 
     def _row_count(self) -> tf.Tensor:
+        """r, if no example is left out."""
         return tf.shape(self._recorded)[0] * self._roots_per_example()
 
-    def _derivatives_if_few(self) -> dict[str, tf.Tensor]:
-        """d at every tap of a large block; zeros where there would be too many rows."""
-        large = [k for k, part in enumerate(self._parts) if not part.dense]
-        found = [self._tapped(k) for k in large if self._rest_gradients[k] is None]
-        names = sorted({tap.outputs for some in found if some is not None for tap in some})
-        tensors = [self._loss.tensor(name) for name in names]
-        count = self._roots_per_example()
+    def _few_examples(self) -> tf.Tensor:
+        """B, or as many as a system of low rank may have."""
+        most = max(1, MAX_RANK // self._roots_per_example())
+        return tf.minimum(tf.shape(self._recorded)[0], most)
 
-        # Of one shape in both branches, which XLA insists on.
+    def _derivatives_if_few(self) -> dict[str, tf.Tensor]:
+        """d `[C, B', P, o]` at every tap of a large block; zeros if B' is not all of B."""
+        large = [k for k, part in enumerate(self._parts) if not part.dense]
+        found = [tap for k in large for tap in self._low_rank_taps(k) or []]
+        examples = self._few_examples()
+
+        # Of one shape in both branches, and within bounds, since XLA compiles both.
         def none() -> list[tf.Tensor]:
-            return [tf.zeros(tf.concat([[count], tf.shape(t)], 0), self.dtype) for t in tensors]
+            return [
+                tf.zeros([self._roots_per_example(), examples, *self._positions(tap)], self.dtype)
+                for tap in found
+            ]
 
         def all_of_them() -> list[tf.Tensor]:
-            computed = self._derivatives(names)
-            return [computed[name] for name in names]
+            moved = self._by_position(found)
+            return [moved[tap.outputs][:, :examples] for tap in found]
 
-        values = tf.cond(self._is_low_rank(), all_of_them, none)
-        return {
-            t.name: tf.ensure_shape(value, [count, *t.shape])
-            for t, value in zip(tensors, values, strict=True)
-        }
+        values = tf.cond(self._row_count() <= MAX_RANK, all_of_them, none)
+        return {tap.outputs: value for tap, value in zip(found, values, strict=True)}
 
-    def _piece(self, tap: Tap, derivatives: tf.Tensor) -> OuterRows | FormedRows:
-        if tap.positions or tap.kind == "convolution":
-            moved = self._by_position(derivatives, tap)
-            return FormedRows(formed_rows(self._inputs(tap), moved))
-        d = tf.transpose(derivatives, [1, 0, 2])
-        return OuterRows(None if tap.kind == "bias" else self._values[tap.inputs], d)
+    def _piece(self, tap: Tap, moved: tf.Tensor) -> OuterRows | FormedRows:
+        outputs = self._shapes[tap.variable][-1]
+        moved = tf.ensure_shape(moved, [self._roots_per_example(), None, None, outputs])
+        examples = self._few_examples()
+        if _is_formed(tap):
+            return FormedRows(formed_rows(self._inputs(tap)[:examples], moved))
+        d = tf.transpose(moved[:, :, 0], [1, 0, 2])
+        if tap.kind == "bias":
+            return OuterRows(None, d)
+        inputs = self._shapes[tap.variable][:-1].num_elements()
+        a = tf.ensure_shape(self._values[tap.inputs], [None, inputs])
+        return OuterRows(a[:examples], d)
 
     # --- what both are made of ----------------------------------------------------------
 
@@ -371,16 +402,24 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         known = all(i in self._taps for i in indices)
         return [self._taps[i] for i in indices] if known and same else None
 
-    def _one_row_each(self, names: Sequence[str]) -> tf.Tensor | None:
-        """Whether these tensors have a row an example; None if that is known to be so."""
-        examples = self._recorded.shape[0]
-        tensors = [self._loss.tensor(name) for name in names]
-        if examples is not None and all(t.shape[0] == examples for t in tensors):
-            return None
-        if not tensors:
-            return None
-        rows = tf.shape(self._recorded)[0]
-        return tf.reduce_all([tf.equal(tf.shape(t)[0], rows) for t in tensors])
+    def _fitting(self, outputs: Sequence[tuple[str, bool]]) -> tf.Tensor | bool:
+        """Whether these tensors have a row an example, or (if True) a number of rows that fits.
+
+        True or False where that is known while tracing. Wrong guesses must not get as far as to
+        an operation whose shapes do not match.
+        """
+        examples, rows = self._recorded.shape[0], tf.shape(self._recorded)[0]
+        checks = []
+        for name, positions in outputs:
+            tensor = self._loss.tensor(name)
+            known = tensor.shape[0]
+            if examples is not None and known is not None:
+                if known % examples if positions else known != examples:
+                    return False
+                continue
+            count = tf.shape(tensor)[0]
+            checks.append(tf.equal(count % rows, 0) if positions else tf.equal(count, rows))
+        return tf.reduce_all(checks) if checks else True
 
     def _derivatives(self, names: Sequence[str]) -> dict[str, tf.Tensor]:
         """d `[C, *z.shape]` at each of the named tensors z."""
@@ -404,17 +443,34 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _inputs(self, tap: Tap) -> tf.Tensor:
         """a `[B, P, i]`: what the weight is multiplied by at each position."""
-        a = self._values[tap.inputs]
         examples = tf.shape(self._recorded)[0]
         if tap.kind == "bias":
-            positions = tf.size(a) // (examples * a.shape[-1])
-            return tf.ones([examples, positions, 1], self.dtype)
+            return tf.ones([examples, self._positions(tap)[0], 1], self.dtype)
+        a = self._values[tap.inputs]
         if tap.window is not None:
             a = tf.image.extract_patches(a, **tap.window)
         return tf.reshape(a, [examples, -1, self._shapes[tap.variable][:-1].num_elements()])
 
-    def _by_position(self, derivatives: tf.Tensor, tap: Tap) -> tf.Tensor:
-        """d `[C, B, P, o]` of what came as `[C, *z.shape]`."""
+    def _positions(self, tap: Tap) -> tuple[tf.Tensor, int]:
+        """P and o: rows of z an example, and their length."""
+        outputs = int(self._shapes[tap.variable][-1])
+        size = tf.size(self._loss.tensor(tap.outputs))
+        return size // (tf.shape(self._recorded)[0] * outputs), outputs
+
+    def _by_position(self, found: Sequence[Tap]) -> dict[str, tf.Tensor]:
+        """d `[C, B, P, o]` at each tap, by the name of its z."""
+        derivatives = self._derivatives([tap.outputs for tap in found])
         examples = tf.shape(self._recorded)[0]
-        outputs = self._shapes[tap.variable][-1]
-        return tf.reshape(derivatives, [tf.shape(derivatives)[0], examples, -1, outputs])
+        count = self._roots_per_example()
+        return {
+            tap.outputs: tf.reshape(
+                derivatives[tap.outputs],
+                [count, examples, -1, int(self._shapes[tap.variable][-1])],
+            )
+            for tap in found
+        }
+
+
+def _is_formed(tap: Tap) -> bool:
+    """Whether the rows of the tap's weight are sums over positions, which have to be formed."""
+    return tap.positions or tap.kind == "convolution"

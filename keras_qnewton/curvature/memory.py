@@ -29,12 +29,12 @@ def available_memory() -> float:
         return math.inf
 
 
-def check_memory(parts: Sequence[Part], update_every: int, available: float) -> None:
+def check_memory(parts: Sequence[Part], kept: bool, available: float) -> None:
     """Refuses blocks that would not fit, before the first step.
 
     Args:
         parts: The blocks.
-        update_every: Above 1 all formed blocks are kept from step to step.
+        kept: Whether all formed blocks are kept from step to step.
         available: Bytes.
 
     Raises:
@@ -44,15 +44,15 @@ def check_memory(parts: Sequence[Part], update_every: int, available: float) -> 
     if not dense:
         return
     largest = max(dense, key=lambda part: part.size)
-    kept = 4.0 * sum(part.size**2 for part in dense) if update_every > 1 else 0.0
-    needed = _BYTES_PER_ENTRY * largest.size**2 + kept
+    state = 4.0 * sum(part.size**2 for part in dense) if kept else 0.0
+    needed = _BYTES_PER_ENTRY * largest.size**2 + state
     if needed <= available:
         return
-    fits = math.isqrt(int(max(available - kept, 0.0) / _BYTES_PER_ENTRY))
+    fits = math.isqrt(int(available / (_BYTES_PER_ENTRY + 4.0 * kept)))
     raise ValueError(
         f"Hessian block {largest.name!r} does not fit into memory: N = {largest.size:,} weights "
         f"take about {needed / 1e9:,.1f} GB to form and to solve, and {available / 1e9:,.1f} GB "
         f"are available, enough for {fits:,} weights. Pass blocks=Blocks(..., max_size={fits}) or "
         'less, so that larger blocks are not formed, or smaller blocks: blocks="layer" or '
-        f'"variable". Received: max_size >= {largest.size}, update_every={update_every}'
+        f'"variable". Received: max_size >= {largest.size}'
     )

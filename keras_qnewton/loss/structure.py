@@ -134,9 +134,9 @@ def taps(loss: RecordedLoss) -> dict[int, Tap]:
         else:
             continue
         for inputs, weight in (op.inputs, reversed(op.inputs)):
-            variable = _reshaped_weight(loss, weight, kind)
-            if variable is not None:
-                out = op.outputs[0]
+            variable = _weight_at(loss, weight)
+            out = op.outputs[0]
+            if variable is not None and (kind != "bias" or _is_bias(inputs, weight, out)):
                 positions = _has_positions(out, consumers)
                 found.append(Tap(variable, kind, inputs.name, out.name, positions, window))
                 break
@@ -153,8 +153,8 @@ def _has_positions(out: tf.Tensor, consumers: dict[str, list[tf.Operation]]) -> 
     return any(t.shape.rank != 2 for t in (out, *reshaped))
 
 
-def _reshaped_weight(loss: RecordedLoss, tensor: tf.Tensor, kind: str) -> int | None:
-    """Which variable `tensor` holds, maybe with axes of length 1 added."""
+def _weight_at(loss: RecordedLoss, tensor: tf.Tensor) -> int | None:
+    """Which variable `tensor` holds, maybe with axes of length 1 added or removed."""
     source = tensor
     while source.op.type in ("ExpandDims", "Reshape", "Squeeze", "Identity"):
         source = source.op.inputs[0]
@@ -162,11 +162,20 @@ def _reshaped_weight(loss: RecordedLoss, tensor: tf.Tensor, kind: str) -> int | 
     if variable is None or loss.variables[variable].dtype != tensor.dtype:
         return None
     shape = loss.variables[variable].shape
-    if tensor.shape.num_elements() != shape.num_elements():
-        return None
-    if kind == "bias" and tensor.shape.as_list()[-1:] != [shape.num_elements()]:
-        return None
-    return variable
+    same = _proper_axes(tensor.shape) == _proper_axes(shape)
+    return variable if same and shape.rank and tensor.shape[-1] == shape[-1] else None
+
+
+def _proper_axes(shape: tf.TensorShape) -> list[int | None]:
+    return [n for n in shape if n != 1]
+
+
+def _is_bias(inputs: tf.Tensor, bias: tf.Tensor, out: tf.Tensor) -> bool:
+    """Whether the last axes of a, b and z are those of z = a + b, b a row for each of a's."""
+    if inputs.shape.rank is None or inputs.shape.rank < 2 or bias.shape.rank == 0:
+        return False
+    last = (bias.shape[-1], inputs.shape[-1], out.shape[-1])
+    return out.shape.rank == inputs.shape.rank and last == (bias.shape.num_elements(),) * 3
 
 
 def _window(op: tf.Operation) -> dict[str, Any] | None:
@@ -175,7 +184,10 @@ def _window(op: tf.Operation) -> dict[str, Any] | None:
     padding = op.get_attr("padding").decode()
     grouped = channels != filters[2]
     # A dilated convolution whose examples have been dealt out over more rows.
-    dealt = op.inputs[0].op.type == "SpaceToBatchND"
+    source = op.inputs[0].op
+    if source.type == "ExpandDims":
+        source = source.inputs[0].op
+    dealt = source.type == "SpaceToBatchND"
     known = op.get_attr("data_format") == b"NHWC" and padding in ("SAME", "VALID")
     if grouped or dealt or not known:
         return None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qnewton import Adaptive, NewtonLog, QNewton
+from keras_qnewton import Adaptive, Blocks, Constant, NewtonLog, QNewton
 from keras_qnewton.curvature import hessian
 from tests.derivatives import flat_gradient
 from tests.optimizer.models import L, compiled, fit, regression_data, regression_model
@@ -156,3 +156,54 @@ def test_gather_nd_of_a_variable():
     w = tf.Variable([1.0, 2.0, 3.0])
     (block,) = hessian(lambda: tf.reduce_sum(tf.gather_nd(w, [[0], [2]]) ** 3), [w])
     np.testing.assert_allclose(block.matrix, np.diag([6.0, 0.0, 18.0]))
+
+
+def test_a_batch_without_a_finite_hessian_is_forgotten():
+    """|z|^1.5 has no second derivative at 0: the averaged curvature must not keep the NaN."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(24, 3)).astype("float32")
+    y = np.abs(x[:, :1])
+    w = tf.Variable(0.5 * np.ones((3, 1), "float32"))
+    optimizer = QNewton(curvature="hessian")
+
+    @tf.function
+    def step(x, y):
+        return optimizer.minimize(lambda: tf.reduce_mean((tf.abs(x @ w) ** 1.5 - y) ** 2), [w])
+
+    def run(rows):
+        step(tf.constant(x[rows]), tf.constant(y[rows]))
+
+    for k in range(3):
+        run(slice(8 * k, 8 * k + 8))
+    bad, before = x[:8].copy(), w.numpy()
+    bad[2] = 0.0
+    with pytest.raises(tf.errors.InvalidArgumentError, match="The Hessian block"):
+        step(tf.constant(bad), tf.constant(y[:8]))
+    np.testing.assert_array_equal(w.numpy(), before)
+    for k in range(3):
+        run(slice(8 * k, 8 * k + 8))
+    assert (w.numpy() != before).any()
+
+
+def test_layers_of_several_precisions():
+    layers = [L.Dense(4, activation="tanh"), L.Dense(1, dtype="float64")]
+    model = keras.Sequential([L.Input((3,)), *layers])
+    model.compile(optimizer=QNewton(), loss="mse")
+    x = np.random.default_rng(0).normal(size=(32, 3))
+    losses = model.fit(x, x[:, :1] ** 2, batch_size=8, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_no_damping_on_a_block_that_is_not_formed():
+    model = keras.Sequential([L.Input((3,)), L.Dense(1)])
+    optimizer = QNewton(blocks=Blocks("full", max_size=2), damping=Constant(0.0))
+    model.compile(optimizer=optimizer, loss="mse")
+    x = np.random.default_rng(0).normal(size=(32, 3))
+    losses = model.fit(x, x[:, :1], batch_size=32, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < 1e-6 * losses[0]
+
+
+def test_fisher_of_an_output_without_examples_is_an_error():
+    w = tf.Variable([1.0, 2.0])
+    with pytest.raises(ValueError, match="an axis of examples"):
+        QNewton(curvature="fisher").minimize(lambda: (tf.reduce_sum(w) - 3.0) ** 2, [w])
