@@ -50,7 +50,7 @@ assert len(decisions) == 3 * 15
 assert all(d.loss_after <= d.loss for d in decisions if d.accepted)
 assert sum(d.accepted for d in decisions) > 0.8 * len(decisions)
 assert {d.size for d in decisions} == {model.count_params()}
-assert losses[-1] < 0.5 * losses[0], losses
+assert losses[-1] < 0.7 * losses[0], losses
 gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(sys.argv[1], model.count_params(), losses, {d.route for d in decisions}, gigabytes, "GiB")
 assert gigabytes < 6

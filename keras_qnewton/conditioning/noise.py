@@ -8,15 +8,14 @@ last weights' loss is evaluated on the new batch:
 Data that stay the same (a full batch, no dropout) are never noisy, and nothing below applies.
 Otherwise a step is one of m that share the work, m = 2, 3, ..., M:
 
-    H̄_m = H̄_{m-1} + (H_m - H̄_{m-1}) / m           curvature of the last batches
-    d    = -(1/m) (H̄_m + λI)⁻¹ g                   λ = initial · λ_max(H̄_m) / m
+    H̄_2 = H_2,  H̄_m = H̄_{m-1} + (H_m - H̄_{m-1}) / m    curvature of the last batches
+    d    = -(1/m) (H̄_m + λI)⁻¹ g,  λ = initial · λ_max(H̄_m) / m
 
 which is one step of minimising the sum of the batches' quadratic models, with a prior that
 keeps its place in that sum, as a Kalman filter does (Bertsekas 1996; Ollivier 2018). M bounds
 how long a model is remembered that was made at other weights.
 
-Measured, digits (64-16-16-10), 5 epochs, mean test accuracy of 5 seeds: see
-docs/architecture.md, also for what was tried and lost.
+docs/architecture.md has the measurements, also of what was tried and lost.
 
 References:
     Bertsekas 1996, SIAM J. Optim. 6(3) (incremental least squares and the Kalman filter).
