@@ -219,6 +219,13 @@ def digits(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return (x[:batch] / 16).astype("float32"), y[:batch].astype("int32")
 
 
+def noise(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random pixels and labels of the shapes of `digits`, for any batch."""
+    generator = np.random.default_rng(0)
+    x = generator.uniform(size=(batch, 64)).astype("float32")
+    return x, generator.integers(10, size=batch).astype("int32")
+
+
 def mnist(path: str | None, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """MNIST digits, pixels in [0, 1]: `[batch, 784]` float32 and `[batch]` int32."""
     if path:
@@ -253,6 +260,15 @@ def keras_mlp(sizes: Sequence[int], activation: str = "tanh", dtype: str = "floa
     )
 
 
+def _mlp(a: Any, weights: Sequence[Any], nonlinearity: Callable[[Any], Any]) -> Any:
+    """Logits of the network with weights [kernel, bias, kernel, bias, ...], in any library."""
+    for k in range(0, len(weights), 2):
+        a = a @ weights[k] + weights[k + 1]
+        if k + 2 < len(weights):
+            a = nonlinearity(a)
+    return a
+
+
 def jax_loss(x: np.ndarray, y: np.ndarray, activation: str = "tanh") -> Callable[[Any], Any]:
     """The same network's cross-entropy as a function of [kernel, bias, kernel, bias, ...]."""
     import jax
@@ -261,12 +277,8 @@ def jax_loss(x: np.ndarray, y: np.ndarray, activation: str = "tanh") -> Callable
     nonlinearity = {"tanh": jnp.tanh, "relu": jax.nn.relu}[activation]
 
     def loss(weights: Sequence[Any]) -> Any:
-        a = x
-        for k in range(0, len(weights), 2):
-            a = a @ weights[k] + weights[k + 1]
-            if k + 2 < len(weights):
-                a = nonlinearity(a)
-        return -jnp.mean(jax.nn.log_softmax(a)[jnp.arange(len(y)), y])
+        logits = _mlp(x, weights, nonlinearity)
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(y)), y])
 
     return loss
 
@@ -279,12 +291,7 @@ def torch_loss(x: np.ndarray, y: np.ndarray, activation: str = "tanh") -> Callab
     inputs, labels = torch.from_numpy(x), torch.from_numpy(y.astype("int64"))
 
     def loss(weights: Sequence[Any]) -> Any:
-        a = inputs
-        for k in range(0, len(weights), 2):
-            a = a @ weights[k] + weights[k + 1]
-            if k + 2 < len(weights):
-                a = nonlinearity(a)
-        return torch.nn.functional.cross_entropy(a, labels)
+        return torch.nn.functional.cross_entropy(_mlp(inputs, weights, nonlinearity), labels)
 
     return loss
 

@@ -295,11 +295,8 @@ def mnist_part(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def growth_part(options: argparse.Namespace) -> list[dict[str, Any]]:
-    generator = np.random.default_rng(0)
-
     def seconds(width: int, batch: int) -> float:
-        x = generator.uniform(size=(batch, 64)).astype("float32")
-        y = generator.integers(10, size=batch).astype("int32")
+        x, y = common.noise(batch)
         model = common.keras_mlp((64, width, width, 10))
         return common.median_seconds(ours(model, x, y, "full"), options.repeats)
 

@@ -256,11 +256,8 @@ def overhead_part(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def growth_part(options: argparse.Namespace) -> list[dict[str, Any]]:
-    generator = np.random.default_rng(0)
-
     def seconds(width: int, batch: int) -> float:
-        x = generator.uniform(size=(batch, 64)).astype("float32")
-        y = generator.integers(10, size=batch).astype("int32")
+        x, y = common.noise(batch)
         run = fitted_step(QNewton(blocks="layer"), x, y, (64, width, width, 10))
         return common.median_seconds(run, options.repeats)
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues, prune
+from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.solvers import Cholesky, ConjugateGradient, Eigen
 from keras_qnewton.types import Solution
@@ -40,7 +41,6 @@ _EXPLANATIONS = {
     ),
 }
 _LANCZOS_STEPS = 20
-_EPSILON = {tf.float32: 2.0**-23, tf.float64: 2.0**-52}
 
 
 class BlockStep(NamedTuple):
@@ -407,7 +407,7 @@ def _semidefinite(spectrum: Spectrum, dtype: tf.DType) -> Spectrum:
     Lanczos finds the small end of a spectrum late, and its error bound there would be added to
     every shift: known to be zero, it costs nothing.
     """
-    rounding = -_EPSILON[dtype] * (spectrum.lambda_max + spectrum.residual_max)
+    rounding = -EPSILON[dtype] * (spectrum.lambda_max + spectrum.residual_max)
     return spectrum._replace(lambda_min=rounding, residual_min=tf.zeros_like(rounding))
 
 

@@ -310,8 +310,8 @@ class QNewton(keras.optimizers.Optimizer):
             return compute()
 
         old = tf.convert_to_tensor(kept)
-        diagonal = tf.linalg.diag_part(old)
-        fresh = (count <= 2) | tf.reduce_all(tf.equal(diagonal, 0))  # what is kept is older
+        missing = tf.reduce_all(tf.equal(tf.linalg.diag_part(old), 0))
+        fresh = (count <= 2) | missing  # what is kept is older
         evaluations = tf.math.ceil(count / self.update_every)
 
         def averaged(new: tf.Tensor) -> tf.Tensor:
@@ -327,8 +327,7 @@ class QNewton(keras.optimizers.Optimizer):
             matrix = compute()
             return tf.cond(count > 1, lambda: averaged(matrix), lambda: matrix)
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
-        due |= tf.reduce_all(tf.equal(diagonal, 0))
-        return tf.cond(due, lambda: averaged(compute()), lambda: old)
+        return tf.cond(due | missing, lambda: averaged(compute()), lambda: old)
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:
         for part in parts:  # variables without a gradient may have changed the partition

@@ -79,7 +79,7 @@ def newton_step(
     seed: int = 0,
     last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
-    keep: Callable[..., tf.Tensor] = lambda _, compute, count: compute(),
+    keep: Callable[[int, Callable[[], tf.Tensor], tf.Tensor], tf.Tensor],
 ) -> Step:
     """The Newton step of `loss` at `weights`.
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-_EPSILON = {tf.float32: 2.0**-23, tf.float64: 2.0**-52}
+EPSILON = {tf.float32: 2.0**-23, tf.float64: 2.0**-52}
 
 
 class Spectrum(NamedTuple):
@@ -93,7 +93,7 @@ def _tridiagonalise(
     matvec: Callable[[tf.Tensor], tf.Tensor], size: Any, steps: Any, dtype: Any, seed: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Number of steps taken, the diagonal `[m]` and the subdiagonal `[m]` of T."""
-    negligible = 10 * _EPSILON[dtype]
+    negligible = 10 * EPSILON[dtype]
     # Named, because the automatic choice gives other numbers under XLA than without it.
     start = tf.random.stateless_normal([size], [seed, 1], dtype=dtype, alg="philox")
     start /= tf.norm(start)

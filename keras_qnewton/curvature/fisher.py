@@ -23,25 +23,19 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.gauss_newton import StructuredGaussNewton, required_output
-from keras_qnewton.curvature.hessian import ExactHessian
+from keras_qnewton.curvature.hessian import Curvature
 from keras_qnewton.curvature.linearized import Linearized
-from keras_qnewton.registry import Policy, register
+from keras_qnewton.registry import register
 
 
 @register("curvature", "fisher")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class EmpiricalFisher(Policy):
+class EmpiricalFisher(Curvature):
     """Empirical Fisher curvature, for softmax or sigmoid cross-entropy and squared error.
 
     An example is a row of the output: for a language model whose cross-entropy is taken over
-    `[B·T, V]` logits, a token. Sample weights enter squared.
-
-    Args:
-        memory: Bytes that the vectorised rows of one chunk may take, approximately.
+    `[B·T, V]` logits, a token. Sample weights enter squared. See `Curvature` for the argument.
     """
-
-    def __init__(self, memory: float = 512e6):
-        self._memory = ExactHessian(memory).memory
 
     def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
         """Differentiates `loss` at `weights`; see `ExactHessian.at`.
@@ -55,10 +49,7 @@ class EmpiricalFisher(Policy):
                 "Argument `curvature` can be 'fisher' only for an output with an axis of examples. "
                 f"Received: an output of shape {loss.tensor(output.name).shape}"
             )
-        return FisherLinearized(loss, weights, parts, self._memory, output=output)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"memory": self._memory}
+        return FisherLinearized(loss, weights, parts, self.memory, output=output)
 
 
 class FisherLinearized(StructuredGaussNewton):
@@ -71,9 +62,6 @@ class FisherLinearized(StructuredGaussNewton):
 
     def _output_roots(self) -> tf.Tensor:
         return (tf.sqrt(self._examples()) * self._output_gradient)[None]
-
-    def _roots_per_example(self) -> int:
-        return 1
 
     def _has_few_outputs(self) -> bool:
         return True  # one root an example, whatever the outputs

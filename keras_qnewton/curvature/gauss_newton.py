@@ -20,10 +20,10 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.hessian import ExactHessian
+from keras_qnewton.curvature.hessian import Curvature
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.low_rank import MAX_RANK, FormedRows, LowRank, OuterRows, formed_rows
-from keras_qnewton.curvature.structured import Structured
+from keras_qnewton.curvature.structured import Structured, StructuredHessian
 from keras_qnewton.loss.structure import (
     ConvexOutput,
     DenseLayer,
@@ -32,7 +32,7 @@ from keras_qnewton.loss.structure import (
     dense_layers,
     taps,
 )
-from keras_qnewton.registry import Policy, register
+from keras_qnewton.registry import register
 
 # Outputs of an example up to which its C is held.
 MAX_OUTPUTS = 256
@@ -40,17 +40,12 @@ MAX_OUTPUTS = 256
 
 @register("curvature", "gauss_newton")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class GaussNewton(Policy):
+class GaussNewton(Curvature):
     """Gauss-Newton curvature, for softmax or sigmoid cross-entropy and squared error.
 
-    The loss and the network's output are found in the recorded operations.
-
-    Args:
-        memory: Bytes that the vectorised rows of one chunk may take, approximately.
+    The loss and the network's output are found in the recorded operations. See `Curvature` for
+    the argument.
     """
-
-    def __init__(self, memory: float = 512e6):
-        self._memory = ExactHessian(memory).memory
 
     def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
         """Differentiates `loss` at `weights`; see `ExactHessian.at`.
@@ -59,33 +54,23 @@ class GaussNewton(Policy):
             ValueError: If the loss is not recognisably convex in an output.
         """
         output = required_output(loss, "gauss_newton")
-        return StructuredGaussNewton(loss, weights, parts, self._memory, output=output)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"memory": self._memory}
+        return StructuredGaussNewton(loss, weights, parts, self.memory, output=output)
 
 
 @register("curvature", "auto")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class AutoCurvature(Policy):
+class AutoCurvature(Curvature):
     """Gauss-Newton where the loss is recognisably convex in the output, else the exact Hessian.
 
-    Args:
-        memory: Bytes that the vectorised rows of one chunk may take, approximately.
+    See `Curvature` for the argument.
     """
-
-    def __init__(self, memory: float = 512e6):
-        self._exact = ExactHessian(memory)
 
     def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
         """Differentiates `loss` at `weights`; see `ExactHessian.at`."""
         output = convex_output(loss)
         if output is None:
-            return self._exact.at(loss, weights, parts)
-        return StructuredGaussNewton(loss, weights, parts, self._exact.memory, output=output)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"memory": self._exact.memory}
+            return StructuredHessian(loss, weights, parts, self.memory)
+        return StructuredGaussNewton(loss, weights, parts, self.memory, output=output)
 
 
 def required_output(loss: Any, curvature: str) -> ConvexOutput:
@@ -149,10 +134,11 @@ class GaussNewtonLinearized(Linearized):
                     self.unflatten(points), overrides={output.name: tf.stop_gradient(recorded)}
                 )
             self._rest_gradients = first.gradient(value, points)
-        self._weights: tf.Tensor | None = None
         if output.kind == "softmax cross-entropy":
-            self._term_weights()  # here, so that loops and conditions can use it
-        self._roots = self._output_roots() if self._has_few_outputs() else None
+            self._probabilities = tf.nn.softmax(recorded)
+            self._likeliest = tf.argmax(self._probabilities, axis=1)[:, None]
+            self._term_weights = self._weights_of_terms()
+        self._roots: Any = self._output_roots() if self._has_few_outputs() else None
 
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """G v with the whole matrix: one `[N_k]` a block in, one out."""
@@ -185,26 +171,23 @@ class GaussNewtonLinearized(Linearized):
             # Where the model is certain, C v = ω (p v - p (p.v)) is a difference of nearly equal
             # numbers, in the second derivative by tapes too. C ignores what all entries of v
             # share: taken from the likeliest class, nothing cancels.
-            p = tf.nn.softmax(self._recorded)
-            likeliest = tf.argmax(p, axis=1)[:, None]
-            v = vector - tf.gather(vector, likeliest, axis=1, batch_dims=1)
+            p = self._probabilities
+            v = vector - tf.gather(vector, self._likeliest, axis=1, batch_dims=1)
             mean = tf.reduce_sum(p * v, axis=1, keepdims=True)
-            return self._term_weights()[:, None] * p * (v - mean)
+            return self._term_weights[:, None] * p * (v - mean)
         return self._convex.gradient(
             self._output_gradient, self._recorded, vector, unconnected_gradients="zero"
         )
 
-    def _term_weights(self) -> tf.Tensor:
+    def _weights_of_terms(self) -> tf.Tensor:
         """ω `[B]`: by how much each term of the loss counts."""
-        if self._weights is None:
-            terms = self._loss.tensor(self._output.terms)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(terms)
-                value, _ = self._loss.evaluate(
-                    self.unflatten(self.points), overrides={self._output.terms: terms}
-                )
-            self._weights = tf.nn.relu(tape.gradient(value, terms))
-        return self._weights
+        terms = self._loss.tensor(self._output.terms)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(terms)
+            value, _ = self._loss.evaluate(
+                self.unflatten(self.points), overrides={self._output.terms: terms}
+            )
+        return tf.nn.relu(tape.gradient(value, terms))
 
     def _has_few_outputs(self) -> bool:
         """Whether C `[C, C]` may be held for each example: not for a large vocabulary."""
@@ -224,11 +207,10 @@ class GaussNewtonLinearized(Linearized):
                 self._output_gradient, self._recorded, unconnected_gradients="zero"
             )
             return identity[:, None, :] * tf.sqrt(tf.nn.relu(diagonal))[None]
-        weights = self._term_weights()
-        p = tf.nn.softmax(self._recorded)
+        p = self._probabilities
         # 1 - p_c as the sum of the others, which cancels nothing.
         rest = tf.matmul(p, 1 - identity)
-        scale = tf.transpose(tf.sqrt(weights[:, None] * p))[:, :, None]
+        scale = tf.transpose(tf.sqrt(self._term_weights[:, None] * p))[:, :, None]
         return scale * (identity[:, None, :] * rest[None] - (1 - identity)[:, None, :] * p[None])
 
 
@@ -248,20 +230,17 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     # --- formed blocks ------------------------------------------------------------------
 
-    def _structured(self, k: int) -> tuple[tf.Tensor | None, Callable[[], tf.Tensor]] | None:
+    def _structured(self, k: int) -> tuple[tf.Tensor | bool, Callable[[], tf.Tensor]] | None:
         if not self._has_rows():
             return None
         layers = self._covering(k)
         if layers is not None:
-            possible = self._fitting([(layer.preactivations, False) for layer in layers])
-            assemble = lambda: self._assemble(k, layers)  # noqa: E731
-        else:
-            found = self._tapped(k)
-            if found is None:
-                return None
-            possible = self._fitting([(tap.outputs, tap.positions) for tap in found])
-            assemble = lambda: self._from_rows(k, found)  # noqa: E731
-        return None if possible is False else (None if possible is True else possible, assemble)
+            outputs = [(layer.preactivations, False) for layer in layers]
+            return self._fitting(outputs), lambda: self._assemble(k, layers)
+        found = self._tapped(k)
+        if found is None:
+            return None
+        return self._tap_fitting(found), lambda: self._from_rows(k, found)
 
     def _linear_outputs(self) -> list[str]:
         return [*super()._linear_outputs(), *(tap.outputs for tap in self._taps.values())]
@@ -303,10 +282,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             (tf.constant(0), tf.zeros([size, size], self.dtype)),
             parallel_iterations=1,
         )
-        direct = self._direct_diagonal(k)
-        if direct is not None:
-            matrix += tf.linalg.diag(direct)
-        return (matrix + tf.transpose(matrix)) / 2
+        matrix = (matrix + tf.transpose(matrix)) / 2
+        return self._with_direct_diagonal(k, matrix)
 
     # --- low rank -----------------------------------------------------------------------
 
@@ -317,8 +294,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             Whether the block has them, a scalar bool (at run time: a batch's size is not known
             before), and a function that makes them, for use under that condition.
         """
-        found = self._low_rank_taps(k)
-        if found is None:
+        found, fitting = self._low_rank_taps(k)
+        if fitting is False:
             return None
         if self._few is None:
             self._few = self._derivatives_if_few()
@@ -330,7 +307,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         formed = sum(self._shapes[t.variable].num_elements() for t in found if _is_formed(t))
         bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
         possible = (self._row_count() <= MAX_RANK) & (bytes_of_rows <= self._memory)
-        possible &= self._fitting([(tap.outputs, tap.positions) for tap in found])
+        possible &= fitting
 
         def holds() -> tf.Tensor:
             factors = make()
@@ -340,12 +317,13 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         return tf.cond(possible, holds, lambda: tf.constant(False)), make
 
-    def _low_rank_taps(self, k: int) -> list[Tap] | None:
+    def _low_rank_taps(self, k: int) -> tuple[list[Tap], tf.Tensor | bool]:
+        """The taps of the k-th block and whether they fit; none and False if it has no rows."""
         found = self._tapped(k)
         if found is None or not self._has_rows() or self._rest_gradients[k] is not None:
-            return None
-        fitting = self._fitting([(tap.outputs, tap.positions) for tap in found])
-        return None if fitting is False else found
+            return [], False
+        fitting = self._tap_fitting(found)
+        return ([], False) if fitting is False else (found, fitting)
 
     def _row_count(self) -> tf.Tensor:
         """r, if no example is left out."""
@@ -359,7 +337,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     def _derivatives_if_few(self) -> dict[str, tf.Tensor]:
         """d `[C, B', P, o]` at every tap of a large block; zeros if B' is not all of B."""
         large = [k for k, part in enumerate(self._parts) if not part.dense]
-        found = [tap for k in large for tap in self._low_rank_taps(k) or []]
+        found = [tap for k in large for tap in self._low_rank_taps(k)[0]]
         examples = self._few_examples()
 
         # Of one shape in both branches, and within bounds, since XLA compiles both.
@@ -402,6 +380,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         known = all(i in self._taps for i in indices)
         return [self._taps[i] for i in indices] if known and same else None
 
+    def _tap_fitting(self, found: Sequence[Tap]) -> tf.Tensor | bool:
+        return self._fitting([(tap.outputs, tap.positions) for tap in found])
+
     def _fitting(self, outputs: Sequence[tuple[str, bool]]) -> tf.Tensor | bool:
         """Whether these tensors have a row an example, or (if True) a number of rows that fits.
 
@@ -439,7 +420,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _roots_per_example(self) -> int:
         """C: how many s there are."""
-        return int(self._recorded.shape[1])
+        return int(self._roots.shape[0])
 
     def _inputs(self, tap: Tap) -> tf.Tensor:
         """a `[B, P, i]`: what the weight is multiplied by at each position."""

@@ -14,13 +14,14 @@ from keras_qnewton.curvature.structured import StructuredHessian
 from keras_qnewton.registry import Policy, register
 
 
-@register("curvature", "hessian")
-@keras.saving.register_keras_serializable(package="keras_qnewton")
-class ExactHessian(Policy):
-    """The exact Hessian of the loss; may be indefinite.
+class Curvature(Policy):
+    """What all curvature policies share.
 
     Args:
         memory: Bytes that the vectorised rows of one chunk may take, approximately.
+
+    Raises:
+        ValueError: If `memory` is not positive.
     """
 
     def __init__(self, memory: float = 512e6):
@@ -29,6 +30,15 @@ class ExactHessian(Policy):
                 f"Argument `memory` must be a positive number of bytes. Received: memory={memory!r}"
             )
         self.memory = float(memory)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"memory": self.memory}
+
+
+@register("curvature", "hessian")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class ExactHessian(Curvature):
+    """The exact Hessian of the loss; may be indefinite. See `Curvature` for the argument."""
 
     def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
         """Differentiates `loss` at `weights`, ready to give blocks and products.
@@ -40,6 +50,3 @@ class ExactHessian(Policy):
             parts: The blocks, whose `indices` refer to `weights`.
         """
         return StructuredHessian(loss, weights, parts, self.memory)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"memory": self.memory}

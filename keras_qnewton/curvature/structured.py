@@ -51,7 +51,7 @@ class Structured(Linearized):
     def block(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit; structured where that holds."""
         structured = self._structured(k)
-        if structured is None:
+        if structured is None or structured[0] is False:
             return super().block(k)
         size = self._parts[k].size
         possible, assemble = structured
@@ -63,7 +63,7 @@ class Structured(Linearized):
         def nothing() -> tuple[tf.Tensor, tf.Tensor]:
             return tf.zeros([size, size], self.dtype), tf.constant(False)
 
-        matrix, holds = verified() if possible is None else tf.cond(possible, verified, nothing)
+        matrix, holds = verified() if possible is True else tf.cond(possible, verified, nothing)
         generic = super().block
         return tf.cond(holds, lambda: matrix, lambda: generic(k))
 
@@ -75,13 +75,13 @@ class Structured(Linearized):
         # Written so that NaN counts as a difference.
         return tf.norm(product(probe) - expected) <= _ROUNDING[self.dtype] * tf.norm(expected)
 
-    def _structured(self, k: int) -> tuple[tf.Tensor | None, Callable[[], tf.Tensor]] | None:
+    def _structured(self, k: int) -> tuple[tf.Tensor | bool, Callable[[], tf.Tensor]] | None:
         """How the k-th block is assembled, or None if its structure is not known.
 
-        The first is a scalar bool that says at run time whether it can be; None: it can.
+        The first says whether it can be: True or False, or a scalar bool tensor at run time.
         """
         layers = self._covering(k)
-        return None if layers is None else (None, lambda: self._assemble(k, layers))
+        return None if layers is None else (True, lambda: self._assemble(k, layers))
 
     def _covering(self, k: int) -> list[DenseLayer] | None:
         """The layers that have a variable in the block, if they have all of its variables."""
@@ -121,12 +121,15 @@ class Structured(Linearized):
         matrix = tf.concat([tf.concat(row, 1) for row in rows], 0)
         order = _order([v for layer in layers for v in layer.variables if v in indices], indices)
         matrix = self._permuted(matrix, order, indices)
-        direct = self._direct_diagonal(k)
-        if direct is not None:
-            matrix = tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + direct)
         size = self._parts[k].size
-        matrix.set_shape([size, size])
-        return matrix
+        return self._with_direct_diagonal(k, tf.ensure_shape(matrix, [size, size]))
+
+    def _with_direct_diagonal(self, k: int, matrix: tf.Tensor) -> tf.Tensor:
+        """`matrix` and what depends on the block's weights beside its layers."""
+        direct = self._direct_diagonal(k)
+        if direct is None:
+            return matrix
+        return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + direct)
 
     def _permuted(
         self, matrix: tf.Tensor, order: Sequence[int] | None, indices: Sequence[int]

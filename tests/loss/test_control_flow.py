@@ -220,7 +220,9 @@ def test_stateful_random_numbers_in_a_loop_are_refused():
     w = weights()
 
     def loss():
-        body = lambda i, h: (i + 1, h * tf.random.uniform([], dtype=tf.float64))  # noqa: E731
+        def body(i, h):
+            return i + 1, h * tf.random.uniform([], dtype=tf.float64)
+
         return tf.reduce_sum(tf.while_loop(lambda i, h: i < 3, body, [0, w * 1.0])[1])
 
     with pytest.raises(LossNotReplayableError, match=r"'RandomUniform'.*has a state"):

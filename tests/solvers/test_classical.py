@@ -7,14 +7,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_qnewton.solvers import LU, Cholesky, ConjugateGradient, Eigen
+from keras_qnewton.solvers import LU, Cholesky, ConjugateGradient, Eigen, Lapack
 
 from .systems import relative_error, symmetric, vector
 
 
-@pytest.mark.parametrize("solver", [LU, Cholesky])
-def test_refinement_reaches_the_limit_of_float32(solver):
-    matrix, rhs = symmetric(40, 1e4, dtype="float32"), vector(40, dtype="float32")
+@pytest.mark.parametrize(
+    ("solver", "definite"), [(LU, True), (Cholesky, True), (Lapack, True), (Lapack, False)]
+)
+def test_refinement_reaches_the_limit_of_float32(solver, definite):
+    matrix = symmetric(40, 1e4, definite, dtype="float32")
+    rhs = vector(40, dtype="float32")
     expected = np.linalg.solve(matrix.astype("float64"), rhs.astype("float64"))
     errors = [
         relative_error(solver(refinements=steps).solve(matrix, rhs).x, expected)
