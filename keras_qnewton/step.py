@@ -23,6 +23,10 @@ from keras_qnewton.directions import BlockStep, direction
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
 _ROUNDING = {tf.bfloat16: 2.0**-6, tf.float16: 2.0**-9, tf.float32: 2.0**-21, tf.float64: 2.0**-50}
+# A ratio of losses in between is taken as it is; any other is compared with that of gradients.
+_CREDIBLE = (0.75, 1.5)
+# Two estimates of a reduction that differ by less, relative to the model's, agree.
+_AGREEMENT = 0.25
 
 
 class Memory(NamedTuple):
@@ -102,6 +106,7 @@ def newton_step(
     at = curvature.at(loss, weights, parts)
     before = _finite(loss.value, "The loss")
     gradient = [_finite(g, "The gradient of the loss") for g in at.flatten(gradients)]
+    gradient = at.sharpened(gradient)
     count = _batches_to_average(loss, before, weights, gradients, damping, last)
     noisy = count > 1
 
@@ -128,7 +133,8 @@ def newton_step(
         blocks = [b._replace(x=b.x / tf.cast(count, b.x.dtype)) for b in blocks]
         step = to_step(at.unflatten([b.x for b in blocks]))
         d = at.flatten(step)
-        model = _dot(gradient, d) + _dot(d, at.product(d)) / 2
+        slopes = _dot(gradient, d), _dot(d, at.product(d))
+        model = slopes[0] + slopes[1] / 2
         after = loss([w + s for w, s in zip(weights, step, strict=True)])
         reduction = tf.cast(before, tf.float64) - tf.cast(after, tf.float64)
         # Near a minimum the loss's rounding hides what a step does: no ratio, no reason to
@@ -136,6 +142,15 @@ def newton_step(
         hidden = tf.abs(model) <= _ROUNDING[before.dtype] * tf.abs(tf.cast(before, tf.float64))
         ratio = tf.where(model < 0, reduction / -model, -tf.ones_like(model))
         ratio = tf.where(hidden, tf.constant(float("nan"), tf.float64), ratio)
+        if damping.adaptive:
+            # Written so that NaN is not credible.
+            credible = (ratio >= _CREDIBLE[0]) & (ratio <= _CREDIBLE[1])
+            losses = ratio
+            ratio = tf.cond(
+                credible | (model >= 0),
+                lambda: losses,
+                lambda: _ratio_of_gradients(at, d, slopes, model, losses),
+            )
         sound = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in d])
         sound &= tf.math.is_finite(after)
         accepted = sound & (reduction >= 0) if damping.adaptive else sound
@@ -201,6 +216,40 @@ def _batches_to_average(
     now = tf.where(tf.math.is_finite(last.loss), loss(last.weights), before)
     noisy = data_changed(last.loss, now, weights, gradients)
     return tf.where(noisy, tf.minimum(last.count + 1, float(damping.memory)), one)
+
+
+def _ratio_of_gradients(
+    at: Any,
+    step: list[tf.Tensor],
+    slopes: tuple[tf.Tensor, tf.Tensor],
+    model: tf.Tensor,
+    ratio: tf.Tensor,
+) -> tf.Tensor:
+    """ρ from the gradients at both ends of the step, or as it is where they do not tell.
+
+        T   g.d + (g(w+d) - g).d / 2                         trapezoidal rule
+        C   g.d + d.H d / 2 + (g(w+d) - g - H d).d / 3       exact for a cubic loss
+
+    A loss is a mean of numbers with an absolute error: cross-entropy's is that of the logits. A
+    difference of two losses has no digits left long before a gradient, a sum of products,
+    loses any. Where T and C agree, the error of C is smaller than their difference.
+
+    Args:
+        at: Curvature at the weights.
+        step: d, one `[N_k]` a block.
+        slopes: g.d and d.H d.
+        model: g.d + d.H d / 2, negative.
+        ratio: ρ from the losses; NaN where rounding hides the reduction.
+    """
+    slope, bend = slopes
+    change = _dot(at.gradients_after(step), step) - slope
+    trapezoid = slope + change / 2
+    cubic = slope + bend / 2 + (change - bend) / 3
+    agreed = tf.abs(trapezoid - cubic) <= _AGREEMENT * tf.abs(model)
+    better = cubic / model
+    # A poor ratio of a hidden reduction says only that the model has converged.
+    agreed &= ~tf.math.is_nan(ratio) | (better >= _CREDIBLE[0])
+    return tf.where(agreed, better, ratio)
 
 
 def _finite(tensor: tf.Tensor, what: str) -> tf.Tensor:

@@ -72,6 +72,18 @@ class Linearized:
                 out[i] = tf.cast(tf.reshape(piece, self._shapes[i]), self._dtypes[i])
         return out
 
+    def sharpened(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """`gradients`, one `[N_k]` a block, with digits that rounding took from them."""
+        return list(gradients)
+
+    def gradients_after(self, step: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The gradient at the weights plus `step`: one `[N_k]` a block in, one out."""
+        points = [x + d for x, d in zip(self.points, step, strict=True)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(points)
+            value = self._loss(self.unflatten(points))
+        return tape.gradient(value, points, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """H v with the whole Hessian: one `[N_k]` a block in, one out."""
         return self._outer.gradient(

@@ -368,3 +368,24 @@ def test_minimize_reads_python_values_afresh():
         for _ in range(3):
             optimizer.minimize(loss_fn, [w])
         np.testing.assert_allclose(w.numpy(), [target], atol=1e-3)
+
+
+def test_trust_ratio_where_rounding_hides_the_reduction():
+    """Of a loss that is mostly a constant: the gradients at both ends still tell."""
+    x = tf.Variable([1.0, -2.0])
+    curvature = tf.constant([1e-5, 3e-5])
+
+    def loss_fn():
+        return 1e4 + 0.5 * tf.reduce_sum(curvature * x**2)
+
+    optimizer = QNewton(curvature="hessian", damping=Adaptive(initial=0.1))
+    for _ in range(6):
+        optimizer.minimize(loss_fn, [x])
+    decisions = optimizer.decisions
+    # A quadratic: every model is exact, though no loss differs from any other.
+    assert all(d.loss == d.loss_after == 1e4 for d in decisions)
+    assert [d.trust_ratio for d in decisions] == pytest.approx([1.0] * 6, abs=1e-3)
+    assert [d.damping for d in decisions] == pytest.approx(
+        [0.1 * 3e-5 * 0.25**k for k in range(6)], rel=1e-3
+    )
+    np.testing.assert_allclose(x.numpy(), 0, atol=1e-4)
