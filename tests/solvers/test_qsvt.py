@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.solvers.quantum.backends import Backend, load
-from keras_qnewton.solvers.quantum.block_encoding import Dilation
-from keras_qnewton.solvers.quantum.inversion import inversion
+from keras_qnewton.solvers.quantum.encodings import Dilation
 from keras_qnewton.solvers.quantum.polynomial import clenshaw
+from keras_qnewton.solvers.quantum.transforms import inversion
 
 from .systems import relative_error, symmetric, vector
 
@@ -80,7 +80,7 @@ def test_amplitudes_are_those_of_the_polynomial(size, condition_number, definite
     encoding = Dilation(symmetric(size, condition_number, definite))
     plan = inversion(condition_number, 1e-3)
     state = vector(size) / np.linalg.norm(vector(size))
-    outcome = load("cirq").run(encoding, plan.phases, state, "complex128")
+    outcome = load("cirq").run(encoding, plan, state, "complex128")
     corner = encoding.unitary()[:size, :size]
     expected = plan.sign * plan.scale * clenshaw(plan.coefficients, lambda v: corner @ v, state)
     np.testing.assert_allclose(outcome.amplitudes, expected, atol=1e-10)
@@ -97,7 +97,7 @@ def test_circuit_is_the_one_that_is_run():
     assert sum(1 for _ in circuit.all_operations()) == solution.details["operations"]
     # Read by hand: from the unitary of the whole circuit to x.
     state = solver.init(matrix)
-    plan = state.inversion
+    plan = state.transform
     amplitudes = cirq.unitary(circuit)[:3, 0].real
     by_hand = plan.sign * amplitudes * np.linalg.norm(rhs) / (plan.scale * state.encoding.alpha)
     np.testing.assert_allclose(solution.x, by_hand, rtol=1e-9)

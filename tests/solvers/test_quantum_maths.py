@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
-from keras_qnewton.solvers.quantum.backends.cirq import Backend, preparation
-from keras_qnewton.solvers.quantum.block_encoding import Dilation, pad
-from keras_qnewton.solvers.quantum.inversion import bucket, inversion
+from keras_qnewton.solvers.quantum.backends.cirq import Backend, first_column
+from keras_qnewton.solvers.quantum.encodings import Dilation, pad
 from keras_qnewton.solvers.quantum.phases import find_phases, reflection_phases, response
 from keras_qnewton.solvers.quantum.polynomial import (
     clenshaw,
@@ -18,6 +17,7 @@ from keras_qnewton.solvers.quantum.polynomial import (
     inverse_error,
     maximum,
 )
+from keras_qnewton.solvers.quantum.transforms import bucket, inversion
 
 from .systems import symmetric, vector
 
@@ -189,7 +189,7 @@ def test_dilation_by_cirqs_unitary_of_the_circuits_operation(size):
     matrix = symmetric(size, 50, definite=False)
     encoding = Dilation(matrix)
     plan = inversion(2.0, 0.1)
-    circuit = Backend().circuit(encoding, plan.phases, np.eye(size)[0])
+    circuit = Backend().circuit(encoding, plan, np.eye(size)[0])
     qubits = cirq.LineQubit.range(2 + encoding.system_qubits)
     # (For one system qubit the ZZ rotations are as wide as the encoding.)
     calls = [op for op in circuit.all_operations() if isinstance(op.gate, cirq.MatrixGate)]
@@ -236,6 +236,6 @@ def test_preparation_is_orthogonal_and_exact_near_a_basis_vector(size, seed, til
     state = vector(size, seed) * 10**tilt
     state[0] = np.sign(state[0])
     state /= np.linalg.norm(state)
-    gate = preparation(state)
+    gate = first_column(state)
     np.testing.assert_allclose(gate @ gate.T, np.eye(size), atol=1e-14)
     np.testing.assert_allclose(gate[:, 0], state, rtol=1e-13, atol=1e-300)

@@ -2,8 +2,9 @@
 
 polynomial.py      1/x on [1/κ, 1] as an odd polynomial bounded on [-1, 1]
 phases.py          the polynomial as a sequence of rotations (quantum signal processing)
-inversion.py       both of them for one κ and accuracy, scaled and cached
-block_encoding.py  the matrix as a corner of a unitary
+transforms.py      both of them for one κ and accuracy, scaled and cached
+gates.py           circuits as plain data
+encodings/         the matrix as a corner of a unitary
 backends/          the only places that know a quantum library
 qsvt.py            the solver: circuit runs and float64 refinement around them
 host.py            the one host call through which a graph reaches it

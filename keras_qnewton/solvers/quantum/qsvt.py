@@ -12,10 +12,15 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
 from keras_qnewton.solvers.quantum import backends
-from keras_qnewton.solvers.quantum.block_encoding import Dilation, pad, padded_qubits
+from keras_qnewton.solvers.quantum.encodings import (
+    ENCODINGS,
+    BlockEncoding,
+    pad,
+    padded_qubits,
+)
 from keras_qnewton.solvers.quantum.host import host_solve
-from keras_qnewton.solvers.quantum.inversion import Inversion, bucket, inversion
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
+from keras_qnewton.solvers.quantum.transforms import Transform, bucket, inversion
 from keras_qnewton.solvers.staged import StagedSolver
 from keras_qnewton.types import Solution
 
@@ -29,12 +34,12 @@ class QSVTState(NamedTuple):
     Attributes:
         matrix: As given, a tensor `[N, N]`.
         encoding: Block encoding of the padded matrix.
-        inversion: Polynomial and phases for its condition number.
+        transform: 1/x for its condition number.
     """
 
     matrix: Any
-    encoding: Dilation
-    inversion: Inversion
+    encoding: BlockEncoding
+    transform: Transform
 
 
 @register("solver", "qsvt")
@@ -43,8 +48,8 @@ class QSVT(StagedSolver):
     """``A x = b`` by a circuit that applies a polynomial close to 1/x to A's eigenvalues.
 
     Quantum singular value transformation (Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838) with
-    the optimal odd polynomial of `polynomial`, the phases of `phases` and the block encoding of
-    `block_encoding`. A run of the circuit leaves ``sign · s · p(A/α) b/||b||`` in the
+    the optimal odd polynomial of `polynomial`, the phases of `phases` and a block encoding of
+    `encodings`. A run of the circuit leaves ``sign · s · p(A/α) b/||b||`` in the
     amplitudes, so norm and sign of the solution are both known; it is accurate to `epsilon`
     and to `dtype`. Iterative refinement then runs the same circuit on the residual, evaluated
     in float64, until the residual is below `tolerance` or no longer halves.
@@ -53,13 +58,15 @@ class QSVT(StagedSolver):
     are read at once from the simulator, where hardware would sample them, and the block
     encoding costs an eigendecomposition of A.
 
-    Eagerly, `details` holds "degree", "qubits", "alpha", "condition_number" (of A),
+    Eagerly, `details` holds "degree", "qubits", "encoding", "alpha", "condition_number" (of A),
     "success_probability" (of the first run), "queries" (calls of the block encoding, all
     runs), "refinements" and "operations" (of one circuit). Inside a `tf.function`, `solve` is
     one host call: `details` is empty, and an error is a NaN solution with a RuntimeWarning.
 
     Args:
-        backend: "cirq", or an object with the methods of `backends.Backend`.
+        backend: "cirq", "emulator", or an object with the methods of `backends.Backend`.
+        encoding: Name of a block encoding (`encodings.ENCODINGS`), or a subclass of
+            `encodings.BlockEncoding`.
         epsilon: Largest error of the polynomial against 1/x, on A/α; with A's norm scaled to 1
             this is a relative error of x. The degree grows like ``κ log(κ/epsilon)``.
         dtype: Of the simulated amplitudes: "complex64" or "complex128".
@@ -78,6 +85,7 @@ class QSVT(StagedSolver):
     def __init__(
         self,
         backend: Any = "cirq",
+        encoding: Any = "dilation",
         epsilon: float = 1e-3,
         dtype: str = "complex64",
         tolerance: float = 1e-12,
@@ -89,6 +97,14 @@ class QSVT(StagedSolver):
             raise ValueError(
                 f"Argument `backend` must be one of {', '.join(map(repr, backends.NAMES))}, or "
                 f"an object with methods `circuit` and `run`. Received: backend={backend!r}"
+            )
+        if (isinstance(encoding, str) and encoding not in ENCODINGS) or not (
+            isinstance(encoding, str)
+            or (isinstance(encoding, type) and issubclass(encoding, BlockEncoding))
+        ):
+            raise ValueError(
+                f"Argument `encoding` must be one of {', '.join(map(repr, ENCODINGS))}, or a "
+                f"subclass of BlockEncoding. Received: encoding={encoding!r}"
             )
         if not 0 < epsilon < 1:
             raise ValueError(
@@ -105,6 +121,7 @@ class QSVT(StagedSolver):
                 f"max_refinements={max_refinements!r}, max_degree={max_degree!r}"
             )
         self.backend = backend
+        self.encoding = encoding
         self.epsilon = float(epsilon)
         self.dtype = dtype
         self.tolerance = float(tolerance)
@@ -112,8 +129,13 @@ class QSVT(StagedSolver):
         self.max_degree = int(max_degree)
 
     def qubits(self, size: int) -> int:
-        """Width of the circuit for N = `size` unknowns: ``max(1, ceil(log2 N)) + 2``."""
-        return padded_qubits(size) + 2
+        """Largest width of a circuit for N = `size` unknowns: signal, ancillas, system."""
+        system = padded_qubits(size)
+        return 1 + self._encoding_class.max_ancillas(system) + system
+
+    @property
+    def _encoding_class(self) -> type[BlockEncoding]:
+        return ENCODINGS[self.encoding] if isinstance(self.encoding, str) else self.encoding
 
     @property
     def max_condition_number(self) -> float:
@@ -156,7 +178,7 @@ class QSVT(StagedSolver):
             np.asarray(state.matrix.numpy(), np.float64),
             np.asarray(rhs.numpy(), np.float64),
             state.encoding,
-            state.inversion,
+            state.transform,
             tolerance,
         )
         x = tf.constant(x, rhs.dtype)
@@ -183,20 +205,20 @@ class QSVT(StagedSolver):
         vector, norm = _unit(np.asarray(rhs.numpy(), np.float64), state.encoding)
         if norm == 0:
             raise ValueError("Argument `rhs` must not be zero. Received: rhs of zeros")
-        return self._backend().circuit(state.encoding, state.inversion.phases, vector)
+        return self._backend().circuit(state.encoding, state.transform, vector)
 
-    def _prepare(self, matrix: np.ndarray) -> tuple[Dilation, Inversion]:
+    def _prepare(self, matrix: np.ndarray) -> tuple[BlockEncoding, Transform]:
         if not np.all(np.isfinite(matrix)):
             raise ValueError("Argument `matrix` must be finite. Received: a matrix with NaN or Inf")
-        encoding = Dilation(pad(matrix))
-        condition_number = encoding.condition_number
+        encoding = self._encoding_class(pad(matrix))
+        condition_number = encoding.effective_condition_number
         if math.isinf(condition_number):
             raise ValueError("Argument `matrix` must not be singular. Received: a singular matrix")
         degree = self._degree(condition_number)
         if degree > self.max_degree:
             raise ValueError(
                 "Argument `matrix` must be conditioned well enough for a polynomial of degree "
-                f"{self.max_degree} (`max_degree`). Received: condition number "
+                f"{self.max_degree} (`max_degree`). Received: condition number (α / σ_min) "
                 f"{condition_number:.3g}, degree {degree}. Damp the matrix, or raise "
                 "`max_degree`"
             )
@@ -206,14 +228,15 @@ class QSVT(StagedSolver):
         self,
         matrix: np.ndarray,
         rhs: np.ndarray,
-        encoding: Dilation,
-        plan: Inversion,
+        encoding: BlockEncoding,
+        plan: Transform,
         tolerance: float,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The solution in float64 and its details, from as many runs as it takes."""
         details: dict[str, Any] = {
             "degree": plan.degree,
-            "qubits": self.qubits(len(rhs)),
+            "qubits": 1 + encoding.qubits,
+            "encoding": encoding.name,
             "alpha": encoding.alpha,
             "condition_number": encoding.condition_number,
             "success_probability": None,
@@ -229,7 +252,7 @@ class QSVT(StagedSolver):
         gap, residual = rhs, math.inf
         for run in range(1 + self.max_refinements):
             vector, norm = _unit(gap, encoding)
-            outcome = backend.run(encoding, plan.phases, vector, self.dtype)
+            outcome = backend.run(encoding, plan, vector, self.dtype)
             if np.shape(outcome.amplitudes) != vector.shape:
                 # It would broadcast, and read as a solution.
                 raise ValueError(
@@ -265,8 +288,12 @@ class QSVT(StagedSolver):
         backend = self.backend
         if not isinstance(backend, str):
             backend = keras.saving.serialize_keras_object(backend)
+        encoding = self.encoding
+        if not isinstance(encoding, str):
+            encoding = keras.saving.serialize_keras_object(encoding)
         return {
             "backend": backend,
+            "encoding": encoding,
             "epsilon": self.epsilon,
             "dtype": self.dtype,
             "tolerance": self.tolerance,
@@ -277,12 +304,13 @@ class QSVT(StagedSolver):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         config = dict(config)
-        if isinstance(config.get("backend"), dict):
-            config["backend"] = keras.saving.deserialize_keras_object(config["backend"])
+        for name in ("backend", "encoding"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
 
 
-def _unit(vector: np.ndarray, encoding: Dilation) -> tuple[np.ndarray, float]:
+def _unit(vector: np.ndarray, encoding: BlockEncoding) -> tuple[np.ndarray, float]:
     """`vector` padded to the encoding's size and normalised, and its norm."""
     padded = np.zeros(1 << encoding.system_qubits)
     padded[: len(vector)] = vector

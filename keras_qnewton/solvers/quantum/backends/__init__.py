@@ -1,6 +1,6 @@
 """What a QSVT backend is, and where the built-in ones are.
 
-A backend is any object with the two methods of `Backend`: whatever executes, or simulates,
+A backend is any object with the methods of `Backend`: whatever executes, or simulates,
 the circuit. Quantum libraries are imported here only, and only when a circuit is asked for.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-_MODULES = {"cirq": "keras_qnewton.solvers.quantum.backends.cirq"}
+_MODULES = {name: f"keras_qnewton.solvers.quantum.backends.{name}" for name in ("cirq", "emulator")}
 NAMES = tuple(_MODULES)
 
 
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
             |0⟩ of signal and ancilla qubits; not normalised.
         success_probability: Of that outcome.
         qubits: Width of the circuit.
-        operations: Number of its operations.
+        operations: Number of its operations, as it was run.
     """
 
     amplitudes: np.ndarray
@@ -34,14 +34,18 @@ class Outcome(NamedTuple):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Builds and runs ``Re Π e^(i φ_k Z) U`` on a state; see `phases.reflection_phases`."""
+    """Builds and runs ``Re Π e^(i φ_k Z) U`` on a state; see `phases.reflection_phases`.
 
-    def circuit(self, encoding: Any, phases: np.ndarray, state: np.ndarray) -> Any:
-        """The circuit object: `encoding` a block encoding, `state` a real unit vector `[2^n]`."""
+    In all methods, `encoding` is a block encoding, `transform` a `transforms.Transform`, `state` a
+    real unit vector `[2^n]`.
+    """
+
+    def circuit(self, encoding: Any, transform: Any, state: np.ndarray) -> Any:
+        """The circuit object."""
         ...
 
-    def run(self, encoding: Any, phases: np.ndarray, state: np.ndarray, dtype: str) -> Outcome:
-        """Runs it in `dtype`, "complex64" or "complex128"."""
+    def run(self, encoding: Any, transform: Any, state: np.ndarray, dtype: str) -> Outcome:
+        """Runs it in `dtype`, "complex64" or "complex128"; exact amplitudes."""
         ...
 
 

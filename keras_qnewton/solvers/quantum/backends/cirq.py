@@ -2,53 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_qnewton.solvers.quantum.backends import Outcome
+from keras_qnewton.solvers.quantum.gates import (
+    Gate,
+    angle_of,
+    inverse,
+    preparation,
+    preparation_angles,
+    projector_phase,
+)
 
 try:
     import cirq
 except ImportError as error:  # pragma: no cover - cirq-core is a dependency
     raise ImportError("The backend 'cirq' needs Cirq: run `pip install cirq-core`.") from error
 
+# Up to so many qubits of an encoding, the simulation takes U as one matrix: a matrix product in
+# place of thousands of gates.
+_FUSED_QUBITS = 9
+
 
 class Backend:
-    """One signal qubit, one block encoding ancilla, n system qubits; most significant first.
+    """One signal qubit, a block encoding ancillas, n system qubits; most significant first.
 
-        signal  |0⟩ ─ H ─ ZZ(φ_d) ───── ZZ(φ_{d-1}) ── … ─ ZZ(φ_0) ─ H ─ ⟨0|
-        ancilla |0⟩ ───── ZZ(φ_d) ─ U ─ ZZ(φ_{d-1}) ─ U … ─ ZZ(φ_0) ───── ⟨0|
-        system  |0⟩ ─ B ─────────── U ─────────────── U … ─────────────── amplitudes
+        signal   |0⟩ ─ H ─ ┌ φ_d ┐ ─────── ┌ φ_{d-1} ┐ ──────── … ─ ┌ φ_0 ┐ ─ H ─ ⟨0|
+        ancillas |0⟩ ───── └─────┘ ─ U ─── └─────────┘ ── U† ── … ─ └─────┘ ───── ⟨0|
+        system   |0⟩ ─ B ─────────── U ────────────────── U† ── … ─────────────── amplitudes
 
-    B prepares the state. The signal qubit runs the sequence with φ and with -φ at once and
-    adds them up, which leaves the real part (Gilyén et al. 2018, corollary 18; for a single
-    ancilla the controlled projector phase is one ZZ rotation).
+    B prepares the state. U and U† take turns; for a reflection they are the same. The signal
+    qubit runs the sequence with φ and with -φ at once and adds them up, which leaves the real
+    part (Gilyén et al. 2018, corollary 18).
     """
 
-    def circuit(self, encoding: Any, phases: np.ndarray, state: np.ndarray) -> cirq.Circuit:
+    def circuit(self, encoding: Any, transform: Any, state: np.ndarray) -> cirq.Circuit:
         """The circuit on `cirq.LineQubit`s, without measurements."""
-        signal, ancilla, *system = cirq.LineQubit.range(2 + encoding.system_qubits)
-        prepare = cirq.MatrixGate(preparation(state), unitary_check=False).on(*system)
-        encode = cirq.Moment(
-            cirq.MatrixGate(encoding.unitary(), unitary_check=False).on(ancilla, *system)
-        )
-        exponents = -2 / np.pi * phases
-        moments = [cirq.Moment(prepare, cirq.H(signal))]
-        for k in range(len(phases) - 1, -1, -1):
-            rotation = cirq.ZZPowGate(exponent=float(exponents[k]), global_shift=-0.5)
-            moments.append(cirq.Moment(rotation.on(signal, ancilla)))
-            if k:
-                moments.append(encode)
-        moments.append(cirq.Moment(cirq.H(signal)))
-        return cirq.Circuit(moments)
+        return self._circuit(encoding, transform, state, fused=encoding.dense)
 
-    def run(self, encoding: Any, phases: np.ndarray, state: np.ndarray, dtype: str) -> Outcome:
+    def run(self, encoding: Any, transform: Any, state: np.ndarray, dtype: str) -> Outcome:
         """Simulates the circuit from |0…0⟩ and reads the state vector, without shots."""
-        circuit = self.circuit(encoding, phases, state)
+        fused = encoding.dense or encoding.qubits <= _FUSED_QUBITS
+        circuit = self._circuit(encoding, transform, state, fused)
         # All qubits are entangled from the first moments on: factoring the state is lost time.
         simulator = cirq.Simulator(dtype=np.dtype(dtype).type, split_untangled_states=False)
-        qubits = cirq.LineQubit.range(2 + encoding.system_qubits)
+        qubits = cirq.LineQubit.range(1 + encoding.qubits)
         vector = simulator.simulate(circuit, qubit_order=qubits).final_state_vector
         kept = vector[: len(state)].astype(np.complex128)
         return Outcome(
@@ -58,8 +59,63 @@ class Backend:
             operations=sum(len(moment) for moment in circuit),
         )
 
+    def _circuit(
+        self, encoding: Any, transform: Any, state: np.ndarray, fused: bool
+    ) -> cirq.Circuit:
+        signal, *wires = cirq.LineQubit.range(1 + encoding.qubits)
+        ancillas, system = wires[: encoding.ancillas], wires[encoding.ancillas :]
+        if fused:
+            matrix = encoding.unitary()
+            prepare = _matrix(first_column(state), system)
+            encode = _matrix(matrix, wires)
+            decode = encode if encoding.hermitian else _matrix(matrix.conj().T, wires)
+        else:
+            gates = encoding.gates()
+            prepare = operations(preparation(range(len(system))), system, preparation_angles(state))
+            encode = operations(gates, wires, encoding.angles)
+            decode = (
+                encode if encoding.hermitian else operations(inverse(gates), wires, encoding.angles)
+            )
+        moments = [*cirq.Circuit(prepare), cirq.Moment(cirq.H(signal))]
+        encode, decode = list(cirq.Circuit(encode)), list(cirq.Circuit(decode))
+        phases = transform.phases
+        for k in range(len(phases) - 1, -1, -1):
+            rotation = operations(
+                projector_phase(encoding.ancillas, phases[k]), [signal, *ancillas], phases
+            )
+            moments += [cirq.Moment(op) for op in rotation]
+            if k:
+                moments += encode if (len(phases) - 1 - k) % 2 == 0 else decode
+        moments.append(cirq.Moment(cirq.H(signal)))
+        return cirq.Circuit(moments)
 
-def preparation(state: np.ndarray) -> np.ndarray:
+
+def operations(
+    gates: Sequence[Gate], wires: Sequence[cirq.Qid], angles: np.ndarray
+) -> list[cirq.Operation]:
+    """Gates as Cirq's operations, wire w at ``wires[w]``."""
+    return [_operation(gate, wires, angle_of(gate, angles)) for gate in gates]
+
+
+def _operation(gate: Gate, wires: Sequence[cirq.Qid], angle: float) -> cirq.Operation:
+    if gate.kind == "zz":
+        made: cirq.Gate = cirq.ZZPowGate(exponent=angle / np.pi, global_shift=-0.5)
+    elif gate.kind in ("ry", "rz"):
+        made = {"ry": cirq.ry, "rz": cirq.rz}[gate.kind](angle)
+    else:
+        made = {"h": cirq.H, "x": cirq.X, "z": cirq.Z, "swap": cirq.SWAP}[gate.kind]
+    operation = made.on(*(wires[q] for q in gate.qubits))
+    if not gate.controls:
+        return operation
+    controls = [wires[q] for q in gate.controls]
+    return operation.controlled_by(*controls, control_values=gate.values)
+
+
+def _matrix(matrix: np.ndarray, wires: Sequence[cirq.Qid]) -> cirq.Operation:
+    return cirq.MatrixGate(matrix, unitary_check=False).on(*wires)
+
+
+def first_column(state: np.ndarray) -> np.ndarray:
     """An orthogonal matrix whose first column is the real unit vector `state`.
 
     A Householder reflection of the first basis vector to ``-sign(state[0]) · state``, negated

@@ -1,0 +1,41 @@
+"""What a perfect circuit would give, at any N: the polynomial by products with the matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_qnewton.solvers.quantum.backends import Outcome
+from keras_qnewton.solvers.quantum.polynomial import clenshaw
+
+
+class Backend:
+    """``sign · s · p(H/α) |ψ⟩`` by Clenshaw's recurrence: degree products with H, no circuit.
+
+    In double precision, whatever `dtype` says. `operations` counts products with H.
+    """
+
+    def circuit(self, encoding: Any, transform: Any, state: np.ndarray) -> Any:
+        """There is none.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "The backend 'emulator' has no circuit: it applies the circuit's polynomial by "
+            "matrix products. Use backend='cirq'."
+        )
+
+    def run(self, encoding: Any, transform: Any, state: np.ndarray, dtype: str) -> Outcome:
+        """The amplitudes of a circuit without errors."""
+        del dtype
+        scaled = encoding.matrix / encoding.alpha
+        factor = transform.sign * transform.scale
+        amplitudes = factor * clenshaw(transform.coefficients, lambda v: scaled @ v, state)
+        return Outcome(
+            amplitudes=amplitudes,
+            success_probability=float(amplitudes @ amplitudes),
+            qubits=1 + encoding.qubits,
+            operations=transform.degree,
+        )

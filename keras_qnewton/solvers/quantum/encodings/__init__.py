@@ -1,0 +1,14 @@
+"""Block encodings, one a file: matrices as corners of unitaries.
+
+Each carries α, its ancillas and ε, with the defining inequality and a source in its docstring.
+A new one is a subclass of `BlockEncoding` in a file of its own, and a line in `ENCODINGS`.
+"""
+
+from __future__ import annotations
+
+from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding, pad, padded_qubits
+from keras_qnewton.solvers.quantum.encodings.dilation import Dilation
+
+ENCODINGS: dict[str, type[BlockEncoding]] = {cls.name: cls for cls in (Dilation,)}
+
+__all__ = ["ENCODINGS", "BlockEncoding", "Dilation", "pad", "padded_qubits"]

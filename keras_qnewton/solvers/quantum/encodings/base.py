@@ -1,0 +1,125 @@
+"""What a block encoding is."""
+
+from __future__ import annotations
+
+import functools
+from typing import ClassVar
+
+import numpy as np
+
+from keras_qnewton.solvers.quantum.gates import Gate, applied
+
+
+class BlockEncoding:
+    r"""A symmetric matrix as the corner of a unitary.
+
+        ancillas |0⟩ ──┤   ├── ⟨0|
+                       │ U │                  ⟨0|^a U |0⟩^a = H / α,  to ε
+        system   |ψ⟩ ──┤   ├──
+
+    The defining inequality (Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838, definition 43):
+    ``|| H - α (⟨0|^a ⊗ I) U (|0⟩^a ⊗ I) || <= ε``.
+
+    A subclass computes `alpha` and `angles` in its constructor, and says what U is in `gates`.
+    Circuits of equal `signature` have the same gates and differ in `angles` alone.
+
+    Args:
+        matrix: H, float64 `[2^n, 2^n]`, symmetric, not zero.
+
+    Attributes:
+        matrix: H.
+        alpha: Subnormalisation α, at least ``||H||_2``.
+        ancillas: a.
+        epsilon: Bound ε on the encoding's error.
+        system_qubits: n.
+        angles: Values of the gates' symbols in radians, float64.
+        hermitian: Whether U is its own inverse.
+        dense: Whether U is by nature one big matrix, rather than gates.
+
+    Raises:
+        ValueError: If the size is not a power of two, or H is zero or not finite.
+    """
+
+    name: ClassVar[str]
+    hermitian: ClassVar[bool] = False
+    dense: ClassVar[bool] = False
+    alpha: float
+    ancillas: int
+    epsilon: float
+    angles: np.ndarray
+
+    def __init__(self, matrix: np.ndarray):
+        size = len(matrix)
+        if np.shape(matrix) != (size, size) or size & (size - 1) or size < 2:
+            raise ValueError(
+                "Argument `matrix` must be square, with a power of two, at least 2, of rows. "
+                f"Received: matrix of shape {np.shape(matrix)}"
+            )
+        if not np.all(np.isfinite(matrix)):
+            raise ValueError("Argument `matrix` must be finite. Received: a matrix with NaN or Inf")
+        if not np.any(matrix):
+            raise ValueError("Argument `matrix` must not be zero. Received: a matrix of zeros")
+        self.matrix = np.asarray(matrix, np.float64)
+        self.system_qubits = size.bit_length() - 1
+
+    def gates(self) -> list[Gate]:
+        """U on wires 0 … a-1, the ancillas, and a … a+n-1, the system."""
+        raise NotImplementedError
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Equal for encodings whose `gates` are equal."""
+        return (self.name, self.system_qubits)
+
+    @property
+    def qubits(self) -> int:
+        """a + n."""
+        return self.ancillas + self.system_qubits
+
+    @functools.cached_property
+    def singular_values(self) -> tuple[float, float]:
+        """The smallest and the largest ``|eigenvalue|`` of H."""
+        magnitudes = np.abs(np.linalg.eigvalsh(self.matrix))
+        return float(magnitudes.min()), float(magnitudes.max())
+
+    @property
+    def condition_number(self) -> float:
+        """κ₂ of H, Inf for a singular H."""
+        smallest, largest = self.singular_values
+        return largest / smallest if smallest > 0 else np.inf
+
+    @property
+    def effective_condition_number(self) -> float:
+        """``α / σ_min(H)``, what a polynomial has to resolve; Inf for a singular H."""
+        smallest, _ = self.singular_values
+        return self.alpha / smallest if smallest > 0 else np.inf
+
+    @classmethod
+    def max_ancillas(cls, system_qubits: int) -> int:
+        """The most ancillas that any matrix on n qubits takes."""
+        raise NotImplementedError
+
+    def unitary(self) -> np.ndarray:
+        """U `[2^(a+n), 2^(a+n)]`, wire 0 as the most significant bit."""
+        return applied(self.gates(), np.eye(1 << self.qubits), self.angles)
+
+
+def pad(matrix: np.ndarray) -> np.ndarray:
+    """`matrix` ``[N, N]`` in the corner of the next power of two, at least 2.
+
+    The rest of the diagonal is the smallest ``|eigenvalue|``: neither the norm nor the condition
+    number changes, a Frobenius norm hardly, and a right-hand side padded by zeros has a
+    solution padded by zeros.
+    """
+    size = len(matrix)
+    padded = 1 << padded_qubits(size)
+    if padded == size:
+        return matrix
+    out = np.diag(np.full(padded, np.min(np.abs(np.linalg.eigvalsh(matrix)))))
+    out[:size, :size] = matrix
+    return out
+
+
+def padded_qubits(size: int) -> int:
+    """Qubits for a system of `size` unknowns: ``ceil(log2 N)``, at least 1."""
+    return max(1, (size - 1).bit_length())

@@ -1,0 +1,112 @@
+"""The unitary dilation: one ancilla, the best α there is, and an eigendecomposition to pay."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding
+from keras_qnewton.solvers.quantum.gates import (
+    Gate,
+    inverse,
+    multiplexed_angles,
+    multiplexed_ry,
+)
+
+
+class Dilation(BlockEncoding):
+    r"""The unitary dilation of a symmetric matrix, with one ancilla qubit.
+
+        U = [[A,  S],      A = H / α,   S = sqrt(I - A²),   α = ||H||_2
+             [S, -A]]
+
+    See `BlockEncoding` for the inequality. The dilation is Halmos' (1950, Normal dilations and
+    extensions of operators). U is symmetric and its own inverse, a reflection.
+
+    As gates, with A = V cos(Θ) Vᵀ: Vᵀ on the system, a reflection of the ancilla multiplexed over
+    the system, V. V is a product of N(N-1)/2 rotations of neighbours in Gray code order, each a
+    Ry with n-1 controls.
+
+    An honest warning: V and α come from a full eigendecomposition, which costs more than
+    solving the system. It is an encoding for simulation; hardware would need one from an
+    oracle of H's entries, with a larger α.
+    """
+
+    name = "dilation"
+    hermitian = True
+    dense = True
+    ancillas = 1
+
+    def __init__(self, matrix: np.ndarray):
+        super().__init__(matrix)
+        size = len(matrix)
+        values, vectors = np.linalg.eigh(self.matrix)
+        self.alpha = float(np.max(np.abs(values)))
+        self.singular_values = float(np.min(np.abs(values))), self.alpha
+        self.epsilon = 16 * size * float(np.finfo(np.float64).eps) * self.alpha
+        self._values, self._vectors = values / self.alpha, vectors
+
+    @classmethod
+    def max_ancillas(cls, system_qubits: int) -> int:
+        """1."""
+        return 1
+
+    def unitary(self) -> np.ndarray:
+        """U, float64 `[2^(n+1), 2^(n+1)]`, the ancilla as the most significant bit."""
+        values, vectors = self._values, self._vectors
+        complement = (vectors * np.sqrt((1 - values) * (1 + values))) @ vectors.T
+        corner = self.matrix / self.alpha
+        return np.block([[corner, complement], [complement, -corner]])
+
+    def gates(self) -> list[Gate]:
+        """Vᵀ, Z and multiplexed Ry on the ancilla, V: N(N-1)/2 + N symbols."""
+        size = 1 << self.system_qubits
+        system = range(1, 1 + self.system_qubits)
+        turns = [
+            _neighbour_rotation(row, system, symbol)
+            for symbol, (row, _) in enumerate(_eliminations(size))
+        ]
+        reflection = [Gate("z", (0,)), *multiplexed_ry(system, 0, len(turns))]
+        return [*turns, *reflection, *inverse(turns)]
+
+    @property
+    def angles(self) -> np.ndarray:  # type: ignore[override]
+        """N(N-1)/2 angles of V's rotations, then N of the reflection's."""
+        size = 1 << self.system_qubits
+        gray = np.arange(size) ^ (np.arange(size) >> 1)
+        vectors = self._vectors.copy()
+        # A product of rotations has determinant 1; an eigenvector's sign is free.
+        if np.linalg.slogdet(vectors[gray])[0] < 0:
+            vectors[:, 0] *= -1
+        rows = vectors[gray]
+        turns = []
+        for row, column in _eliminations(size):
+            x, y = rows[row - 1, column], rows[row, column]
+            angle = np.arctan2(y, x)
+            c, s = np.cos(angle), np.sin(angle)
+            rows[[row - 1, row]] = np.array([[c, s], [-s, c]]) @ rows[[row - 1, row]]
+            turns.append(-2 * angle)
+        wanted = np.empty(size)
+        wanted[gray] = 2 * np.arccos(np.clip(self._values, -1, 1))
+        return np.concatenate([turns, multiplexed_angles(wanted)])
+
+
+def _eliminations(size: int) -> list[tuple[int, int]]:
+    """(row, column) of the entries that rotations with the row above make zero, in order."""
+    return [(i, j) for j in range(size - 1) for i in range(size - 1, j, -1)]
+
+
+def _neighbour_rotation(row: int, system: range, symbol: int) -> Gate:
+    """Rotates basis states number row-1 and row of the Gray code into each other."""
+    before, here = (k ^ (k >> 1) for k in (row - 1, row))
+    bit = (before ^ here).bit_length() - 1
+    n = len(system)
+    others = [k for k in range(n) if k != bit]
+    return Gate(
+        "ry",
+        (system[n - 1 - bit],),
+        # From the state that comes before to the one here, whichever has the 0.
+        1.0 if not before >> bit & 1 else -1.0,
+        symbol,
+        controls=tuple(system[n - 1 - k] for k in others),
+        values=tuple(before >> k & 1 for k in others),
+    )

@@ -1,0 +1,73 @@
+"""Functions of a matrix that circuits apply: polynomial and phases, computed once and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from keras_qnewton.solvers.quantum.phases import find_phases, reflection_phases
+from keras_qnewton.solvers.quantum.polynomial import (
+    inverse_coefficients,
+    inverse_degree,
+    maximum,
+)
+
+# Phases exist for |f| < 1, and their Fourier completion needs the more samples the closer
+# to 1; the success probability falls with the square of the scale.
+_HEADROOM = 0.9
+# κ is rounded up to a power of 2^(1/8), 9 % apart: Newton's matrices change a little each
+# step, and a slightly higher degree is cheaper than finding phases anew.
+_STEPS_PER_OCTAVE = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transform:
+    """What a circuit needs to apply ``scale · p(x)``, with p close to a wanted function.
+
+    Attributes:
+        name: Of the function: "inverse" is 1/x.
+        parameter: What p was made for: κ of the inverse.
+        coefficients: Chebyshev coefficients of p, float64 `[degree + 1]`.
+        scale: s, so that ``|s p| <= 0.9`` on [-1, 1].
+    """
+
+    name: str
+    parameter: float
+    coefficients: np.ndarray
+    scale: float
+
+    @property
+    def degree(self) -> int:
+        """Degree of p: the number of times the circuit calls the block encoding."""
+        return len(self.coefficients) - 1
+
+    @functools.cached_property
+    def phases(self) -> np.ndarray:
+        """Projector phases φ in radians, float64 `[degree + 1]`; an emulator needs none."""
+        phases, _ = reflection_phases(find_phases(self.scale * self.coefficients))
+        phases.setflags(write=False)  # shared by all who ask
+        return phases
+
+    @property
+    def sign(self) -> float:
+        """The circuit's real part is ``sign · s · p``."""
+        return 1.0 if self.degree % 4 == 1 else -1.0
+
+
+def bucket(condition_number: float) -> float:
+    """`condition_number` >= 1 rounded up to the grid on which transforms are shared."""
+    steps = math.ceil(math.log2(condition_number) * _STEPS_PER_OCTAVE - 1e-9)
+    return float(2 ** (max(steps, 1) / _STEPS_PER_OCTAVE))
+
+
+@functools.lru_cache(maxsize=64)
+def inversion(condition_number: float, epsilon: float) -> Transform:
+    """1/x for κ (as it is: `bucket` it to share), with ``|p(x) - 1/x| <= epsilon``."""
+    degree = inverse_degree(condition_number, epsilon)
+    coefficients = inverse_coefficients(condition_number, degree)
+    coefficients.setflags(write=False)
+    scale = _HEADROOM / maximum(coefficients)
+    return Transform("inverse", condition_number, coefficients, scale)
