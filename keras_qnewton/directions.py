@@ -21,6 +21,7 @@ from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eige
 from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.solvers import Cholesky, ConjugateGradient, Eigen
+from keras_qnewton.solvers.mixed_precision import mixed_cholesky
 from keras_qnewton.types import Solution
 
 # Routes that are not the scheduler's to choose, before its own.
@@ -41,6 +42,10 @@ _EXPLANATIONS = {
     ),
 }
 _LANCZOS_STEPS = 20
+# Above this N the float64 factorisation is what a step takes longest for.
+_LARGE = 2048
+# Relative residual that refinement has to reach; the direction itself is in float32.
+_MIXED_TOLERANCE = 1e-12
 
 
 class BlockStep(NamedTuple):
@@ -285,7 +290,7 @@ class Large:
 
 
 class Scheduled:
-    """(H + s I)^(-1) g in float64, by the solver that the scheduler chooses."""
+    """(H + s I)^(-1) g to float64 residuals, by the solver that the scheduler chooses."""
 
     def __init__(
         self,
@@ -296,11 +301,17 @@ class Scheduled:
         semidefinite: bool = False,
         seed: int = 0,
     ):
-        # The dense solve costs little beside the curvature: double precision makes the
-        # residual check mean something at condition numbers up to 1e12.
-        self._matrix = tf.cast(matrix, tf.float64)
         self._gradient, self._damping, self._scheduler = gradient, damping, scheduler
         self._size = int(matrix.shape[0])
+        # A solve of a small block costs little beside the curvature: double precision makes the
+        # residual check mean something at condition numbers up to 1e12.
+        self._mixed = (
+            semidefinite
+            and self._size > _LARGE
+            and matrix.dtype == tf.float32
+            and scheduler.possible(self._size) == ("cholesky",)
+        )
+        self._matrix = matrix if self._mixed else tf.cast(matrix, tf.float64)
         self._sparsity = _row_nonzeros(matrix, shifted=True)
         if semidefinite:  # the large end alone, which is found first
             found = extremal_eigenvalues(matrix, iterations=_LANCZOS_STEPS // 2, seed=seed)
@@ -314,15 +325,14 @@ class Scheduled:
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
         shift = self._damping.shift(self._matrix, self._spectrum, damping)
-        system = tf.linalg.set_diag(self._matrix, tf.linalg.diag_part(self._matrix) + shift)
-        if self._bounded:
-            kappa = _bound(self._spectrum, shift)
-        else:  # not shifted past its negative eigenvalues: there is no cheap bound
-            kappa = condition_number(system, method="lanczos")
+        kappa = self._condition_number(shift)
         sparsity = self._sparsity
         index, predicted, rule = self._scheduler.choose_index(self._size, kappa, sparsity)
         rhs = tf.cast(self._gradient, tf.float64)
-        x, residual, used = self._run(system, rhs, index)
+        if self._mixed:
+            x, residual, used = self._run_mixed(shift, rhs, index)
+        else:
+            x, residual, used = self._run(self._system(shift), rhs, index)
         return BlockStep(
             tf.cast(x, self._gradient.dtype),
             kappa,
@@ -332,6 +342,39 @@ class Scheduled:
             rule,
             residual,
             predicted,
+        )
+
+    def _system(self, shift: tf.Tensor) -> tf.Tensor:
+        """H + s I in float64."""
+        matrix = tf.cast(self._matrix, tf.float64)
+        return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + shift)
+
+    def _condition_number(self, shift: tf.Tensor) -> tf.Tensor:
+        """κ(H + s I): a bound, or an estimate where there is no cheap bound."""
+        bound = _bound(self._spectrum, shift)
+        if self._bounded:
+            return bound
+
+        def estimated() -> tf.Tensor:
+            return condition_number(self._system(shift), method="lanczos")
+
+        # Not shifted past its negative eigenvalues, maybe. Where κ decides, it is estimated to
+        # 1 %, and where it is for the log alone, a factorisation is too much for it.
+        if len(self._scheduler.possible(self._size)) > 1:
+            return estimated()
+        lowest = self._spectrum.lambda_min - self._spectrum.residual_min + shift
+        return tf.cond(lowest > 0, lambda: bound, estimated)
+
+    def _run_mixed(
+        self, shift: tf.Tensor, rhs: tf.Tensor, index: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
+        x, residual = mixed_cholesky(self._matrix, shift, rhs, _MIXED_TOLERANCE)
+        # Written so that a NaN residual fails.
+        return tf.cond(
+            residual <= _MIXED_TOLERANCE,
+            lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
+            lambda: self._run(self._system(shift), rhs, index),
         )
 
     def _run(

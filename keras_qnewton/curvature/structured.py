@@ -17,6 +17,7 @@ compared with the generic one, and where they differ the generic block is used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ _ROUNDING = {tf.float32: 3e-4, tf.float64: 1e-8}
 _MAX_ELEMENTS = 32_000_000
 # Inputs from which on it pays to leave out zeros.
 _MANY_INPUTS = 256
+# In how many pieces a large block is written.
+_PIECES = 32
 _ASSUMED_BATCH = 4096
 
 
@@ -258,9 +261,11 @@ def _diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
     weights = tf.gather(
         tf.reshape(hessian, [-1, outputs * outputs]), [o * outputs + p for o, p in upper], axis=1
     )
-    grams = _weighted_grams(a, weights)
     position = {pair: q for q, pair in enumerate(upper)}
     table = [position[min(o, p), max(o, p)] for o in range(outputs) for p in range(outputs)]
+    if inputs >= _MANY_INPUTS:
+        return _large_block(a, weights, table)
+    grams = _weighted_grams(a, weights)
     square = tf.reshape(tf.gather(grams, table), [outputs, outputs, inputs, inputs])
     return tf.reshape(tf.transpose(square, [2, 0, 3, 1]), [inputs * outputs, inputs * outputs])
 
@@ -268,8 +273,6 @@ def _diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
 def _weighted_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """aᵀ diag(w_q) a for each column of w: `[B, i]`, `[B, Q]` -> `[Q, i, i]`, symmetric."""
     inputs, count = int(a.shape[1]), int(weights.shape[1])
-    if inputs >= _MANY_INPUTS:
-        return _sparse_grams(a, weights)
     chunk = max(1, min(count, _MAX_ELEMENTS // (inputs * (a.shape[0] or _ASSUMED_BATCH))))
     pieces = -(-count // chunk)
     transposed = tf.transpose(a)
@@ -292,32 +295,58 @@ def _weighted_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     return tf.reshape(grams, [-1, inputs, inputs])[:count]
 
 
-def _sparse_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """`_weighted_grams` without the inputs that are always zero and examples of weight zero.
+def _large_block(a: tf.Tensor, weights: tf.Tensor, table: Sequence[int]) -> tf.Tensor:
+    """`_diagonal_block` without the inputs that are always zero and examples of weight zero.
 
     Pixels at an image's edge are the one, inactive ReLU units the other; to look for them costs
-    little beside a matrix product this large.
+    little beside a matrix product this large. The result is written some rows at a time, in its
+    final order, and is the one array of N² numbers: a transpose of the whole would be another.
+
+    Args:
+        a: `[B, i]`.
+        weights: `[B, Q]`, one column for each pair of outputs that differs from the others.
+        table: The column of each pair (o, p), row by row; o² numbers.
     """
-    inputs = int(a.shape[1])
+    inputs, outputs = int(a.shape[1]), math.isqrt(len(table))
     live = tf.where(tf.reduce_any(tf.not_equal(a, 0), axis=0))[:, 0]
     kept = tf.gather(a, live, axis=1)
     # Where each input is among those that are kept; the others are a row of zeros at the end.
     count = tf.size(live)
     where = tf.tensor_scatter_nd_update(tf.fill([inputs], count), live[:, None], tf.range(count))
 
-    def one(w: tf.Tensor) -> tf.Tensor:
+    def gram(w: tf.Tensor) -> tf.Tensor:
         active = tf.where(tf.not_equal(w, 0))[:, 0]
         rows = tf.gather(kept, active)
-        gram = tf.matmul(rows * tf.gather(w, active)[:, None], rows, transpose_a=True)
-        gram = tf.pad((gram + tf.transpose(gram)) / 2, [[0, 1], [0, 1]])
-        return tf.gather(tf.gather(gram, where, axis=0), where, axis=1)
+        product = tf.matmul(rows * tf.gather(w, active)[:, None], rows, transpose_a=True)
+        return tf.pad((product + tf.transpose(product)) / 2, [[0, 1], [0, 1]])
 
-    return tf.map_fn(
-        one,
+    grams = tf.map_fn(
+        gram,
         tf.transpose(weights),
-        fn_output_signature=tf.TensorSpec([inputs, inputs], a.dtype),
+        fn_output_signature=tf.TensorSpec([None, None], a.dtype),
         parallel_iterations=1,
     )
+    # All of it is written over. Of a constant, graph optimisation would make a second array.
+    row = outputs * inputs * outputs
+    block = tf.fill([inputs * row], grams[0, 0, 0])
+    step = -(-inputs // _PIECES)
+    for start in range(0, inputs, step):
+        stop = min(start + step, inputs)
+        # One after another: all pieces at once would be as large as the result.
+        with tf.control_dependencies([block]):
+            rows = tf.gather(grams, where[start:stop], axis=1)
+        rows = tf.reshape(tf.gather(rows, table), [outputs, outputs, stop - start, -1])
+        rows = tf.gather(tf.transpose(rows, [2, 0, 3, 1]), where, axis=2)
+        # This op writes in place, as `tf.tensor_scatter_nd_update` does not (TensorFlow 2.18), and
+        # fastest in one dimension; XLA takes no bounds that a loop would count.
+        block = tf.raw_ops.TensorStridedSliceUpdate(
+            input=block,
+            begin=tf.constant([start * row], tf.int64),
+            end=tf.constant([stop * row], tf.int64),
+            strides=tf.constant([1], tf.int64),
+            value=tf.reshape(rows, [-1]),
+        )
+    return tf.reshape(block, [inputs * outputs, inputs * outputs])
 
 
 def _cross_block(

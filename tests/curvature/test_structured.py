@@ -144,6 +144,22 @@ def test_large_assemblies_are_done_in_pieces(monkeypatch):
     assert relative_error(pieces.matrix, whole.matrix) < 1e-13
 
 
+@pytest.mark.parametrize("partition", ["layer", "variable"])
+def test_blocks_of_many_inputs_equal_those_of_few(monkeypatch, partition):
+    from keras_qnewton.curvature import structured
+
+    model = dead_inputs()
+    loss_fn = closure(model, *data((5,)))
+    monkeypatch.setattr(structured, "_PIECES", 7)
+    large = hessian(loss_fn, model.trainable_variables, blocks=partition)
+    monkeypatch.setattr(structured, "_MANY_INPUTS", 1000)
+    small = hessian(loss_fn, model.trainable_variables, blocks=partition)
+    for a, b in zip(large, small, strict=True):
+        matrix = a.matrix.numpy()
+        np.testing.assert_array_equal(matrix, matrix.T)
+        assert relative_error(a.matrix, b.matrix) < 1e-13
+
+
 def test_recognised_layers():
     def layers_of(model):
         variables = as_tensors(model.trainable_variables)

@@ -1,0 +1,80 @@
+"""Float32 factors refined with float64 residuals: as accurate as a float64 solve, or refused."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton import Adaptive, Constant, Scheduler, directions
+from keras_qnewton.directions import Scheduled
+from keras_qnewton.solvers.mixed_precision import mixed_cholesky
+
+
+def semidefinite(size, smallest, seed=0):
+    """A float32 matrix with eigenvalues from `smallest` to 1, and a right-hand side."""
+    rng = np.random.default_rng(seed)
+    q, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    matrix = (q * np.geomspace(smallest, 1, size)) @ q.T
+    return ((matrix + matrix.T) / 2).astype(np.float32), rng.normal(size=size)
+
+
+@pytest.mark.parametrize("size", [5, 256, 300, 600])
+@pytest.mark.parametrize("scale", [1e-30, 1.0])
+def test_solution_is_that_of_double_precision(size, scale):
+    matrix, rhs = semidefinite(size, 1e-6)
+    shift, rhs = 1e-3, scale * rhs
+    x, residual = tf.function(mixed_cholesky)(
+        tf.constant(matrix), tf.constant(shift, tf.float64), tf.constant(rhs), 1e-12
+    )
+    system = matrix.astype(np.float64) + shift * np.eye(size)
+    assert float(residual) <= 1e-12
+    assert np.linalg.norm(system @ x.numpy() - rhs) <= 2e-12 * np.linalg.norm(rhs)
+    expected = np.linalg.solve(system, rhs)
+    assert np.linalg.norm(x.numpy() - expected) <= 1e-9 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(("smallest", "shift"), [(1e-12, 1e-12), (1e-3, -0.5), (1.0, np.nan)])
+def test_what_float32_cannot_factorise_does_not_pass(smallest, shift):
+    matrix, rhs = semidefinite(64, smallest)
+    _, residual = mixed_cholesky(
+        tf.constant(matrix), tf.constant(shift, tf.float64), tf.constant(rhs), 1e-10
+    )
+    assert not float(residual) <= 1e-10
+
+
+@pytest.mark.parametrize("tolerance", [directions._MIXED_TOLERANCE, -1.0])
+def test_large_blocks_are_solved_as_small_ones(monkeypatch, tolerance):
+    """Also where float32 factors never do, and float64 takes over."""
+    matrix, rhs = semidefinite(400, 1e-4)
+
+    def solve():
+        scheduler = Scheduler(classical="cholesky", quantum=None)
+        gradient = tf.constant(rhs, tf.float32)
+        way = Scheduled(tf.constant(matrix), gradient, Adaptive(), scheduler, semidefinite=True)
+        return way, way.solve(tf.constant(1e-3, tf.float64))
+
+    small, expected = solve()
+    monkeypatch.setattr(directions, "_LARGE", 100)
+    monkeypatch.setattr(directions, "_MIXED_TOLERANCE", tolerance)
+    large, found = solve()
+    assert not small._mixed and large._mixed
+    assert float(found.residual) <= 1e-12
+    for name in ("condition_number", "sparsity", "route", "solved_by", "rule"):
+        assert float(getattr(found, name)) == float(getattr(expected, name))
+    np.testing.assert_allclose(found.x, expected.x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_logged_condition_number_with_the_papers_shift(sign):
+    """A bound where the shift is known to suffice, an estimate of the indefinite system else."""
+    matrix, rhs = semidefinite(120, 1e-4)
+    matrix = (sign * matrix).astype(np.float32)
+    scheduler = Scheduler(classical="cholesky", quantum=None)
+    way = Scheduled(tf.constant(matrix), tf.constant(rhs, tf.float32), Constant(0.05), scheduler)
+    kappa = float(way.solve(tf.constant(0.0, tf.float64)).condition_number)
+    shift = 0.05 * np.abs(matrix).max()
+    magnitudes = np.abs(np.linalg.eigvalsh(matrix.astype(np.float64)) + shift)
+    exact = magnitudes.max() / magnitudes.min()
+    if sign > 0:
+        assert exact * (1 - 1e-9) <= kappa <= 3 * exact
+    else:
+        np.testing.assert_allclose(kappa, exact, rtol=0.05)
