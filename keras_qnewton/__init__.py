@@ -16,6 +16,7 @@ from keras_qnewton.curvature import Blocks
 from keras_qnewton.optimizer import QNewton
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.types import Decision, Solution
+from keras_qnewton.virtual_clock import project
 
 __version__ = "0.1.0"
 
@@ -29,4 +30,5 @@ __all__ = [
     "Scheduler",
     "Solution",
     "audit",
+    "project",
 ]

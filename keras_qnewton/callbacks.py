@@ -1,26 +1,44 @@
-"""`NewtonLog`: keeps every decision of a training run."""
+"""`NewtonLog`: what each Newton step did, to a list, Keras's logs, a JSONL file, TensorBoard."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
+import tensorflow as tf
 
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.optimizer import QNewton
 from keras_qnewton.types import Decision
 
+# A step's own numbers, the same in each of its blocks' decisions; and a block's.
+_STEP_SCALARS = ("damping", "trust_ratio", "accepted", "step_seconds")
+_BLOCK_SCALARS = ("condition_number", "sparsity", "residual", "fallback")
+
 
 class NewtonLog(keras.callbacks.Callback):
     """Collects the decisions of `QNewton` during `fit`, beyond the optimizer's last 1,024.
 
+    Each `Decision` gets `step_seconds`: wall seconds from the batch's begin to its end, Keras's
+    part included, divided by the steps in between where `steps_per_execution` is above 1. The
+    first step's are those of tracing.
+
+    The epoch's logs, and so `History` and the progress bar, get "damping", "trust_ratio" (mean
+    of the epoch where it is known) and "accepted_steps" (share of the epoch).
+
     Args:
-        path: File to append each decision to, one JSON object a line; None for none.
+        path: File to append each decision to, one JSON object a line; None for none. `python -m
+            keras_qnewton report FILE -o PAGE.html` makes a page of it.
         on_step: Called after each batch with that batch's decisions, one a block.
+        tensorboard: Directory for TensorBoard's scalars, by optimizer step, with a summary of
+            the optimizer's settings for its HParams tab; None for none.
 
     Attributes:
         decisions: All decisions of the run, oldest first; `decisions.to_jsonl(path)` writes
@@ -34,12 +52,17 @@ class NewtonLog(keras.callbacks.Callback):
         self,
         path: str | os.PathLike[str] | None = None,
         on_step: Callable[[Sequence[Decision]], Any] | None = None,
+        tensorboard: str | os.PathLike[str] | None = None,
     ):
         super().__init__()
         self.path = path
         self.on_step = on_step
+        self.tensorboard = tensorboard
         self.decisions = Decisions()
         self._seen = 0
+        self._writer: Any = None
+        self._started = math.nan
+        self._epoch: list[Decision] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
         optimizer = self.model.optimizer
@@ -49,6 +72,15 @@ class NewtonLog(keras.callbacks.Callback):
                 f"Received: optimizer={optimizer!r}"
             )
         self._seen = optimizer.decision_count
+        if self.tensorboard is not None:
+            self._writer = tf.summary.create_file_writer(os.fspath(self.tensorboard))
+            _write_settings(self._writer, optimizer)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = []
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         optimizer = self.model.optimizer
@@ -60,9 +92,71 @@ class NewtonLog(keras.callbacks.Callback):
                 "use a smaller `steps_per_execution`.",
                 stacklevel=2,
             )
+        steps = len({d.step for d in new})
+        seconds = (time.perf_counter() - self._started) / max(steps, 1)
+        new = Decisions(dataclasses.replace(d, step_seconds=seconds) for d in new)
         self.decisions.extend(new)
+        self._epoch.extend(new)
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(d.to_dict(), allow_nan=False) + "\n" for d in new)
+        if self._writer is not None:
+            _write_scalars(self._writer, new)
         if self.on_step is not None and new:
             self.on_step(new)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        steps = list({d.step: d for d in self._epoch}.values())
+        if logs is None or not steps:
+            return
+        ratios = [ratio for ratio in (d.trust_ratio for d in steps) if _known(ratio)]
+        logs["damping"] = steps[-1].damping
+        if ratios:
+            logs["trust_ratio"] = sum(ratios) / len(ratios)
+        logs["accepted_steps"] = sum(bool(d.accepted) for d in steps) / len(steps)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _known(number: float | None) -> TypeGuard[float]:
+    return number is not None and math.isfinite(number)
+
+
+def _write_scalars(writer: Any, decisions: Sequence[Decision]) -> None:
+    """A step's scalars under qnewton/, its blocks' under qnewton/<block>/."""
+    with writer.as_default():
+        for k, d in enumerate(decisions):
+            if k == 0 or decisions[k - 1].step != d.step:
+                _write(d, _STEP_SCALARS, "qnewton")
+            _write(d, _BLOCK_SCALARS, f"qnewton/{d.block}")
+            for route, seconds in d.predicted.items():
+                tf.summary.scalar(f"qnewton/{d.block}/predicted_{route}", seconds, step=d.step)
+    writer.flush()
+
+
+def _write(decision: Decision, fields: Sequence[str], prefix: str) -> None:
+    for field in fields:
+        value = getattr(decision, field)
+        if value is not None and math.isfinite(value):
+            tf.summary.scalar(f"{prefix}/{field}", float(value), step=decision.step)
+
+
+def _write_settings(writer: Any, optimizer: QNewton) -> None:
+    """The optimizer's settings for the HParams tab: plain numbers and strings."""
+    from tensorboard.plugins.hparams import api  # comes with TensorFlow
+
+    settings = {
+        "learning_rate": float(optimizer.learning_rate),
+        "curvature": str(optimizer.curvature),
+        "blocks": str(optimizer.blocks),
+        "damping": str(optimizer.damping),
+        "sparsity": "all" if optimizer.sparsity is None else str(optimizer.sparsity),
+        "update_every": optimizer.update_every,
+        "gate_time": optimizer.scheduler.gate_time,
+        "routes": ", ".join(optimizer.scheduler.routes),
+    }
+    with writer.as_default():
+        api.hparams(settings)

@@ -41,6 +41,27 @@ FIELDS = (
 class Decisions(list[Decision]):
     """A list of `Decision`, oldest first."""
 
+    @classmethod
+    def from_jsonl(cls, path: str | os.PathLike[str]) -> Decisions:
+        """What `to_jsonl`, or `NewtonLog`, wrote.
+
+        Raises:
+            ValueError: With the number of the line that is not a decision.
+        """
+        out = cls()
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    out.append(Decision.from_dict(json.loads(line)))
+                except (ValueError, TypeError, AttributeError) as error:
+                    raise ValueError(
+                        f"Argument `path` must be a file of decisions, one JSON object a line. "
+                        f"Received: {os.fspath(path)!r}, line {number}: {error}"
+                    ) from error
+        return out
+
     def to_jsonl(self, path: str | os.PathLike[str]) -> None:
         """Writes one JSON object a line; NaN and Inf become null."""
         with open(path, "w", encoding="utf-8") as file:

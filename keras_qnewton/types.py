@@ -68,6 +68,7 @@ class Decision:
         residual: ``||A x - b|| / ||b||`` of the solution that was used.
         fallback: Whether `route` failed its check and `solved_by` took over.
         solved_by: Solver whose solution was used.
+        step_seconds: Wall seconds of the whole training step, as `NewtonLog` measured them.
     """
 
     route: str
@@ -86,6 +87,31 @@ class Decision:
     residual: float | None = None
     fallback: bool | None = None
     solved_by: str | None = None
+    step_seconds: float | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Decision:
+        """The decision of which `to_dict` made `values`; numbers that were not finite are NaN.
+
+        Raises:
+            ValueError: If a field is missing or unknown.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        required = {"route", "reason", "predicted", "size", "condition_number", "sparsity"}
+        if not required <= set(values) <= known:
+            raise ValueError(
+                "Argument `values` must have the fields of a `Decision`. Received: missing "
+                f"{sorted(required - set(values))}, unknown {sorted(set(values) - known)}"
+            )
+        out = dict(values)
+        for name in ("condition_number", "damping", "trust_ratio", "loss", "loss_after"):
+            if name in out and out[name] is None:
+                out[name] = math.nan
+        out["predicted"] = {
+            route: math.nan if seconds is None else float(seconds)
+            for route, seconds in out["predicted"].items()
+        }
+        return cls(**out)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only: what `json.dumps(..., allow_nan=False)` accepts.

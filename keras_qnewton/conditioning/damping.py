@@ -106,9 +106,7 @@ class Adaptive(Policy):
             damping: λ, float64 scalar.
         """
         del matrix
-        # The residual bounds how far below the Ritz value the eigenvalue may lie.
-        lowest = spectrum.lambda_min - spectrum.residual_min
-        return damping + tf.maximum(tf.zeros_like(lowest), -lowest)
+        return damping + _to_zero(spectrum)
 
     def raised(self, damping: tf.Tensor) -> tf.Tensor:
         """λ for trying a poor step again."""
@@ -156,6 +154,8 @@ class Constant(Policy):
 
     Args:
         epsilon: ε. The paper's code has 5e-3.
+        definite: Whether to add max(0, -λ_min) to the shift, which the paper does not: then no
+            step goes uphill, however indefinite a Hessian is or pruning made it.
 
     Raises:
         ValueError: If `epsilon` is negative.
@@ -166,12 +166,13 @@ class Constant(Policy):
     retries = 0
     sufficient_ratio = 0.0
 
-    def __init__(self, epsilon: float = 5e-3):
+    def __init__(self, epsilon: float = 5e-3, definite: bool = False):
         if not epsilon >= 0:
             raise ValueError(
                 f"Argument `epsilon` must not be negative. Received: epsilon={epsilon!r}"
             )
         self.epsilon = float(epsilon)
+        self.definite = bool(definite)
 
     def saddle_free(self, linear: bool) -> bool:
         """Never: the paper solves a linear system."""
@@ -195,7 +196,8 @@ class Constant(Policy):
             scale = tf.maximum(tf.abs(spectrum.lambda_min), tf.abs(spectrum.lambda_max))
         else:
             scale = tf.cast(tf.reduce_max(tf.abs(matrix)), tf.float64)
-        return self.epsilon * scale
+        shift = self.epsilon * scale
+        return shift + _to_zero(spectrum) if self.definite else shift
 
     def raised(self, damping: tf.Tensor) -> tf.Tensor:
         """Unchanged: a refused step (one that is not finite) is not tried again."""
@@ -209,4 +211,11 @@ class Constant(Policy):
         return damping
 
     def get_config(self) -> dict[str, Any]:
-        return {"epsilon": self.epsilon}
+        return {"epsilon": self.epsilon, "definite": self.definite}
+
+
+def _to_zero(spectrum: Spectrum) -> tf.Tensor:
+    """What lifts the smallest eigenvalue to 0 at least, float64 scalar."""
+    # The residual bounds how far below the Ritz value the eigenvalue may lie.
+    lowest = spectrum.lambda_min - spectrum.residual_min
+    return tf.maximum(tf.zeros_like(lowest), -lowest)

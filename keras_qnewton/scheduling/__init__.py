@@ -1,8 +1,9 @@
 """Scheduling: what a solve would cost by each route, and which route it takes."""
 
 from keras_qnewton.scheduling.asymptotic import AsymptoticQLSA
+from keras_qnewton.scheduling.cg_time import CGTime
 from keras_qnewton.scheduling.detailed import DetailedQLSA
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.scheduler import Scheduler
 
-__all__ = ["AsymptoticQLSA", "DetailedQLSA", "LUTime", "Scheduler"]
+__all__ = ["AsymptoticQLSA", "CGTime", "DetailedQLSA", "LUTime", "Scheduler"]

@@ -1,0 +1,203 @@
+"""A run priced under any gate time after the fact, from the decisions that were logged.
+
+For each decision the log has N, κ and d. That is all a cost model asks for, so what a run's linear
+systems would have cost elsewhere needs no second run:
+
+    lu              every system by LU, as the paper's classical side
+    best classical  every system by whichever classical model is least, conjugate gradients included
+    quantum         every system on the quantum computer, whatever κ and the qubits allow
+    scheduled       every system where the scheduler would send it
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.decision_log import Decisions
+from keras_qnewton.directions import FIXED_ROUTES
+from keras_qnewton.scheduling import CGTime, LUTime, Scheduler
+from keras_qnewton.types import Decision
+
+PLANS = ("lu", "best classical", "quantum", "scheduled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """What a run's linear systems would cost.
+
+    Attributes:
+        gate_time: Seconds of a quantum gate.
+        decisions: The log.
+        seconds: By plan (`PLANS`), one number a decision, float64 `[D]`; NaN where κ is unknown
+            and the plan depends on it.
+        routes: Where each system would be sent, `[D]`. Blocks whose route is not the
+            scheduler's to choose (eigendecompositions, and blocks that are not formed) keep
+            it; their "scheduled" price is that of their best classical route.
+        break_even: By block, the gate time below which the quantum solve is faster than LU:
+            the median over the run. Zero where no gate time is short enough.
+    """
+
+    gate_time: float
+    decisions: Sequence[Decision]
+    seconds: Mapping[str, np.ndarray]
+    routes: Sequence[str]
+    break_even: Mapping[str, float]
+
+    def total(self, plan: str) -> float:
+        """Seconds of all solves of a plan; unknown prices are left out."""
+        return float(np.nansum(self.seconds[plan]))
+
+    @property
+    def saved(self) -> float:
+        """Share of all-LU's time that scheduling saves (the paper: up to 0.9)."""
+        return 1.0 - self.total("scheduled") / self.total("lu")
+
+    def by_step(self, plan: str) -> dict[int, float]:
+        """Seconds of each optimizer step's solves."""
+        out: collections.defaultdict[int, float] = collections.defaultdict(float)
+        for decision, seconds in zip(self.decisions, self.seconds[plan], strict=True):
+            if not math.isnan(seconds):
+                out[int(decision.step or 0)] += float(seconds)
+        return dict(out)
+
+    def summary(self) -> str:
+        """A table in plain text."""
+        lines = [f"gate time {self.gate_time:.3g} s, {len(self.decisions):,} systems"]
+        lines += [f"  {plan:<16}{self.total(plan):12.4g} s" for plan in PLANS]
+        share = collections.Counter(self.routes)
+        lines.append("  sent to         " + ", ".join(f"{r} {n:,}" for r, n in share.items()))
+        lines.append(f"  saved against lu {100 * self.saved:.1f} %")
+        lines += [
+            f"  break-even gate time of {block}: {time:.3g} s"
+            for block, time in self.break_even.items()
+        ]
+        return "\n".join(lines)
+
+
+def project(
+    log: Sequence[Decision] | str | os.PathLike[str],
+    gate_time: float = 1e-9,
+    scheduler: Scheduler | None = None,
+) -> Projection:
+    """Prices a run's linear systems at another gate time.
+
+    At the gate time, and with the scheduler, of the run itself, the routes are the run's.
+
+    Args:
+        log: Decisions, or a file that `NewtonLog` wrote.
+        gate_time: Seconds that a quantum gate takes.
+        scheduler: With a quantum solver, whose other settings and cost models are used; None is
+            `Scheduler()`.
+
+    Raises:
+        ValueError: For an empty log, a scheduler without a quantum solver, or a gate time that
+            is not positive.
+    """
+    decisions = Decisions.from_jsonl(log) if isinstance(log, (str, os.PathLike)) else list(log)
+    if not decisions:
+        raise ValueError(f"Argument `log` must have at least one decision. Received: log={log!r}")
+    scheduler = Scheduler() if scheduler is None else scheduler
+    if scheduler.quantum is None:
+        raise ValueError(
+            "Argument `scheduler` must have a quantum solver. "
+            "Received: a scheduler with quantum=None"
+        )
+    at = copy.copy(scheduler)
+    at.gate_time = Scheduler(quantum=None, gate_time=gate_time).gate_time  # checked
+    seconds = {plan: np.full(len(decisions), math.nan) for plan in PLANS}
+    routes = [d.route for d in decisions]
+    even = np.full(len(decisions), math.nan)
+    for size in sorted({d.size for d in decisions}):
+        own = [k for k, d in enumerate(decisions) if d.size == size]
+        kappa = np.array([decisions[k].condition_number for k in own], float)
+        sparsity = np.array([max(decisions[k].sparsity, 1) for k in own], float)
+        index, classical, prices = _prices(at, size, kappa, sparsity)
+        for plan, values in prices.items():
+            seconds[plan][own] = values
+        for k, i, best in zip(own, index, classical, strict=True):
+            if routes[k] in FIXED_ROUTES:
+                seconds["scheduled"][k] = best
+            else:
+                routes[k] = at.routes[i]
+        even[own] = _break_even(at, size, kappa, sparsity, prices["lu"])
+    blocks = dict.fromkeys(str(d.block) for d in decisions)
+    break_even = {
+        block: float(np.nanmedian(times))
+        for block in blocks
+        if not np.all(
+            np.isnan(times := even[[k for k, d in enumerate(decisions) if str(d.block) == block]])
+        )
+    }
+    return Projection(float(gate_time), decisions, seconds, routes, break_even)
+
+
+def _prices(
+    scheduler: Scheduler, size: int, kappa: np.ndarray, sparsity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """The scheduler's choice, the best classical price, and the price by plan, each `[M]`."""
+    cg = CGTime()
+    given = scheduler.classical_cost
+    lu = given if isinstance(given, LUTime) else LUTime()
+
+    @tf.function
+    def price(pair: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        k, d = pair[0], pair[1]
+        index, _, _ = scheduler.choose_index(size, k, d)
+        known = tf.math.is_finite(k) & (k > 0)
+        unknown = tf.constant(math.nan, tf.float64)
+        safe = tf.where(known, tf.maximum(k, 1.0), tf.ones_like(k))
+        quantum = scheduler.cost.seconds(size, safe, d, scheduler.gate_time)
+        conjugate = cg.seconds(size, safe, d)
+        return (
+            index,
+            tf.cast(lu.seconds(size, safe, d), tf.float64),
+            tf.where(known, quantum, unknown),
+            tf.where(known, conjugate, unknown),
+            scheduler.predict(size, k, d),
+        )
+
+    pairs = tf.constant(np.stack([kappa, sparsity], 1))
+    signature = (tf.int32, *[tf.float64] * 4)
+    index, by_lu, quantum, conjugate, predicted = (
+        t.numpy() for t in tf.map_fn(price, pairs, fn_output_signature=signature)
+    )
+    own = predicted[:, : len(scheduler.routes) - 1]
+    best = np.nanmin(np.concatenate([own, np.stack([by_lu, conjugate], 1)], 1), 1)
+    chosen = np.take_along_axis(predicted, index[:, None].astype(int), 1)[:, 0]
+    plans = {"lu": by_lu, "best classical": best, "quantum": quantum, "scheduled": chosen}
+    return index, best, plans
+
+
+def _break_even(
+    scheduler: Scheduler, size: int, kappa: np.ndarray, sparsity: np.ndarray, by_lu: np.ndarray
+) -> np.ndarray:
+    """The gate time at which the quantum price is LU's, `[M]`.
+
+    Prices grow with the gate time, for most models in proportion: bisection in its logarithm
+    takes any that grow.
+    """
+
+    @tf.function
+    def quantum(gate_times: tf.Tensor) -> tf.Tensor:
+        rows = tf.stack([tf.constant(kappa), tf.constant(sparsity), gate_times], 1)
+        return tf.map_fn(
+            lambda row: scheduler.cost.seconds(size, tf.maximum(row[0], 1.0), row[1], row[2]),
+            rows,
+            fn_output_signature=tf.float64,
+        )
+
+    low, high = np.full(len(kappa), -40.0), np.full(len(kappa), 5.0)  # log10 of seconds
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = quantum(tf.constant(10.0**middle)).numpy() <= by_lu
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    known = np.isfinite(kappa) & (kappa > 0)
+    return np.where(known, np.where(low > -39.9, 10.0**low, 0.0), math.nan)

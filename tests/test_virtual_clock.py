@@ -1,0 +1,147 @@
+"""Runs priced after the fact: against the run's own decisions, and against the formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from keras_qnewton import NewtonLog, QNewton, Scheduler, project
+from keras_qnewton.scheduling import CGTime, DetailedQLSA, LUTime
+from keras_qnewton.types import Decision
+from tests.optimizer.models import compiled, fit
+
+LU_TIME = LUTime(coefficients=(1e-10, 1e-9, 1e-6))
+
+
+def decision(size, kappa, sparsity, **kwargs):
+    kwargs = {"step": 0, "block": "b"} | kwargs
+    return Decision("lu", "", {}, size, kappa, sparsity, **kwargs)
+
+
+def scheduler(**kwargs):
+    return Scheduler(classical_cost=LU_TIME, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "run.jsonl"
+    # In between what the blocks' κ make cheap and dear.
+    own = scheduler(gate_time=1e-9)
+    model = compiled(QNewton(blocks="variable", scheduler=own))
+    fit(model, steps=8, callbacks=[NewtonLog(path)])
+    return own, model.optimizer.decisions, path
+
+
+def test_at_the_runs_gate_time_the_routes_are_the_runs(run):
+    own, decisions, path = run
+    routes = [d.route for d in decisions]
+    assert len(set(routes)) == 2
+    for log in (decisions, path):
+        priced = project(log, own.gate_time, own)
+        assert list(priced.routes) == routes
+        predicted = [d.predicted[d.route] for d in decisions]
+        np.testing.assert_allclose(priced.seconds["scheduled"], predicted, rtol=1e-12)
+        by_lu = [d.predicted["lu"] for d in decisions]
+        np.testing.assert_allclose(priced.seconds["lu"], by_lu, rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=8)
+@given(exponent=st.integers(-18, -6))
+def test_scheduling_is_never_worse_than_lu_and_quantum_time_is_proportional(run, exponent):
+    own, decisions, _ = run
+    priced = project(decisions, 10.0**exponent, own)
+    assert priced.total("scheduled") <= priced.total("lu") * (1 + 1e-12)
+    assert priced.total("best classical") <= priced.total("lu") * (1 + 1e-12)
+    assert 0 <= priced.saved < 1
+    assert sum(priced.by_step("lu").values()) == pytest.approx(priced.total("lu"))
+    expected = [
+        10.0**exponent
+        * max(d.sparsity, 1)
+        * d.condition_number
+        * math.log2(d.size * d.condition_number / 1e-4)
+        for d in decisions
+    ]
+    np.testing.assert_allclose(priced.seconds["quantum"], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("cost", ["asymptotic", DetailedQLSA(readout=True)])
+def test_break_even_is_where_the_prices_meet(cost):
+    log = [decision(1040, 80.0, 104), decision(272, 1e3, 272, block="c")]
+    own = scheduler(cost=cost)
+    priced = project(log, 1e-9, own)
+    for one, block in zip(log, "bc", strict=True):
+        there = project([one], priced.break_even[block], own)
+        assert there.total("quantum") == pytest.approx(there.total("lu"), rel=1e-6)
+
+
+def test_a_dear_model_has_no_break_even():
+    class Dear:
+        def seconds(self, size, condition_number, sparsity, gate_time):
+            return tf.constant(1e9, tf.float64)
+
+    priced = project([decision(64, 10.0, 64)], 1e-9, scheduler(cost=Dear()))
+    assert priced.break_even == {"b": 0.0}
+    assert priced.routes == ["lu"]
+
+
+def test_routes_that_are_not_the_schedulers_stay():
+    eigen = Decision("eigen", "", {}, 64, 10.0, 64, step=0, block="b")
+    priced = project([eigen, decision(64, math.nan, 64, step=1)], 1e-18, scheduler())
+    assert priced.routes == ["eigen", "lu"]
+    assert priced.seconds["scheduled"][0] == priced.seconds["best classical"][0]
+    assert math.isnan(priced.seconds["quantum"][1])
+    assert "break-even gate time of b" in priced.summary()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (([],), "Argument `log` must have at least one decision"),
+        (([decision(4, 2.0, 4)], 0.0), "Argument `gate_time`"),
+        (([decision(4, 2.0, 4)], 1e-9, Scheduler(quantum=None)), "must have a quantum solver"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        project(*arguments)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    size=st.integers(20, 60),
+    kappa=st.floats(1.5, 300.0),
+    epsilon=st.sampled_from([1e-2, 1e-4]),
+    seed=st.integers(0, 10**6),
+)
+def test_conjugate_gradients_need_no_more_iterations(size, kappa, epsilon, seed):
+    """Against the method itself, in the energy norm of the error."""
+    rng = np.random.default_rng(seed)
+    values = np.geomspace(1.0, kappa, size)
+    vectors, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    matrix, rhs = (vectors * values) @ vectors.T, rng.normal(size=size)
+    solution = np.linalg.solve(matrix, rhs)
+    model = CGTime(epsilon=epsilon, seconds_per_entry=1e-9)
+    iterations = int(model.iterations(size, kappa))
+    # Beyond, N iterations suffice in exact arithmetic only.
+    assume(iterations < size)
+    x, r = np.zeros(size), rhs.copy()
+    p = r.copy()
+    for _ in range(iterations):
+        step = (r @ r) / (p @ matrix @ p)
+        x, new = x + step * p, r - step * (matrix @ p)
+        p, r = new + (new @ new) / (r @ r) * p, new
+    error, start = solution - x, solution
+    assert error @ matrix @ error <= epsilon**2 * (start @ matrix @ start)
+    assert float(model.seconds(size, kappa)) == pytest.approx(1e-9 * size**2 * iterations)
+
+
+def test_conjugate_gradients_are_measured_once():
+    model = CGTime()
+    assert 0 < model.seconds_per_entry < 1e-6
+    assert CGTime().seconds_per_entry == model.seconds_per_entry
+    assert CGTime.from_config(model.get_config()).seconds_per_entry == model.seconds_per_entry
+    with pytest.raises(ValueError, match="Argument `seconds_per_entry`"):
+        CGTime(seconds_per_entry=0.0)
