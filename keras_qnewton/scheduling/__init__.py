@@ -4,5 +4,6 @@ from keras_qnewton.scheduling.asymptotic import AsymptoticQLSA
 from keras_qnewton.scheduling.detailed import DetailedQLSA
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.scheduler import Scheduler
+from keras_qnewton.scheduling.solver_time import SolverTime
 
-__all__ = ["AsymptoticQLSA", "DetailedQLSA", "LUTime", "Scheduler"]
+__all__ = ["AsymptoticQLSA", "DetailedQLSA", "LUTime", "Scheduler", "SolverTime"]

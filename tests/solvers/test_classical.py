@@ -20,7 +20,7 @@ def test_refinement_reaches_the_limit_of_float32(solver, definite):
     rhs = vector(40, dtype="float32")
     expected = np.linalg.solve(matrix.astype("float64"), rhs.astype("float64"))
     errors = [
-        relative_error(solver(refinements=steps).solve(matrix, rhs).x, expected)
+        relative_error(solver(refinements=steps, tolerance=0).solve(matrix, rhs).x, expected)
         for steps in (0, 1, 3)
     ]
     assert errors[0] > 1e-5
@@ -33,6 +33,27 @@ def test_refinement_reaches_the_limit_of_float32(solver, definite):
 def test_refinements_are_a_count(solver, refinements):
     with pytest.raises(ValueError, match="Argument `refinements` must be a whole number"):
         solver(refinements=refinements)
+
+
+@pytest.mark.parametrize("solver", [LU, Cholesky, Lapack])
+def test_only_a_residual_that_asks_for_it_is_refined(solver):
+    matrix, rhs = symmetric(40, 1e4, dtype="float32"), vector(40, dtype="float32")
+    plain = solver(refinements=0).solve(matrix, rhs)
+    residual = float(plain.residual)
+    run = tf.function(lambda tolerance: solver(tolerance=tolerance).solve(matrix, rhs).x)
+    np.testing.assert_array_equal(run(residual * 1.01), plain.x)
+    assert np.any(run(residual / 1.01) != plain.x)
+    # By default half of the digits: 2.4e-4 in float32.
+    np.testing.assert_array_equal(
+        solver().solve(matrix, rhs).x, run(2.0**-12)
+    )
+
+
+@pytest.mark.parametrize("solver", [LU, Cholesky, Lapack])
+@pytest.mark.parametrize("tolerance", [-1e-9, float("nan")])
+def test_tolerance_is_not_negative(solver, tolerance):
+    with pytest.raises(ValueError, match="Argument `tolerance` must be None or a number"):
+        solver(tolerance=tolerance)
 
 
 @settings(deadline=None, max_examples=40)
