@@ -43,6 +43,8 @@ _EXPLANATIONS = {
 _LANCZOS_STEPS = 20
 # Of a backward stable solve's residual, ‖Ax - b‖ ≤ c u κ ‖b‖ (Higham 2002, section 7.1).
 _ROUNDING = 8.0
+# x = 0 has the residual 1.
+_NO_SOLUTION = 0.1
 
 # Solution, residual, and the index of the route that gave it.
 _Answer = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
@@ -352,7 +354,9 @@ class Scheduled:
         """Solution, residual, and the index of the route that gave it."""
         scheduler, definite = self._scheduler, self._bounded
         # Another factorisation does not lower a residual that rounding explains.
-        sound = tf.maximum(scheduler.tolerance, _ROUNDING * EPSILON[tf.float64] * kappa)
+        rounding = tf.minimum(_ROUNDING * EPSILON[tf.float64] * kappa, _NO_SOLUTION)
+        rounding = tf.where(tf.math.is_finite(kappa), rounding, tf.zeros_like(rounding))
+        sound = tf.maximum(rounding, scheduler.tolerance)
 
         def by(route: int) -> _Answer:
             solution = scheduler.solvers[route].solve(system, rhs)

@@ -100,7 +100,10 @@ def _positive_definite(size: int) -> np.ndarray:
 
 
 def _repeated(
-    solve: Callable[[tf.Tensor, tf.Tensor], Any], matrix: tf.Tensor, rhs: tf.Tensor, count: tf.Tensor
+    solve: Callable[[tf.Tensor, tf.Tensor], Any],
+    matrix: tf.Tensor,
+    rhs: tf.Tensor,
+    count: tf.Tensor,
 ) -> tf.Tensor:
     """`count` solves one after the other, in a graph as in training.
 
@@ -120,19 +123,19 @@ def fit(seconds_by_size: Mapping[int, float]) -> Coefficients:
     """Non-negative a, b, c that fit a·N³ + b·N² + c to measured times.
 
     Errors count relative to the time: a small block is predicted as well as a large one.
-    The cubic term is never zero, whatever noise says, or the largest blocks would look free.
+    Efficiency grows with N, so that the times of small sizes alone may look quadratic; the
+    cubic term is at least half of what the most efficient size shows, or the largest blocks
+    would look free.
     """
     sizes = np.array(list(seconds_by_size), float)
     times = np.array(list(seconds_by_size.values()), float)
+    least = 0.5 * float(np.min(times / sizes**3))
     terms = np.stack([sizes**3, sizes**2, np.ones_like(sizes)], axis=1) / times[:, None]
     # Columns scaled to 1: they differ by nine orders of magnitude.
     scale = terms.max(axis=0)
-    solution, _ = scipy.optimize.nnls(terms / scale, np.ones_like(times))
+    solution, _ = scipy.optimize.nnls(terms / scale, 1 - least * terms[:, 0])
     a, b, c = (float(x) for x in solution / scale)
-    if a == 0.0:
-        largest = int(np.argmax(sizes))
-        a, b = float(times[largest] / sizes[largest] ** 3), 0.0
-    return a, b, c
+    return a + least, b, c
 
 
 def fingerprint() -> str:

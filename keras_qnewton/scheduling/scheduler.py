@@ -367,12 +367,10 @@ class Scheduler(registry.Policy):
         if rule is Rule.CONDITION_UNKNOWN:
             return f"κ = {kappa:.3g} is not a usable condition number"
         whose = "" if self.condition_limit == self.max_condition_number else "the solver's own "
-        return (
-            f"κ = {kappa:.3g} is above {whose}max_condition_number = {self.condition_limit:.3g}"
-        )
+        return f"κ = {kappa:.3g} is above {whose}max_condition_number = {self.condition_limit:.3g}"
 
     def _prices(self, seconds: Mapping[str, float]) -> str:
-        """"lu: 1 s predicted, cholesky: 2 s": the lowest first."""
+        """ "lu: 1 s predicted, cholesky: 2 s": the lowest first."""
         order = sorted(seconds, key=seconds.__getitem__)
         (first, *others) = (f"{route}: {seconds[route]:.3g} s" for route in order)
         return ", ".join([f"{first} predicted", *others])

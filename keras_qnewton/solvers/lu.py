@@ -89,12 +89,12 @@ def _factorised(matrix: Any) -> tuple[Any, Any, Any]:
 
     The Lu op raises on an exactly zero pivot, and nothing in a graph catches that but a
     `tf.data.Dataset`, which drops elements that raise (`ignore_errors`): one dead unit would
-    end a training run. To run the op in a dataset takes 8 ms; below `_LARGE`, or where a GPU would be
-    left for the CPU, it costs less to factorise twice: LogMatrixDeterminant does the same, but
-    answers -inf. A tiny shift of the diagonal is cheaper than both, but only moves the singular
-    points: a rank-deficient matrix whose rounding noise cancels the shift would still raise,
-    now and then. `tf.linalg.solve` and `tf.linalg.triangular_solve` raise as well;
-    `tf.linalg.qr` does not, at three times the work.
+    end a training run. To run the op in a dataset takes 8 ms more; below `_LARGE`, or where it
+    would leave a GPU for the CPU, it costs less to factorise twice: LogMatrixDeterminant does
+    the same, but answers -inf. A tiny shift of the diagonal is cheaper than both, but only moves
+    the singular points: a rank-deficient matrix whose rounding noise cancels the shift would
+    still raise, now and then. `tf.linalg.solve` and `tf.linalg.triangular_solve` raise as well;
+    `tf.linalg.qr` does not, at several times the work.
     """
     size = tf.shape(matrix)[0]
     identity = tf.eye(size, dtype=matrix.dtype)

@@ -62,9 +62,7 @@ def refined(
     limit = target(tolerance, rhs.dtype.as_numpy_dtype)
     for _ in range(steps):
         # A NaN residual, of a matrix without factors, stays one.
-        state = tf.cond(
-            state[2] > limit, lambda now=state: improved(*now), lambda now=state: now
-        )
+        state = tf.cond(state[2] > limit, lambda now=state: improved(*now), lambda now=state: now)
     x, _, residual = state
     return x, residual
 

@@ -135,7 +135,13 @@ def test_config_round_trip(name):
 
 
 @pytest.mark.parametrize(
-    "name, cls", [("asymptotic", AsymptoticQLSA), ("detailed", DetailedQLSA), ("lu_time", LUTime), ("solver_time", SolverTime)]
+    "name, cls",
+    [
+        ("asymptotic", AsymptoticQLSA),
+        ("detailed", DetailedQLSA),
+        ("lu_time", LUTime),
+        ("solver_time", SolverTime),
+    ],
 )
 def test_registered(name, cls):
     assert type(registry.resolve("cost", name, "cost")) is cls

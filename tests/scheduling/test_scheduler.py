@@ -291,7 +291,10 @@ def test_a_cost_model_of_ones_own():
         ({"max_qubits": 0}, "`max_qubits` must be a positive integer"),
         ({"max_qubits": 2.5}, "`max_qubits` must be a positive integer"),
         ({"tolerance": -1.0}, "`tolerance` must be a positive number"),
-        ({"cost": "free"}, "`cost` must be one of 'asymptotic', 'detailed', 'lu_time', 'solver_time'"),
+        (
+            {"cost": "free"},
+            "`cost` must be one of 'asymptotic', 'detailed', 'lu_time', 'solver_time'",
+        ),
         ({"cost": 3}, "`cost` must be a registered name or an object with `seconds`"),
         ({"classical": None}, "`classical` must be a registered name or an object"),
         ({"classical": Classical}, "`classical` must be a registered name or an object"),
