@@ -1,10 +1,12 @@
 """Dense solves: our solvers against SciPy's LAPACK, one process, two threads.
 
 Each solves a damped Gauss-Newton matrix, JᵀJ/n + λI with κ about 1e6 in float64 and 1e4 in
-float32, for n = 512 to 4,096. Ours are traced, and their time is that of factorisation, solution
-with one refinement, and float64 residual; LAPACK's and TensorFlow's have neither of the last two.
-GF/s are n³/3 operations a solve (LU: 2n³/3), beside the best matrix product's of this machine.
-Errors are relative to LAPACK's float64 solution, refined with residuals in extended precision.
+float32, for n = 512 to 4,096. Ours are traced, and their time is that of factorisation, solution,
+float64 residual, and one refinement where that residual asks for it; LAPACK's and TensorFlow's
+have neither of the last two. The scheduler's choice is among all of ours, by their calibrated
+times; its ratio is what counts. GF/s are n³/3 operations a solve (LU: 2n³/3), beside the best
+matrix product's of this machine. Errors are relative to LAPACK's float64 solution, refined with
+residuals in extended precision.
 
     python benchmarks/solve.py [--repeats 5]
 """
@@ -21,11 +23,15 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
+from keras_qnewton.scheduling import Scheduler, SolverTime
 from keras_qnewton.solvers import LU, Cholesky, Lapack
 
 SIZES = (512, 1024, 2048, 4096)
 CONDITION_NUMBERS = {"float32": 1e4, "float64": 1e6}
 PEAK_SIZE = 2048
+ROUTES = ("lapack", "cholesky", "lu")
+# A chosen route that takes longer than this times SciPy's Cholesky is reported as slower.
+BAR = 1.2
 
 
 def system(size, dtype):
@@ -48,6 +54,12 @@ def peaks(dtype, repeats):
         name: 2 * PEAK_SIZE**3 / common.median_seconds(run, repeats) / 1e9
         for name, run in runs.items()
     }
+
+
+def scheduler(dtype):
+    """Chooses among all of ours by times calibrated in `dtype`."""
+    costs = {name: SolverTime(name, dtype=dtype) for name in ROUTES}
+    return Scheduler(classical=ROUTES, quantum=None, classical_cost=costs)
 
 
 def traced(solver, matrix, rhs):
@@ -104,7 +116,7 @@ def error_of(x, reference):
     return float(np.linalg.norm(x.astype("float64") - reference) / np.linalg.norm(reference))
 
 
-def one_size(size, dtype, peak, repeats):
+def one_size(size, dtype, peak, repeats, chooser):
     matrix, rhs = system(size, dtype)
     reference = refined_reference(matrix, rhs)
     ours = {s.name: traced(s, matrix, rhs) for s in (Cholesky(), Lapack(), LU())}
@@ -129,19 +141,29 @@ def one_size(size, dtype, peak, repeats):
         "lapack": seconds["ours: Lapack"],
         "lu": seconds["ours: LU"],
     }
-    # What a scheduler that knows these costs takes for a positive definite system.
+    decision = chooser.choose(size, CONDITION_NUMBERS[dtype], size, definite=True)
+    chosen = decision.route
     best = min(routes, key=routes.__getitem__)
     scipys = seconds["scipy cho_factor + cho_solve"]
     speed = {
-        "best of ours": size**3 / 3 / routes[best] / 1e9,
+        "chosen of ours": size**3 / 3 / routes[chosen] / 1e9,
         "scipy cho": size**3 / 3 / scipys / 1e9,
         "scipy lu": 2 * size**3 / 3 / seconds["scipy lu_factor + lu_solve"] / 1e9,
     }
     errors = {name: error_of(run()[0], reference) for name, run in ours.items()}
     errors["scipy cho"], errors["scipy lu"] = (error_of(f(), reference) for f in (cholesky, lu))
     residuals = {name: run()[1] for name, run in ours.items()}
-    print(f"  Cholesky / scipy cho: {routes['cholesky'] / scipys:.2f}", end="; ")
-    print(f"best of ours is {best}: {routes[best] / scipys:.2f}")
+    ratios = {name: seconds / scipys for name, seconds in routes.items()}
+    verdict = "within" if ratios[chosen] <= BAR else "SLOWER than"
+    print(f"  the scheduler takes {chosen}: {ratios[chosen]:.2f} of scipy cho, {verdict} {BAR}")
+    print("  ours / scipy cho: " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()))
+    print(
+        "  predicted: "
+        + ", ".join(
+            f"{name} {1e3 * decision.predicted[name]:.3g} ms (measured {1e3 * routes[name]:.3g})"
+            for name in ROUTES
+        )
+    )
     print("  GF/s: " + ", ".join(f"{k} {v:.0f} ({v / peak:.0%})" for k, v in speed.items()))
     print("  errors: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
     print("  residuals: " + ", ".join(f"{k} {v:.1e}" for k, v in residuals.items()))
@@ -149,9 +171,11 @@ def one_size(size, dtype, peak, repeats):
         **result,
         "dtype": dtype,
         "size": size,
+        "chosen": chosen,
         "best": best,
-        "cholesky_over_scipy": routes["cholesky"] / scipys,
-        "best_over_scipy": routes[best] / scipys,
+        "ours_over_scipy": ratios,
+        "chosen_over_scipy": ratios[chosen],
+        "predicted_seconds": dict(decision.predicted),
         "gigaflops": speed,
         "errors": errors,
         "residuals": residuals,
@@ -166,8 +190,12 @@ def main() -> None:
         products = peaks(dtype, options.repeats)
         print(f"\n{dtype}: " + ", ".join(f"{k} {v:.0f} GF/s" for k, v in products.items()))
         results.append({"dtype": dtype, "peak_gigaflops": products})
+        chooser, peak = scheduler(dtype), max(products.values())
         for size in SIZES:
-            results.append(one_size(size, dtype, max(products.values()), options.repeats))
+            results.append(one_size(size, dtype, peak, options.repeats, chooser))
+    slow = [r for r in results if r.get("chosen_over_scipy", 0.0) > BAR]
+    names = ", ".join(f"{r['dtype']} n = {r['size']:,}" for r in slow)
+    print(f"\nchosen routes slower than {BAR} times scipy cho: {names or 'none'}")
     common.save("solve", results)
 
 

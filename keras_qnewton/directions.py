@@ -46,6 +46,13 @@ _LANCZOS_STEPS = 20
 _LARGE = 2048
 # Relative residual that refinement has to reach; the direction itself is in float32.
 _MIXED_TOLERANCE = 1e-12
+# Of a backward stable solve's residual, ‖Ax - b‖ ≤ c u κ ‖b‖ (Higham 2002, section 7.1).
+_ROUNDING = 8.0
+# x = 0 has the residual 1.
+_NO_SOLUTION = 0.1
+
+# Solution, residual, and the index of the route that gave it.
+_Answer = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 class BlockStep(NamedTuple):
@@ -327,12 +334,12 @@ class Scheduled:
         shift = self._damping.shift(self._matrix, self._spectrum, damping)
         kappa = self._condition_number(shift)
         sparsity = self._sparsity
-        index, predicted, rule = self._scheduler.choose_index(self._size, kappa, sparsity)
+        index, predicted, rule = self._scheduler.choose_index(
+            self._size, kappa, sparsity, definite=self._bounded
+        )
         rhs = tf.cast(self._gradient, tf.float64)
-        if self._mixed:
-            x, residual, used = self._run_mixed(shift, rhs, index)
-        else:
-            x, residual, used = self._run(self._system(shift), rhs, index)
+        run = self._run_mixed if self._mixed else self._run
+        x, residual, used = run(shift, rhs, kappa, index, predicted)
         return BlockStep(
             tf.cast(x, self._gradient.dtype),
             kappa,
@@ -366,50 +373,86 @@ class Scheduled:
         return tf.cond(lowest > 0, lambda: bound, estimated)
 
     def _run_mixed(
-        self, shift: tf.Tensor, rhs: tf.Tensor, index: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        self,
+        shift: tf.Tensor,
+        rhs: tf.Tensor,
+        kappa: tf.Tensor,
+        index: tf.Tensor,
+        predicted: tf.Tensor,
+    ) -> _Answer:
         """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
         x, residual = mixed_cholesky(self._matrix, shift, rhs, _MIXED_TOLERANCE)
         # Written so that a NaN residual fails.
         return tf.cond(
             residual <= _MIXED_TOLERANCE,
             lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
-            lambda: self._run(self._system(shift), rhs, index),
+            lambda: self._run(shift, rhs, kappa, index, predicted),
         )
 
     def _run(
-        self, system: tf.Tensor, rhs: tf.Tensor, index: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        self,
+        shift: tf.Tensor,
+        rhs: tf.Tensor,
+        kappa: tf.Tensor,
+        index: tf.Tensor,
+        predicted: tf.Tensor,
+    ) -> _Answer:
         """Solution, residual, and the index of the route that gave it."""
-        scheduler = self._scheduler
-        possible = scheduler.possible(self._size)
+        scheduler, definite = self._scheduler, self._bounded
+        system = self._system(shift)
+        # Another factorisation does not lower a residual that rounding explains.
+        rounding = tf.minimum(_ROUNDING * EPSILON[tf.float64] * kappa, _NO_SOLUTION)
+        rounding = tf.where(tf.math.is_finite(kappa), rounding, tf.zeros_like(rounding))
+        sound = tf.maximum(rounding, scheduler.tolerance)
 
-        def last_resort() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def by(route: int) -> _Answer:
+            solution = scheduler.solvers[route].solve(system, rhs)
+            return solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + route)
+
+        def last_resort() -> _Answer:
             solution = Eigen().solve(system, rhs)
             return solution.x, solution.residual, tf.constant(_LAST_RESORT)
 
-        def classical() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            solution = scheduler.classical.solve(system, rhs)
-            answer = solution.x, solution.residual, tf.constant(len(FIXED_ROUTES))
+        def tried(route: int, *others: int) -> _Answer:
+            answer = by(route)
+            if others:
+                return tf.cond(
+                    answer[1] <= sound, lambda: answer, lambda: _better(answer, tried(*others))
+                )
             # Adaptive damping tries again at a larger λ, at which the system is definite.
             if self._damping.adaptive:
                 return answer
-            return tf.cond(tf.math.is_finite(solution.residual), lambda: answer, last_resort)
+            return tf.cond(tf.math.is_finite(answer[1]), lambda: answer, last_resort)
 
-        def quantum() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            solution = scheduler.quantum.solve(system, rhs)
-            # Written so that a NaN residual fails.
-            passed = solution.residual <= scheduler.tolerance
-            return tf.cond(
-                passed,
-                lambda: (solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + 1)),
-                classical,
-            )
+        def classical() -> _Answer:
+            first = scheduler.fastest(predicted, definite)
+            if isinstance(first, int):
+                return tried(*scheduler.attempts(first, definite))
+            orders = [
+                scheduler.attempts(k, definite) for k in range(len(scheduler.candidates(definite)))
+            ]
+            return tf.switch_case(first, [lambda order=order: tried(*order) for order in orders])
 
         # A circuit is a host call: it must not be in a graph that could never choose it.
-        if scheduler.quantum is None or scheduler.quantum.name not in possible:
+        quantum = scheduler.quantum
+        if quantum is None or quantum.name not in scheduler.possible(self._size, definite):
             return classical()
-        return tf.cond(tf.equal(index, 1), quantum, classical)
+        circuit = scheduler.routes.index(quantum.name)
+        failed = tf.constant(float("nan"), tf.float64)
+        answer = tf.cond(
+            tf.equal(index, circuit),
+            lambda: by(circuit),
+            lambda: (tf.zeros_like(rhs), failed, tf.constant(_LAST_RESORT)),
+        )
+        # Written so that a NaN residual fails.
+        return tf.cond(answer[1] <= scheduler.tolerance, lambda: answer, classical)
+
+
+def _better(first: _Answer, second: _Answer) -> _Answer:
+    """The answer with the smaller residual; the second if the first has none."""
+    take = (second[1] < first[1]) | ~tf.math.is_finite(first[1])
+    x, residual, used = (tf.where(take, b, a) for a, b in zip(first, second, strict=True))
+    return x, residual, used
 
 
 def _unscheduled(

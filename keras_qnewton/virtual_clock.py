@@ -144,8 +144,8 @@ def _prices(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The scheduler's choice, the best classical price, and the price by plan, each `[M]`."""
     cg = CGTime()
-    given = scheduler.classical_cost
-    lu = given if isinstance(given, LUTime) else LUTime()
+    models = dict(zip(scheduler.routes, scheduler.classical_cost, strict=False))
+    lu: Any = models.get("lu", LUTime())
 
     @tf.function
     def price(pair: tf.Tensor) -> tuple[tf.Tensor, ...]:

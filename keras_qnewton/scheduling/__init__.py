@@ -5,5 +5,6 @@ from keras_qnewton.scheduling.cg_time import CGTime
 from keras_qnewton.scheduling.detailed import DetailedQLSA
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.scheduler import Scheduler
+from keras_qnewton.scheduling.solver_time import SolverTime
 
-__all__ = ["AsymptoticQLSA", "CGTime", "DetailedQLSA", "LUTime", "Scheduler"]
+__all__ = ["AsymptoticQLSA", "CGTime", "DetailedQLSA", "LUTime", "Scheduler", "SolverTime"]

@@ -1,9 +1,9 @@
-"""How long a classical solve takes on this machine: measured once, then remembered.
+"""How long a classical solver takes on this machine: measured once, then remembered.
 
-The measurement is `tf.linalg.lu` and `tf.linalg.lu_solve` in a loop of the graph, a few sizes and
-well under two seconds in all. It is kept in the process and in a small JSON file in the
-user's cache folder, under a fingerprint of the device, so that it is not repeated; without a
-writable folder it is repeated once a process.
+The measurement runs the solver in a loop of the graph, at a few sizes; a few seconds in all,
+most of them spent on tracing. It is kept in the process and in a small JSON file in the user's
+cache folder, by solver and dtype, under a fingerprint of the device, so that it is not repeated;
+without a writable folder it is repeated once a process.
 """
 
 from __future__ import annotations
@@ -16,95 +16,126 @@ import pathlib
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
+from keras_qnewton import registry
+
 Coefficients = tuple[float, float, float]
 
-SIZES = (16, 64, 128, 256, 512, 768)
-_REPEATS = 4
-# Work of one timing: small sizes are repeated until they add up to it, a thousand times at most.
+# Cholesky's panels widen, and LAPACK's threads pay, within these; see `_SLOWEST`.
+SIZES = (16, 64, 128, 256, 512, 1024, 2048)
+_REPEATS = 3
+# Work of one timing: small sizes are repeated until they add up to it, 200 times at most.
 _CUBE = 256**3
+# Seconds: a size at which one solve would take longer, by the size before, is left out.
+_SLOWEST = 0.25
 # Part of the fingerprint: raise it when what is measured changes.
-_VERSION = 2
+_VERSION = 3
 _measured: dict[tuple[str, str], Coefficients] = {}
 
 
-def coefficients(dtype: str = "float64") -> Coefficients:
-    """a, b, c of seconds ≈ a·N³ + b·N² + c for one LU solve on this machine.
+def coefficients(solver: str = "lu", dtype: str = "float64") -> Coefficients:
+    """a, b, c of seconds ≈ a·N³ + b·N² + c for one solve on this machine.
 
     From the process's memory, else the cache file, else measured now. May be called while a
     `tf.function` is being traced: the measurement steps out of the graph.
 
     Args:
+        solver: Registered name of a solver whose time depends on N alone.
         dtype: "float32" or "float64".
     """
-    key = (fingerprint(), dtype)
+    key = (fingerprint(), f"{solver} {dtype}")
     if key not in _measured:
-        stored = _read().get(key[0], {}).get(dtype)
+        stored = _read().get(key[0], {}).get(key[1])
         if stored is None:
-            stored = fit(measure(dtype))
+            stored = fit(measure(solver, dtype))
             _write(*key, stored)
         _measured[key] = stored
     return _measured[key]
 
 
-def measure(dtype: str, sizes: Iterable[int] = SIZES) -> dict[int, float]:
-    """Seconds of one LU solve in a graph by size: the best of a few, after one to warm up.
+def measure(solver: str, dtype: str, sizes: Iterable[int] = SIZES) -> dict[int, float]:
+    """Seconds of one solve in a graph by size: the best of a few, after one to warm up.
 
     The best, not the mean: whatever else the machine does can only add time.
+
+    Args:
+        solver: Registered name.
+        dtype: "float32" or "float64".
+        sizes: N, ascending.
     """
-    seconds = {}
+    solve = registry.resolve("solver", solver, "solver", needs=("solve",)).solve
+    seconds: dict[int, float] = {}
     with tf.init_scope():
         for size in sizes:
-            entries = np.random.default_rng(size).normal(size=(size, size))
-            matrix = tf.constant(entries + entries.T, dtype)
-            count = tf.constant(min(1000, max(1, _CUBE // size**3)))
+            if seconds and _next(seconds, size) > _SLOWEST:
+                break
+            matrix = tf.constant(_positive_definite(size), dtype)
+            count = tf.constant(min(200, max(1, _CUBE // size**3)))
+            repeated = tf.function(_repeated, autograph=False)  # one for each static shape
             runs = []
             for _ in range(_REPEATS + 1):
                 start = time.perf_counter()
-                _repeated(matrix, tf.ones([size, 1], dtype), count).numpy()
+                repeated(solve, matrix, tf.ones([size], dtype), count).numpy()
                 runs.append((time.perf_counter() - start) / int(count))
             seconds[size] = min(runs[1:])
     return seconds
 
 
-@tf.function(reduce_retracing=True)
-def _repeated(matrix: tf.Tensor, rhs: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+def _next(seconds: Mapping[int, float], size: int) -> float:
+    """What a cubic makes of the last time."""
+    last = max(seconds)
+    return seconds[last] * (size / last) ** 3
+
+
+def _positive_definite(size: int) -> np.ndarray:
+    """A matrix that any solver can take; κ about 6."""
+    entries = np.random.default_rng(size).normal(size=(size, size))
+    return entries @ entries.T / size + np.eye(size)
+
+
+def _repeated(
+    solve: Callable[[tf.Tensor, tf.Tensor], Any],
+    matrix: tf.Tensor,
+    rhs: tf.Tensor,
+    count: tf.Tensor,
+) -> tf.Tensor:
     """`count` solves one after the other, in a graph as in training.
 
     Called from Python one by one, small systems would be charged for the calls, ten times what
     they cost in a graph.
     """
 
-    def solve(k: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Each depends on the one before, so that none can be left out or run beside another.
-        factors, permutation = tf.linalg.lu(matrix + 1e-30 * x)
-        return k + 1, tf.linalg.lu_solve(factors, permutation, rhs)
+    def again(k: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Each waits for the one before, so that none can be left out or run beside another.
+        with tf.control_dependencies([x]):
+            return k + 1, solve(tf.identity(matrix), rhs).x
 
-    return tf.while_loop(lambda k, _: k < count, solve, (0, rhs))[1]
+    return tf.while_loop(lambda k, _: k < count, again, (0, rhs))[1]
 
 
 def fit(seconds_by_size: Mapping[int, float]) -> Coefficients:
     """Non-negative a, b, c that fit a·N³ + b·N² + c to measured times.
 
     Errors count relative to the time: a small block is predicted as well as a large one.
-    The cubic term is never zero, whatever noise says, or the largest blocks would look free.
+    Efficiency grows with N, so that the times of small sizes alone may look quadratic; the
+    cubic term is at least half of what the most efficient size shows, or the largest blocks
+    would look free.
     """
     sizes = np.array(list(seconds_by_size), float)
     times = np.array(list(seconds_by_size.values()), float)
+    least = 0.5 * float(np.min(times / sizes**3))
     terms = np.stack([sizes**3, sizes**2, np.ones_like(sizes)], axis=1) / times[:, None]
     # Columns scaled to 1: they differ by nine orders of magnitude.
     scale = terms.max(axis=0)
-    solution, _ = scipy.optimize.nnls(terms / scale, np.ones_like(times))
+    solution, _ = scipy.optimize.nnls(terms / scale, 1 - least * terms[:, 0])
     a, b, c = (float(x) for x in solution / scale)
-    if a == 0.0:
-        largest = int(np.argmax(sizes))
-        a, b = float(times[largest] / sizes[largest] ** 3), 0.0
-    return a, b, c
+    return a + least, b, c
 
 
 def fingerprint() -> str:
@@ -148,8 +179,8 @@ def _read() -> dict[str, dict[str, Coefficients]]:
     try:
         stored = json.loads(cache_file().read_text(encoding="utf-8"))
         return {
-            str(device): {str(dtype): _coefficients(three) for dtype, three in by_dtype.items()}
-            for device, by_dtype in stored.items()
+            str(device): {str(what): _coefficients(three) for what, three in entries.items()}
+            for device, entries in stored.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
@@ -162,10 +193,10 @@ def _coefficients(three: Iterable[float]) -> Coefficients:
     return a, b, c
 
 
-def _write(device: str, dtype: str, measured: Coefficients) -> None:
+def _write(device: str, what: str, measured: Coefficients) -> None:
     """Adds one entry to the cache file, or does nothing if the folder cannot be written."""
     everything = _read()
-    everything.setdefault(device, {})[dtype] = measured
+    everything.setdefault(device, {})[what] = measured
     path = cache_file()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

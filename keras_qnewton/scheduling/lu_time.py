@@ -1,4 +1,4 @@
-"""The classical cost model: seconds of an LU solve, as measured on this machine."""
+"""The cost model of the LU route."""
 
 from __future__ import annotations
 
@@ -6,31 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from keras_qnewton.registry import Policy, register
-from keras_qnewton.scheduling import calibration
-from keras_qnewton.scheduling.cost import float64
+from keras_qnewton.registry import register
+from keras_qnewton.scheduling.solver_time import SolverTime
 
 
 @register("cost", "lu_time")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class LUTime(Policy):
-    """seconds = a·N³ + b·N² + c, calibrated on first use; or from the user's own numbers.
-
-    The calibration times `tf.linalg.lu` and `tf.linalg.lu_solve` eagerly; inside a graph a
-    small solve has less overhead than that. In a traced graph the coefficients are constants:
-    an exported model keeps those of the machine that traced it.
+class LUTime(SolverTime):
+    """`SolverTime` of "lu": `tf.linalg.lu`, `tf.linalg.lu_solve` and the residual.
 
     Args:
-        coefficients: (a, b, c) in seconds, all ≥ 0 and not all 0; nothing is measured.
-        table: Measured seconds by size. Exact at its sizes, a power law between neighbours
-            (linear in log-log), constant below the smallest, cubic above the largest.
-        dtype: "float32" or "float64", what the calibration measures.
-
-    Raises:
-        ValueError: If both `coefficients` and `table` are given or one is not as described,
-            or `dtype` is another one.
+        coefficients: As for `SolverTime`.
+        table: As for `SolverTime`.
+        dtype: As for `SolverTime`.
     """
 
     def __init__(
@@ -39,82 +28,9 @@ class LUTime(Policy):
         table: Mapping[Any, float] | None = None,
         dtype: str = "float64",
     ) -> None:
-        if coefficients is not None and table is not None:
-            raise ValueError(
-                "Argument `table` must not be given together with `coefficients`. "
-                f"Received: table={table}, coefficients={coefficients}"
-            )
-        if dtype not in ("float32", "float64"):
-            raise ValueError(
-                f"Argument `dtype` must be 'float32' or 'float64'. Received: dtype={dtype!r}"
-            )
-        self._coefficients = None if coefficients is None else _three(coefficients)
-        self._table = None if table is None else _checked_table(table)
-        self._dtype = dtype
-
-    @property
-    def coefficients(self) -> calibration.Coefficients | None:
-        """(a, b, c), calibrated now if need be; None with a table."""
-        if self._table is not None:
-            return None
-        return self._coefficients or calibration.coefficients(self._dtype)
-
-    def seconds(
-        self,
-        size: Any,
-        condition_number: Any = None,
-        sparsity: Any = None,
-        gate_time: Any = None,
-    ) -> tf.Tensor:
-        """Predicted seconds of one solve, scalar float64; only `size` matters."""
-        n = float64(size)
-        if self._table is not None:
-            return _interpolate(self._table, n)
-        a, b, c = self.coefficients or (0.0, 0.0, 0.0)
-        return a * n**3 + b * n**2 + c
+        super().__init__("lu", coefficients, table, dtype)
 
     def get_config(self) -> dict[str, Any]:
-        table = None if self._table is None else {str(n): s for n, s in self._table.items()}
-        return {
-            "coefficients": None if self._coefficients is None else list(self._coefficients),
-            "table": table,
-            "dtype": self._dtype,
-        }
-
-
-def _three(coefficients: Sequence[float]) -> calibration.Coefficients:
-    numbers = tuple(float(number) for number in coefficients)
-    if len(numbers) != 3 or not all(0 <= x < float("inf") for x in numbers) or not any(numbers):
-        raise ValueError(
-            "Argument `coefficients` must be three finite numbers (a, b, c), at least 0 and not "
-            f"all 0. Received: coefficients={coefficients}"
-        )
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _checked_table(table: Mapping[Any, float]) -> dict[int, float]:
-    # JSON has string keys only: a table that was saved comes back with those.
-    numbers = {int(size): float(seconds) for size, seconds in table.items()}
-    good = all(n >= 1 and 0 < seconds < float("inf") for n, seconds in numbers.items())
-    if not numbers or not good:
-        raise ValueError(
-            "Argument `table` must map sizes (positive integers) to positive seconds. "
-            f"Received: table={table}"
-        )
-    return dict(sorted(numbers.items()))
-
-
-def _interpolate(table: dict[int, float], n: tf.Tensor) -> tf.Tensor:
-    sizes = tf.constant(list(table), tf.float64)
-    logs = tf.math.log(tf.constant(list(table.values()), tf.float64))
-    if len(table) == 1:
-        inside = logs[0]
-    else:
-        at = tf.math.log(tf.clip_by_value(n, sizes[0], sizes[-1]))
-        upper = tf.clip_by_value(
-            tf.reduce_sum(tf.cast(tf.math.log(sizes) < at, tf.int32)), 1, len(table) - 1
-        )
-        left, right = tf.math.log(sizes[upper - 1]), tf.math.log(sizes[upper])
-        share = (at - left) / (right - left)
-        inside = (1 - share) * logs[upper - 1] + share * logs[upper]
-    return tf.exp(inside) * tf.maximum(n / sizes[-1], 1.0) ** 3
+        config = super().get_config()
+        del config["solver"]
+        return config

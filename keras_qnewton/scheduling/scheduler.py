@@ -1,5 +1,7 @@
 """Which solver gets which block: the choice, its price and its reason.
 
+    classical   the fastest of those that can take the system    known before the graph is built
+
     quantum   iff   N > 1   and   qubits(N) ≤ max_qubits         known before the graph is built
               and   0 < κ ≤ max_condition_number                 known when the step runs
               and   T_quantum(N, κ, d) < T_classical(N, κ, d)
@@ -13,7 +15,7 @@ from __future__ import annotations
 import enum
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +24,8 @@ import tensorflow as tf
 
 from keras_qnewton import registry
 from keras_qnewton.scheduling.cost import CostModel, float64
+from keras_qnewton.scheduling.lu_time import LUTime
+from keras_qnewton.scheduling.solver_time import SolverTime
 from keras_qnewton.types import Decision, Solver
 
 
@@ -35,19 +39,35 @@ class Rule(enum.IntEnum):
     CONDITION_TOO_LARGE = 4
     QUANTUM_FASTER = 5
     CLASSICAL_FASTER = 6
+    NOT_KNOWN_DEFINITE = 7
 
 
 _KINDS = {"classical": "solver", "quantum": "solver", "cost": "cost", "classical_cost": "cost"}
+# What classical="auto" means: no host calls, so that the graph exports.
+_AUTO = ("cholesky", "lu")
+# The solver that any system may be given to, tried last.
+_LAST = "lu"
+
+Classical = str | Solver | Sequence[str | Solver]
+ClassicalCost = str | CostModel | Mapping[str, str | CostModel] | None
 
 
 @keras.saving.register_keras_serializable(package="keras_qnewton")
 class Scheduler(registry.Policy):
     """Sends a linear system to a classical or a quantum solver by predicted time.
 
+    Of several classical solvers the fastest is taken that can solve the system: one with
+    `definite = True` (Cholesky, conjugate gradients) only where the system is known to be
+    positive definite. Where its residual fails, the others are tried, "lu" last. A solver with
+    `host = True` ("lapack") keeps a graph from being exported or compiled by XLA, whether it
+    is chosen or not: name it only where neither is wanted.
+
     Args:
-        classical: Solver, or its registered name.
+        classical: Solver, or its registered name; a sequence of them; or "auto", the fastest
+            that stays in the graph: ("cholesky", "lu").
         quantum: Solver with a method `qubits(size)`, or its registered name; None for
-            classical only: then nothing is priced, and nothing calibrated.
+            classical only: then a single classical solver is not priced, and nothing
+            calibrated.
         cost: Cost model of the quantum solver, or its registered name: "asymptotic" (the
             paper's, optimistic), "detailed".
         gate_time: Seconds that a quantum gate takes.
@@ -55,9 +75,13 @@ class Scheduler(registry.Policy):
             limit of its own (`QSVT.max_condition_number`) is not sent anything beyond that
             either.
         max_qubits: Widest circuit that may be built; QSVT takes log₂ N + 2 qubits.
-        classical_cost: Cost model of the classical solver, or its registered name.
+        classical_cost: Cost model of the classical solvers, or its registered name; or a
+            mapping of them by route. What is left out, or None, is calibrated on this machine
+            solver by solver (`SolverTime`, in float64) when it is first needed; a single solver
+            that cannot be calibrated costs what LU does.
         tolerance: Largest relative residual ‖Ax-b‖/‖b‖ at which a quantum solution is used;
-            above it the caller falls back to the classical solver.
+            above it the caller falls back to a classical solver. From one classical solver it
+            goes on to the next above what rounding explains, too.
 
     Raises:
         ValueError: If an argument is not one of these. An unknown name is reported here if
@@ -66,13 +90,13 @@ class Scheduler(registry.Policy):
 
     def __init__(
         self,
-        classical: str | Solver = "lu",
+        classical: Classical = "lu",
         quantum: str | Solver | None = "qsvt",
         cost: str | CostModel = "asymptotic",
         gate_time: float = 1e-9,
         max_condition_number: float = 1e4,
         max_qubits: int = 12,
-        classical_cost: str | CostModel = "lu_time",
+        classical_cost: ClassicalCost = None,
         tolerance: float = 1e-6,
     ) -> None:
         self.gate_time = _number("gate_time", gate_time, "a positive number of seconds")
@@ -82,20 +106,22 @@ class Scheduler(registry.Policy):
         self.max_qubits = _count("max_qubits", max_qubits)
         self.tolerance = _number("tolerance", tolerance, "a positive number")
         self._given: dict[str, Any] = {
-            "classical": classical,
+            "classical": list(classical) if isinstance(classical, (list, tuple)) else classical,
             "quantum": quantum,
             "cost": cost,
-            "classical_cost": classical_cost,
+            "classical_cost": (
+                dict(classical_cost) if isinstance(classical_cost, Mapping) else classical_cost
+            ),
         }
         self._policies: dict[str, Any] = {}
-        for argument, kind in _KINDS.items():
-            # Solvers register themselves when they are imported, maybe after this.
-            if registry.names(kind) or not isinstance(self._given[argument], str):
+        # Solvers register themselves when they are imported, maybe after this.
+        if registry.names("solver"):
+            for argument in _KINDS:
                 self._policy(argument)
 
     @property
-    def classical(self) -> Any:
-        """The classical solver."""
+    def classical(self) -> tuple[Any, ...]:
+        """The classical solvers."""
         return self._policy("classical")
 
     @property
@@ -109,15 +135,19 @@ class Scheduler(registry.Policy):
         return self._policy("cost")
 
     @property
-    def classical_cost(self) -> CostModel:
-        """Cost model of the classical solver."""
+    def classical_cost(self) -> tuple[CostModel, ...]:
+        """Cost models of the classical solvers, in their order."""
         return self._policy("classical_cost")
 
     @property
+    def solvers(self) -> tuple[Any, ...]:
+        """The solvers to choose from, classical ones first."""
+        return self.classical if self.quantum is None else (*self.classical, self.quantum)
+
+    @property
     def routes(self) -> tuple[str, ...]:
-        """Names of the solvers to choose from, the classical one first."""
-        quantum = () if self.quantum is None else (str(self.quantum.name),)
-        return (str(self.classical.name), *quantum)
+        """Names of the solvers to choose from, classical ones first."""
+        return tuple(str(solver.name) for solver in self.solvers)
 
     @property
     def condition_limit(self) -> float:
@@ -126,15 +156,33 @@ class Scheduler(registry.Policy):
             self.max_condition_number, getattr(self.quantum, "max_condition_number", math.inf)
         )
 
-    def possible(self, size: int) -> tuple[str, ...]:
+    def candidates(self, definite: bool = False) -> tuple[int, ...]:
+        """Indices into `routes` of the classical solvers that may take a system.
+
+        Args:
+            definite: Whether it is known to be positive definite. If not, those that need it
+                are left out, unless there is no other.
+        """
+        everyone = tuple(range(len(self.classical)))
+        able = tuple(
+            k for k in everyone if definite or not getattr(self.classical[k], "definite", False)
+        )
+        return able or everyone
+
+    def possible(self, size: int, definite: bool = False) -> tuple[str, ...]:
         """The routes that a block of `size` unknowns could take at all, whatever its κ and d.
 
         A graph needs no code for the others: a host call that can never happen would still
         keep the graph from being exported.
         """
-        return self.routes if self._static_rule(_count("size", size)) is None else self.routes[:1]
+        classical = tuple(self.routes[k] for k in self.candidates(definite))
+        if self._static_rule(_count("size", size)) is None:
+            return (*classical, str(self.quantum.name))
+        return classical
 
-    def predict(self, size: int, condition_number: Any, sparsity: Any) -> tf.Tensor:
+    def predict(
+        self, size: int, condition_number: Any, sparsity: Any, definite: bool = False
+    ) -> tf.Tensor:
         """Predicted seconds of one solve by each of `routes`, float64 `[R]`.
 
         Args:
@@ -142,17 +190,29 @@ class Scheduler(registry.Policy):
             condition_number: κ, a float or scalar tensor. NaN or not positive: unknown, and
                 so is every price that depends on it (NaN).
             sparsity: d, largest number of non-zeros in a row, a number or scalar tensor.
+            definite: See `candidates`; the price of a solver that is left out is NaN.
         """
         kappa = float64(condition_number)
         # An estimate may round to just below 1. NaN passes through both.
         kappa = tf.where(kappa <= 0.0, tf.constant(math.nan, tf.float64), kappa)
         kappa = tf.where(kappa < 1.0, tf.ones_like(kappa), kappa)
         d = tf.maximum(float64(sparsity), 1.0)
-        models = (self.classical_cost, self.cost)[: len(self.routes)]
-        return tf.stack([float64(m.seconds(size, kappa, d, self.gate_time)) for m in models])
+        candidates = self.candidates(definite)
+        models: list[CostModel | None] = [
+            model if k in candidates else None for k, model in enumerate(self.classical_cost)
+        ]
+        if self.quantum is not None:
+            models.append(self.cost)
+        unpriced = tf.constant(math.nan, tf.float64)
+        return tf.stack(
+            [
+                unpriced if m is None else float64(m.seconds(size, kappa, d, self.gate_time))
+                for m in models
+            ]
+        )
 
     def choose_index(
-        self, size: int, condition_number: Any, sparsity: Any
+        self, size: int, condition_number: Any, sparsity: Any, definite: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The decision as numbers, made by TensorFlow ops; see `predict` for the arguments.
 
@@ -161,23 +221,70 @@ class Scheduler(registry.Policy):
             had to be priced) and the `Rule` that decided (int32).
         """
         rule = self._static_rule(_count("size", size))
+        candidates = self.candidates(definite)
+        if self.quantum is None and len(candidates) == 1:
+            nothing = tf.fill([len(self.routes)], tf.constant(math.nan, tf.float64))
+            alone = len(self.classical) == 1
+            rule = Rule.CLASSICAL_ONLY if alone else Rule.NOT_KNOWN_DEFINITE
+            return tf.constant(candidates[0]), nothing, tf.constant(int(rule))
+        predicted = self.predict(size, condition_number, sparsity, definite)
+        fastest = self.fastest(predicted, definite)
+        classical = tf.gather(candidates, fastest)
         if rule is Rule.CLASSICAL_ONLY:
-            nothing = tf.constant([math.nan], tf.float64)
-            return tf.constant(0), nothing, tf.constant(int(rule))
-        predicted = self.predict(size, condition_number, sparsity)
+            return classical, predicted, tf.constant(int(Rule.CLASSICAL_FASTER))
         if rule is not None:
-            return tf.constant(0), predicted, tf.constant(int(rule))
+            return classical, predicted, tf.constant(int(rule))
         kappa = float64(condition_number)
         decided = tf.where(
-            predicted[1] < predicted[0], int(Rule.QUANTUM_FASTER), int(Rule.CLASSICAL_FASTER)
+            predicted[-1] < tf.gather(predicted, classical),
+            int(Rule.QUANTUM_FASTER),
+            int(Rule.CLASSICAL_FASTER),
         )
         too_large = kappa > self.condition_limit
         decided = tf.where(too_large, int(Rule.CONDITION_TOO_LARGE), decided)
         known = tf.math.is_finite(kappa) & (kappa > 0.0)
         decided = tf.where(known, decided, int(Rule.CONDITION_UNKNOWN))
-        return tf.cast(decided == int(Rule.QUANTUM_FASTER), tf.int32), predicted, decided
+        quantum = tf.constant(len(self.classical))
+        index = tf.where(decided == int(Rule.QUANTUM_FASTER), quantum, classical)
+        return index, predicted, decided
 
-    def choose(self, size: int, condition_number: Any, sparsity: Any) -> Decision:
+    def fastest(self, predicted: tf.Tensor, definite: bool = False) -> int | tf.Tensor:
+        """The classical solver that is tried first, as a position among the `candidates`.
+
+        An int if it is known while a graph is traced: if nothing had to be priced, or all
+        prices are constants, as calibrated ones are. Else an int32 scalar.
+
+        Args:
+            predicted: From `choose_index`, in the same graph.
+            definite: See `candidates`.
+        """
+        candidates = self.candidates(definite)
+        if len(candidates) == 1:
+            return 0
+        known = tf.get_static_value(predicted, partial=True)
+        prices = [None if known is None else known[k] for k in candidates]
+        if not any(price is None for price in prices):
+            # A price that is not known must not win; of equal ones the first does.
+            return int(np.argmin(np.nan_to_num(np.array(prices, float), nan=math.inf)))
+        seconds = tf.gather(predicted, candidates)
+        infinite = tf.fill(tf.shape(seconds), tf.constant(math.inf, tf.float64))
+        seconds = tf.where(tf.math.is_nan(seconds), infinite, seconds)
+        return tf.argmin(seconds, output_type=tf.int32)
+
+    def attempts(self, first: int, definite: bool = False) -> tuple[int, ...]:
+        """Indices into `routes` in the order in which classical solvers are tried.
+
+        Args:
+            first: Position among the `candidates` of the one that begins.
+            definite: See `candidates`.
+        """
+        candidates = list(self.candidates(definite))
+        start = candidates.pop(first)
+        return (start, *sorted(candidates, key=lambda k: self.routes[k] == _LAST))
+
+    def choose(
+        self, size: int, condition_number: Any, sparsity: Any, definite: bool = False
+    ) -> Decision:
         """The decision with its reason; eager.
 
         Args:
@@ -185,6 +292,7 @@ class Scheduler(registry.Policy):
             condition_number: κ. NaN, Inf and numbers that are not positive count as unknown,
                 which goes to the classical solver.
             sparsity: d ≥ 1, largest number of non-zeros in a row.
+            definite: Whether the system is known to be positive definite.
 
         Raises:
             ValueError: If `size` or `sparsity` is not a positive integer.
@@ -197,7 +305,7 @@ class Scheduler(registry.Policy):
             )
         size, sparsity = _count("size", size), _count("sparsity", sparsity)
         kappa = float(condition_number)
-        index, predicted, rule = self.choose_index(size, kappa, sparsity)
+        index, predicted, rule = self.choose_index(size, kappa, sparsity, definite)
         by_route = {
             route: seconds
             for route, seconds in zip(self.routes, predicted.numpy().tolist(), strict=True)
@@ -228,42 +336,47 @@ class Scheduler(registry.Policy):
             ValueError: If `rule` is not a `Rule`.
         """
         rule = Rule(rule)
+        seconds = (
+            dict(predicted)
+            if isinstance(predicted, Mapping)
+            else dict(zip(self.routes, np.asarray(predicted).tolist(), strict=True))
+        )
+        known = {route: s for route, s in seconds.items() if not math.isnan(s)}
+        if rule in (Rule.QUANTUM_FASTER, Rule.CLASSICAL_FASTER):
+            return (
+                f"{self._prices(known)} "
+                f"(N = {size}, κ = {condition_number:.3g}, d = {sparsity:.0f})"
+            )
+        reason = self._reason(rule, size, condition_number)
+        classical = {route: s for route, s in known.items() if route in self._classical_names()}
+        return f"{reason}; {self._prices(classical)}" if len(classical) > 1 else reason
+
+    def _reason(self, rule: Rule, size: int, kappa: float) -> str:
         if rule is Rule.CLASSICAL_ONLY:
             return f"{self.routes[0]} is the only solver: quantum=None"
+        if rule is Rule.NOT_KNOWN_DEFINITE:
+            only = self.routes[self.candidates(definite=False)[0]]
+            return f"{only} is the only solver for a system not known to be positive definite"
         if rule is Rule.ONE_UNKNOWN:
             return "N = 1 is a single division"
         if rule is Rule.TOO_MANY_QUBITS:
             return (
-                f"{self.routes[1]} needs {self.quantum.qubits(size)} qubits for N = {size}, "
+                f"{self.quantum.name} needs {self.quantum.qubits(size)} qubits for N = {size}, "
                 f"more than max_qubits = {self.max_qubits}"
             )
         if rule is Rule.CONDITION_UNKNOWN:
-            return f"κ = {condition_number:.3g} is not a usable condition number"
-        if rule is Rule.CONDITION_TOO_LARGE:
-            whose = "" if self.condition_limit == self.max_condition_number else "the solver's own "
-            return (
-                f"κ = {condition_number:.3g} is above "
-                f"{whose}max_condition_number = {self.condition_limit:.3g}"
-            )
-        seconds = (
-            [predicted.get(route, math.nan) for route in self.routes]
-            if isinstance(predicted, Mapping)
-            else np.asarray(predicted).tolist()
-        )
-        first, second = (1, 0) if rule is Rule.QUANTUM_FASTER else (0, 1)
-        return (
-            f"{self.routes[first]}: {seconds[first]:.3g} s predicted, "
-            f"{self.routes[second]}: {seconds[second]:.3g} s "
-            f"(N = {size}, κ = {condition_number:.3g}, d = {sparsity:.0f})"
-        )
+            return f"κ = {kappa:.3g} is not a usable condition number"
+        whose = "" if self.condition_limit == self.max_condition_number else "the solver's own "
+        return f"κ = {kappa:.3g} is above {whose}max_condition_number = {self.condition_limit:.3g}"
+
+    def _prices(self, seconds: Mapping[str, float]) -> str:
+        """ "lu: 1 s predicted, cholesky: 2 s": the lowest first."""
+        order = sorted(seconds, key=seconds.__getitem__)
+        (first, *others) = (f"{route}: {seconds[route]:.3g} s" for route in order)
+        return ", ".join([f"{first} predicted", *others])
 
     def get_config(self) -> dict[str, Any]:
-        policies = {
-            argument: value
-            if value is None or isinstance(value, str)
-            else keras.saving.serialize_keras_object(value)
-            for argument, value in self._given.items()
-        }
+        policies = {argument: _serialized(value) for argument, value in self._given.items()}
         return {
             **policies,
             "gate_time": self.gate_time,
@@ -274,11 +387,8 @@ class Scheduler(registry.Policy):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Scheduler:
-        arguments = dict(config)
-        for name in _KINDS:
-            if isinstance(arguments.get(name), Mapping):
-                arguments[name] = keras.saving.deserialize_keras_object(arguments[name])
-        return cls(**arguments)
+        policies = {name: _deserialized(config[name]) for name in _KINDS if name in config}
+        return cls(**{**config, **policies})
 
     def _static_rule(self, size: int) -> Rule | None:
         """The rule that decides for the classical solver whatever κ and d are, if one does."""
@@ -290,12 +400,61 @@ class Scheduler(registry.Policy):
             return Rule.TOO_MANY_QUBITS
         return None
 
+    def _classical_names(self) -> tuple[str, ...]:
+        return tuple(str(solver.name) for solver in self.classical)
+
     def _policy(self, argument: str) -> Any:
         if argument not in self._policies:
-            value = registry.resolve(_KINDS[argument], self._given[argument], argument)
-            self._check(argument, value)
-            self._policies[argument] = value
+            make = {"classical": self._resolve_classical, "classical_cost": self._resolve_costs}
+            if argument in make:
+                self._policies[argument] = make[argument](self._given[argument])
+            else:
+                self._policies[argument] = self._resolve(argument, self._given[argument])
         return self._policies[argument]
+
+    def _resolve(self, argument: str, given: Any) -> Any:
+        value = registry.resolve(_KINDS[argument], given, argument)
+        self._check(argument, value)
+        return value
+
+    def _resolve_classical(self, given: Any) -> tuple[Any, ...]:
+        items = _AUTO if given == "auto" else given if isinstance(given, list) else (given,)
+        solvers = tuple(self._resolve("classical", item) for item in items)
+        names = [str(solver.name) for solver in solvers]
+        if not solvers or len(set(names)) < len(names):
+            raise ValueError(
+                "Argument `classical` must name at least one solver, and none twice. "
+                f"Received: classical={given!r}"
+            )
+        return solvers
+
+    def _resolve_costs(self, given: Any) -> tuple[CostModel, ...]:
+        names = self._classical_names()
+        by_route = given if isinstance(given, dict) else dict.fromkeys(names, given)
+        unknown = [route for route in by_route if route not in names]
+        if unknown:
+            raise ValueError(
+                f"Argument `classical_cost` must price only the classical routes {names}. "
+                f"Received: classical_cost with {unknown}"
+            )
+        return tuple(
+            self._calibrated(solver)
+            if by_route.get(solver.name) is None
+            else self._resolve("classical_cost", by_route[solver.name])
+            for solver in self.classical
+        )
+
+    def _calibrated(self, solver: Any) -> CostModel:
+        name = str(solver.name)
+        if getattr(solver, "direct", False) and name in registry.names("solver"):
+            return SolverTime(name)
+        if len(self.classical) > 1:
+            raise ValueError(
+                f"Argument `classical_cost` must have a cost model for {name!r}: its time does not "
+                f"depend on N alone, or it is not registered. Received: classical_cost="
+                f"{self._given['classical_cost']!r}"
+            )
+        return LUTime()
 
     def _check(self, argument: str, value: Any) -> None:
         needed = {
@@ -311,11 +470,32 @@ class Scheduler(registry.Policy):
                 f"Argument `{argument}` must be a registered name or an object with "
                 f"{', '.join(f'`{name}`' for name in needed)}. Received: {argument}={value!r}"
             )
-        if argument == "quantum" and value.name == self.classical.name:
+        if argument == "quantum" and value.name in self._classical_names():
             raise ValueError(
                 "Argument `quantum` must be another solver than `classical`. "
                 f"Received: both of name {value.name!r}"
             )
+
+
+def _serialized(given: Any) -> Any:
+    """A policy, its name, or a list or mapping of them, as plain types."""
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, list):
+        return [_serialized(item) for item in given]
+    if isinstance(given, dict):
+        return {route: _serialized(item) for route, item in given.items()}
+    return keras.saving.serialize_keras_object(given)
+
+
+def _deserialized(stored: Any) -> Any:
+    if isinstance(stored, list):
+        return [_deserialized(item) for item in stored]
+    if isinstance(stored, Mapping):
+        if "class_name" in stored:
+            return keras.saving.deserialize_keras_object(stored)
+        return {route: _deserialized(item) for route, item in stored.items()}
+    return stored
 
 
 def _number(argument: str, value: Any, meaning: str, least: float = 0.0) -> float:

@@ -46,6 +46,7 @@ class ConjugateGradient(StagedSolver):
     """
 
     name = "cg"
+    definite = True
 
     def __init__(self, tolerance: float = 1e-6, max_iterations: int | None = None):
         if not tolerance > 0:

@@ -41,6 +41,7 @@ class Eigen(StagedSolver):
     """
 
     name = "eigen"
+    direct = True
 
     def init(self, matrix: Any) -> EigenState:
         """Decomposes `matrix` `[N, N]`, float32 or float64."""

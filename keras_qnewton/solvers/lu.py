@@ -9,9 +9,12 @@ import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
-from keras_qnewton.solvers.refinement import check_steps, refined
+from keras_qnewton.solvers.refinement import check_steps, check_tolerance, refined
 from keras_qnewton.solvers.staged import StagedSolver
 from keras_qnewton.types import Solution
+
+# From this N on a second factorisation takes longer than a dataset.
+_LARGE = 512
 
 
 class LUState(NamedTuple):
@@ -40,30 +43,29 @@ class LU(StagedSolver):
     no kernel for `Lu`). A singular matrix never raises: its solution and residual are NaN.
 
     Args:
-        refinements: Steps of iterative refinement with float64 residuals.
+        refinements: Steps of iterative refinement with float64 residuals, at most.
+        tolerance: Relative residual that needs no refinement; None for √u, u the unit round-off
+            of the matrix's dtype (2.4e-4 in float32, 1.1e-8 in float64), 0 to refine always.
 
     Raises:
-        ValueError: If `refinements` is negative.
+        ValueError: If `refinements` or `tolerance` is negative.
     """
 
     name = "lu"
+    direct = True
 
-    def __init__(self, refinements: int = 1):
+    def __init__(self, refinements: int = 1, tolerance: float | None = None):
         self.refinements = check_steps(refinements)
+        self.tolerance = check_tolerance(tolerance)
 
     def init(self, matrix: Any) -> LUState:
         """Factorises `matrix` `[N, N]`, float32 or float64."""
         matrix = check_matrix(matrix)
-        # The Lu op raises on an exactly zero (or NaN) pivot, and nothing in a graph can catch
-        # that: one dead unit would end a training run. LogMatrixDeterminant factorises in the
-        # same way but answers -inf instead, so it tells beforehand. A tiny shift of the
-        # diagonal is cheaper but only moves the singular points: a rank-deficient matrix
-        # whose rounding noise cancels the shift would still raise, now and then.
-        _, log_determinant = tf.linalg.slogdet(matrix)
-        regular = tf.math.is_finite(log_determinant)
-        size = tf.shape(matrix)[0]
-        safe = tf.where(regular, matrix, tf.eye(size, dtype=matrix.dtype))
-        factors, permutation = tf.linalg.lu(tf.ensure_shape(safe, matrix.shape))
+        factors, permutation, regular = _factorised(matrix)
+        # A NaN passes `tf.linalg.lu`, but the triangular solves raise on it.
+        regular &= tf.reduce_all(tf.math.is_finite(tf.linalg.diag_part(factors)))
+        identity = tf.eye(tf.shape(matrix)[0], dtype=matrix.dtype)
+        factors = tf.ensure_shape(tf.where(regular, factors, identity), matrix.shape)
         return LUState(matrix, factors, permutation, regular)
 
     def compute(self, state: LUState, rhs: Any) -> Solution:
@@ -75,8 +77,42 @@ class LU(StagedSolver):
             x = tf.linalg.lu_solve(state.factors, state.permutation, vector[:, None])[:, 0]
             return tf.where(state.regular, x, nan)
 
-        x, residual = refined(apply_inverse, state.matrix, rhs, self.refinements)
+        x, residual = refined(apply_inverse, state.matrix, rhs, self.refinements, self.tolerance)
         return Solution(x, residual, self.name)
 
     def get_config(self) -> dict[str, Any]:
-        return {"refinements": self.refinements}
+        return {"refinements": self.refinements, "tolerance": self.tolerance}
+
+
+def _factorised(matrix: Any) -> tuple[Any, Any, Any]:
+    """Factors, permutation, and whether there are any; those of the identity where not.
+
+    The Lu op raises on an exactly zero pivot, and nothing in a graph catches that but a
+    `tf.data.Dataset`, which drops elements that raise (`ignore_errors`): one dead unit would
+    end a training run. To run the op in a dataset takes 8 ms more; below `_LARGE`, or where it
+    would leave a GPU for the CPU, it costs less to factorise twice: LogMatrixDeterminant does
+    the same, but answers -inf. A tiny shift of the diagonal is cheaper than both, but only moves
+    the singular points: a rank-deficient matrix whose rounding noise cancels the shift would
+    still raise, now and then. `tf.linalg.solve` and `tf.linalg.triangular_solve` raise as well;
+    `tf.linalg.qr` does not, at several times the work.
+    """
+    size = tf.shape(matrix)[0]
+    identity = tf.eye(size, dtype=matrix.dtype)
+    if tf.executing_eagerly():
+        try:
+            return *tf.linalg.lu(matrix), tf.constant(True)
+        except tf.errors.InvalidArgumentError:
+            return identity, tf.range(size), tf.constant(False)
+    if (matrix.shape[0] or 0) < _LARGE or tf.config.list_logical_devices("GPU"):
+        regular = tf.math.is_finite(tf.linalg.slogdet(matrix)[1])
+        safe = tf.ensure_shape(tf.where(regular, matrix, identity), matrix.shape)
+        return *tf.linalg.lu(safe), regular
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    factors = tf.data.Dataset.from_tensors(matrix).map(lambda a: (*tf.linalg.lu(a), True))
+    return (
+        factors.ignore_errors()
+        .with_options(options)
+        .reduce((identity, tf.range(size), False), lambda _, found: found)
+    )

@@ -11,21 +11,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.solvers.checks import relative_norm
 
 
 def refined(
-    apply_inverse: Callable[[Any], Any], matrix: Any, rhs: Any, steps: int
+    apply_inverse: Callable[[Any], Any],
+    matrix: Any,
+    rhs: Any,
+    steps: int,
+    tolerance: float | None = None,
 ) -> tuple[Any, Any]:
     """``A^-1 b`` after at most `steps` refinements, never worse than without.
+
+    A refinement reads the matrix and its factors again, which for N below a thousand is a good
+    part of the factorisation's time: only a residual above `tolerance` is worth it.
 
     Args:
         apply_inverse: From a tensor `[N]` to the factors' approximation of ``A^-1`` times it.
         matrix: Tensor `[N, N]`, float32 or float64.
         rhs: Tensor `[N]`, same dtype.
         steps: Number of refinements, a Python int: the loop is unrolled.
+        tolerance: See `target`.
 
     Returns:
         The solution `[N]` and its relative residual, scalar float64.
@@ -35,19 +44,36 @@ def refined(
     def gap_of(x: Any) -> Any:
         return rhs64 - tf.linalg.matvec(matrix64, tf.cast(x, tf.float64))
 
-    x = apply_inverse(rhs)
-    gap = gap_of(x)
-    residual = relative_norm(gap, rhs64)
-    for _ in range(steps):
+    def improved(x: Any, gap: Any, residual: Any) -> tuple[Any, Any, Any]:
         candidate = x + apply_inverse(tf.cast(gap, rhs.dtype))
         candidate_gap = gap_of(candidate)
         candidate_residual = relative_norm(candidate_gap, rhs64)
         # On a nearly singular matrix refinement can diverge: keep the better of the two.
         better = candidate_residual < residual
-        x = tf.where(better, candidate, x)
-        gap = tf.where(better, candidate_gap, gap)
-        residual = tf.where(better, candidate_residual, residual)
+        return (
+            tf.where(better, candidate, x),
+            tf.where(better, candidate_gap, gap),
+            tf.where(better, candidate_residual, residual),
+        )
+
+    x = apply_inverse(rhs)
+    gap = gap_of(x)
+    state = x, gap, relative_norm(gap, rhs64)
+    limit = target(tolerance, rhs.dtype.as_numpy_dtype)
+    for _ in range(steps):
+        # A NaN residual, of a matrix without factors, stays one.
+        state = tf.cond(state[2] > limit, lambda now=state: improved(*now), lambda now=state: now)
+    x, _, residual = state
     return x, residual
+
+
+def target(tolerance: float | None, dtype: Any) -> float:
+    """The relative residual that needs no refinement: `tolerance`, or √u of a NumPy `dtype`.
+
+    Half of the dtype's digits: a Newton step's error is then far below that of the quadratic
+    model it minimises.
+    """
+    return float(np.sqrt(np.finfo(dtype).eps / 2)) if tolerance is None else tolerance
 
 
 def check_steps(refinements: int) -> int:
@@ -62,3 +88,19 @@ def check_steps(refinements: int) -> int:
             f"Received: refinements={refinements!r}"
         )
     return int(refinements)
+
+
+def check_tolerance(tolerance: float | None) -> float | None:
+    """`tolerance` as a float, or None.
+
+    Raises:
+        ValueError: If it is negative or not a number.
+    """
+    if tolerance is None:
+        return None
+    if not tolerance >= 0:
+        raise ValueError(
+            "Argument `tolerance` must be None or a number, 0 or more. "
+            f"Received: tolerance={tolerance!r}"
+        )
+    return float(tolerance)

@@ -18,10 +18,14 @@ class StagedSolver(Policy):
     Attributes:
         name: Route name, as the scheduler and the registry know it.
         host: True when solving needs a host call (no export, no XLA).
+        definite: True when the matrix has to be positive definite.
+        direct: True when N alone says how much work a solve is: a time can be calibrated.
     """
 
     name: ClassVar[str]
     host: ClassVar[bool] = False
+    definite: ClassVar[bool] = False
+    direct: ClassVar[bool] = False
 
     def init(self, matrix: Any) -> Any:
         """The state for `matrix` `[N, N]`: whatever solving for any right-hand side needs."""

@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import registry
-from keras_qnewton.scheduling import AsymptoticQLSA, DetailedQLSA, LUTime, calibration
+from keras_qnewton.scheduling import (
+    AsymptoticQLSA,
+    DetailedQLSA,
+    LUTime,
+    SolverTime,
+    calibration,
+)
 from keras_qnewton.scheduling.cost import CostModel
 
 MODELS = {
@@ -22,6 +28,7 @@ MODELS = {
     "detailed": DetailedQLSA(1e-3),
     "detailed, readout": DetailedQLSA(1e-3, readout=True),
     "coefficients": LUTime(coefficients=(1e-11, 1e-9, 1e-5)),
+    "another solver": SolverTime("eigen", coefficients=(1e-10, 1e-9, 1e-5)),
     "table": LUTime(table={10: 1e-5, 100: 1e-4, 1000: 3e-2}),
 }
 
@@ -39,8 +46,8 @@ def measurements(monkeypatch):
     """Counts the measurements, and makes them a known cubic."""
     made = []
 
-    def measure(dtype, sizes=calibration.SIZES):
-        made.append(dtype)
+    def measure(solver, dtype, sizes=calibration.SIZES):
+        made.append(f"{solver} {dtype}")
         return {n: 2e-11 * n**3 + 3e-9 * n**2 + 4e-5 for n in sizes}
 
     monkeypatch.setattr(calibration, "measure", measure)
@@ -128,7 +135,13 @@ def test_config_round_trip(name):
 
 
 @pytest.mark.parametrize(
-    "name, cls", [("asymptotic", AsymptoticQLSA), ("detailed", DetailedQLSA), ("lu_time", LUTime)]
+    "name, cls",
+    [
+        ("asymptotic", AsymptoticQLSA),
+        ("detailed", DetailedQLSA),
+        ("lu_time", LUTime),
+        ("solver_time", SolverTime),
+    ],
 )
 def test_registered(name, cls):
     assert type(registry.resolve("cost", name, "cost")) is cls
@@ -181,21 +194,51 @@ def test_fit_of_any_noise_grows(seconds):
     assert a > 0 and b >= 0 and c >= 0
 
 
+@pytest.mark.parametrize("solver", ["lu", "cholesky", "lapack", "eigen"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_measures_this_machine(dtype):
-    seconds = calibration.measure(dtype, sizes=(4, 32))
+def test_measures_this_machine(solver, dtype):
+    seconds = calibration.measure(solver, dtype, sizes=(4, 32))
     assert list(seconds) == [4, 32] and all(0 < s < math.inf for s in seconds.values())
+
+
+def test_sizes_that_would_take_too_long_are_left_out(monkeypatch):
+    monkeypatch.setattr(calibration, "_SLOWEST", 0.0)
+    assert list(calibration.measure("cholesky", "float64", sizes=(4, 8, 16))) == [4]
+
+
+def test_each_solver_is_calibrated_once(cache, measurements, monkeypatch):
+    for name in ("cholesky", "lapack", "cholesky"):
+        assert float(SolverTime(name).seconds(100)) > 0
+    assert measurements == ["cholesky float64", "lapack float64"]
+    assert float(LUTime().seconds(100)) == float(SolverTime("lu").seconds(100))
+    stored = json.loads(cache.read_text())[calibration.fingerprint()]
+    assert sorted(stored) == ["cholesky float64", "lapack float64", "lu float64"]
+    monkeypatch.setattr(calibration, "_measured", {})  # a new process
+    SolverTime("lapack").seconds(100)
+    assert len(measurements) == 3
+
+
+def test_a_known_size_is_priced_when_the_graph_is_traced():
+    found = []
+
+    @tf.function
+    def run(n):
+        model = MODELS["table"]
+        found.extend(tf.get_static_value(model.seconds(size)) for size in (300, n))
+
+    run(tf.constant(300))
+    assert found == [MODELS["table"].seconds(300).numpy(), None]
 
 
 def test_calibrated_once_and_remembered_in_the_file(cache, measurements, monkeypatch):
     seconds = float(LUTime().seconds(200))
     assert seconds == pytest.approx(2e-11 * 200**3 + 3e-9 * 200**2 + 4e-5, rel=1e-6)
     LUTime().seconds(100)
-    assert measurements == ["float64"]
+    assert measurements == ["lu float64"]
     LUTime(dtype="float32").seconds(100)
-    assert measurements == ["float64", "float32"]
+    assert measurements == ["lu float64", "lu float32"]
     stored = json.loads(cache.read_text())
-    assert sorted(stored[calibration.fingerprint()]) == ["float32", "float64"]
+    assert sorted(stored[calibration.fingerprint()]) == ["lu float32", "lu float64"]
 
     monkeypatch.setattr(calibration, "_measured", {})  # a new process
     assert float(LUTime().seconds(200)) == seconds
@@ -213,14 +256,14 @@ def test_broken_cache_file_is_replaced(cache, measurements, content):
     cache.parent.mkdir()
     cache.write_text(content)
     LUTime().seconds(10)
-    assert measurements == ["float64"]
+    assert measurements == ["lu float64"]
     assert calibration.fingerprint() in json.loads(cache.read_text())
 
 
 def test_cache_entry_that_is_no_calibration_is_measured_again(cache, measurements):
     cache.parent.mkdir()
     cache.write_text(json.dumps({calibration.fingerprint(): {"float64": [0, -1, 0]}}))
-    assert float(LUTime().seconds(1000)) > 0 and measurements == ["float64"]
+    assert float(LUTime().seconds(1000)) > 0 and measurements == ["lu float64"]
 
 
 def test_cache_folder_that_cannot_be_made(tmp_path, monkeypatch, measurements):
@@ -230,7 +273,7 @@ def test_cache_folder_that_cannot_be_made(tmp_path, monkeypatch, measurements):
     monkeypatch.setattr(calibration, "_measured", {})
     assert float(LUTime().seconds(10)) > 0
     assert float(LUTime().seconds(20)) > 0
-    assert measurements == ["float64"]  # the process remembers all the same
+    assert measurements == ["lu float64"]  # the process remembers all the same
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -248,7 +291,7 @@ def test_default_cache_folder(monkeypatch, tmp_path):
 
 def test_calibration_while_a_graph_is_traced(cache, monkeypatch):
     real = calibration.measure
-    monkeypatch.setattr(calibration, "measure", lambda dtype: real(dtype, sizes=(8, 16, 32)))
+    monkeypatch.setattr(calibration, "measure", lambda *what: real(*what, sizes=(8, 16, 32)))
     model = LUTime()
     traced = tf.function(lambda n: model.seconds(n)).get_concrete_function(
         tf.TensorSpec([], tf.int32)

@@ -20,7 +20,7 @@ def test_refinement_reaches_the_limit_of_float32(solver, definite):
     rhs = vector(40, dtype="float32")
     expected = np.linalg.solve(matrix.astype("float64"), rhs.astype("float64"))
     errors = [
-        relative_error(solver(refinements=steps).solve(matrix, rhs).x, expected)
+        relative_error(solver(refinements=steps, tolerance=0).solve(matrix, rhs).x, expected)
         for steps in (0, 1, 3)
     ]
     assert errors[0] > 1e-5
@@ -33,6 +33,25 @@ def test_refinement_reaches_the_limit_of_float32(solver, definite):
 def test_refinements_are_a_count(solver, refinements):
     with pytest.raises(ValueError, match="Argument `refinements` must be a whole number"):
         solver(refinements=refinements)
+
+
+@pytest.mark.parametrize("solver", [LU, Cholesky, Lapack])
+def test_only_a_residual_that_asks_for_it_is_refined(solver):
+    matrix, rhs = symmetric(40, 1e4, dtype="float32"), vector(40, dtype="float32")
+    plain = solver(refinements=0).solve(matrix, rhs)
+    residual = float(plain.residual)
+    run = tf.function(lambda tolerance: solver(tolerance=tolerance).solve(matrix, rhs).x)
+    np.testing.assert_array_equal(run(residual * 1.01), plain.x)
+    assert np.any(run(residual / 1.01) != plain.x)
+    # By default half of the digits: 2.4e-4 in float32.
+    np.testing.assert_array_equal(solver().solve(matrix, rhs).x, run(2.0**-12))
+
+
+@pytest.mark.parametrize("solver", [LU, Cholesky, Lapack])
+@pytest.mark.parametrize("tolerance", [-1e-9, float("nan")])
+def test_tolerance_is_not_negative(solver, tolerance):
+    with pytest.raises(ValueError, match="Argument `tolerance` must be None or a number"):
+        solver(tolerance=tolerance)
 
 
 @settings(deadline=None, max_examples=40)
@@ -59,6 +78,51 @@ def test_lu_never_raises_on_a_rank_deficient_matrix(size, seed, dtype, integers)
     # x may be 1e16 long here, and the product is then known to so many digits only.
     rounding = 1e-14 * np.linalg.norm(matrix) * np.linalg.norm(x) / np.linalg.norm(rhs)
     np.testing.assert_allclose(solution.residual, truth, rtol=1e-9, atol=rounding)
+
+
+# From 512 unknowns on the graph factorises once; below, and eagerly, in other ways.
+@pytest.mark.parametrize("size", [511, 512])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lu_in_a_graph_tells_what_it_cannot_factorise(size, dtype):
+    good, rhs = symmetric(size, 100, False, dtype=dtype), vector(size, dtype=dtype)
+    dead, bad, infinite = good.copy(), good.copy(), good.copy()
+    dead[:, 7] = dead[7] = 0
+    bad[3, 400] = bad[400, 3] = np.nan
+    infinite[0, 0] = np.inf
+
+    @tf.function
+    def solve(matrix):
+        solution = LU().solve(matrix, rhs)
+        return solution.x, solution.residual
+
+    for matrix in (dead, bad, infinite):
+        x, residual = solve(tf.constant(matrix))
+        assert np.all(np.isnan(x)) and np.isnan(residual)
+    x, residual = solve(tf.constant(good))
+    assert relative_error(x, np.linalg.solve(good.astype("float64"), rhs)) <= 1e-4
+    assert residual <= 1e-4
+
+
+def test_large_lu_in_a_loop_and_in_a_saved_model(tmp_path):
+    rhs = vector(512)
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([512, 512], tf.float64)])
+    def residuals(matrix):
+        """Of A, 0·A and A again."""
+
+        def body(k, found):
+            solution = LU().solve(matrix * tf.cast(k != 1, tf.float64), rhs)
+            return k + 1, found.write(k, solution.residual)
+
+        found = tf.TensorArray(tf.float64, 3)
+        return tf.while_loop(lambda k, _: k < 3, body, (0, found))[1].stack()
+
+    module.residuals = residuals
+    tf.saved_model.save(module, str(tmp_path))
+    for run in (residuals, tf.saved_model.load(str(tmp_path)).residuals):
+        first, singular, last = run(tf.constant(symmetric(512, definite=False))).numpy()
+        assert first == last < 1e-12 and np.isnan(singular)
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])

@@ -85,3 +85,38 @@ def test_a_size_that_is_not_known_while_tracing():
 def test_refinements_are_a_count(refinements):
     with pytest.raises(ValueError, match="Argument `refinements` must be a whole number"):
         Lapack(refinements=refinements)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    size=st.integers(1, 30),
+    definite=st.booleans(),
+    seed=st.integers(0, 10**6),
+    dtype=st.sampled_from(["float32", "float64"]),
+    steps=st.integers(0, 2),
+)
+def test_one_call_gives_what_two_stages_do(size, definite, seed, dtype, steps):
+    matrix, rhs = symmetric(size, 1e3, definite, seed, dtype), vector(size, seed, dtype)
+    solver = Lapack(refinements=steps, tolerance=0)
+    at_once = tf.function(lambda a, b: tuple(vars(solver.solve(a, b)).values())[:2])(matrix, rhs)
+    staged = solver.compute(solver.init(matrix), rhs)
+    np.testing.assert_array_equal(at_once[0], staged.x)
+    np.testing.assert_array_equal(at_once[1], staged.residual)
+
+
+def test_solve_is_one_host_call():
+    traced = tf.function(lambda a, b: Lapack().solve(a, b).x).get_concrete_function(
+        tf.TensorSpec([600, 600]), tf.TensorSpec([600])
+    )
+    calls = [op.type for op in traced.graph.get_operations() if "PyFunc" in op.type]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("size", [1000, 1025])
+def test_the_residual_of_a_float32_matrix_is_float64s(size):
+    # Larger than the chunks in which the matrix is cast.
+    matrix, rhs = symmetric(size, 10, dtype="float32"), vector(size, dtype="float32")
+    solution = Lapack(refinements=0).solve(matrix, rhs)
+    gap = matrix.astype("float64") @ solution.x.numpy().astype("float64") - rhs
+    expected = np.linalg.norm(gap) / np.linalg.norm(rhs.astype("float64"))
+    np.testing.assert_allclose(solution.residual, expected, rtol=1e-6)

@@ -156,7 +156,7 @@ def test_contract(name):
     "solver",
     [
         LU(refinements=3),
-        Lapack(refinements=2),
+        Lapack(refinements=2, tolerance=1e-3),
         Cholesky(refinements=0),
         Eigen(),
         ConjugateGradient(tolerance=1e-3, max_iterations=7),

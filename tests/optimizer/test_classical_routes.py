@@ -1,0 +1,188 @@
+"""Training with several classical routes: who takes over from whom, what is logged and saved."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_qnewton import Adaptive, Constant, QNewton, Scheduler
+from keras_qnewton.directions import FIXED_ROUTES, Scheduled
+from keras_qnewton.scheduling import LUTime, SolverTime
+
+from .models import compiled, fit, regression_data
+
+ROUTES = ("lapack", "cholesky", "lu")
+
+
+def chooser(first="cholesky", classical=ROUTES, **arguments):
+    """`first` is the cheapest; the others cost the more the later they are named."""
+    costs = {
+        name: SolverTime(
+            name, table=dict.fromkeys((1, 100), 1e-6 if name == first else (k + 1) * 1e-4)
+        )
+        for k, name in enumerate(classical)
+    }
+    return Scheduler(classical=classical, quantum=None, classical_cost=costs, **arguments)
+
+
+def solve(matrix, scheduler, damping, semidefinite, shift=1e-3):
+    """One block's step, in a graph."""
+    rhs = np.random.default_rng(1).normal(size=len(matrix)).astype("float32")
+
+    @tf.function
+    def run():
+        way = Scheduled(tf.constant(matrix), tf.constant(rhs), damping, scheduler, semidefinite)
+        return way.solve(tf.constant(shift, tf.float64))
+
+    return run(), rhs
+
+
+def names(step, scheduler):
+    routes = (*FIXED_ROUTES, *scheduler.routes)
+    return routes[int(step.route)], routes[int(step.solved_by)]
+
+
+def indefinite(size=6, seed=0):
+    rng = np.random.default_rng(seed)
+    vectors, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    values = np.linspace(1, 2, size) * np.where(np.arange(size) % 2, 1, -1)
+    return ((vectors * values) @ vectors.T).astype("float32")
+
+
+@pytest.mark.parametrize("first", ["lapack", "cholesky", "lu"])
+def test_the_chosen_route_solves(first):
+    scheduler = chooser(first)
+    matrix = indefinite() @ indefinite().T
+    step, rhs = solve(matrix, scheduler, Adaptive(), semidefinite=True)
+    assert names(step, scheduler) == (first, first)
+    system = matrix.astype("float64") + 1e-3 * np.eye(6)
+    np.testing.assert_allclose(step.x, np.linalg.solve(system, rhs), rtol=2e-2)
+    assert step.residual < 1e-10 and step.predicted.shape == (3,)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.integers(2, 12))
+def test_lu_takes_over_where_cholesky_meets_an_indefinite_matrix(seed, size):
+    # Said to be semidefinite, which it is not.
+    scheduler = chooser(classical=("cholesky", "lu"))
+    matrix = indefinite(size, seed)
+    damping = Constant(epsilon=0.0)
+    step, rhs = solve(matrix, scheduler, damping, semidefinite=True)
+    assert names(step, scheduler) == ("cholesky", "lu")
+    np.testing.assert_allclose(step.x, np.linalg.solve(matrix.astype("float64"), rhs), rtol=1e-3)
+    # Not known to be definite, Cholesky is not asked.
+    step, rhs = solve(matrix, scheduler, damping, semidefinite=False)
+    assert names(step, scheduler) == ("lu", "lu")
+    assert np.isnan(step.predicted).all()
+
+
+def test_a_singular_matrix_goes_to_the_last_resort():
+    scheduler = chooser()
+    matrix = np.diag([1.0, 0.0, 2.0]).astype("float32")
+    step, _ = solve(matrix, scheduler, Constant(epsilon=0.0), semidefinite=True)
+    assert names(step, scheduler) == ("cholesky", "eigen")
+
+
+class Wrong:
+    """A solver that is told by its residual: half of the solution."""
+
+    host = False
+
+    def __init__(self, name):
+        self.name = name
+
+    def solve(self, matrix, rhs):
+        solution = keras.saving.get_registered_object("keras_qnewton>Cholesky")().solve(matrix, rhs)
+        return type(solution)(solution.x / 2, tf.constant(0.5, tf.float64), self.name)
+
+
+class ByKappa:
+    """Cheap at a low κ."""
+
+    def seconds(self, size, condition_number, sparsity, gate_time):
+        return 1e-3 * condition_number
+
+
+@pytest.mark.parametrize(
+    "cost", [LUTime(table={1: 1e-9}), ByKappa()], ids=["known when traced", "known when run"]
+)
+def test_a_finite_residual_that_rounding_does_not_explain_fails(cost):
+    scheduler = Scheduler(
+        classical=(Wrong("wrong"), "cholesky"),
+        quantum=None,
+        classical_cost={"wrong": cost, "cholesky": LUTime(table={1: 1.0})},
+    )
+    matrix = np.diag([1.0, 2.0, 3.0]).astype("float32")
+    step, rhs = solve(matrix, scheduler, Adaptive(), semidefinite=True)
+    assert names(step, scheduler) == ("wrong", "cholesky")
+    np.testing.assert_allclose(step.x, rhs / (np.diag(matrix) + 1e-3), rtol=1e-5)
+
+
+def test_a_run_where_lu_takes_over_is_logged():
+    # The Gauss-Newton matrix without a shift: semidefinite, but for rounding.
+    optimizer = QNewton(
+        learning_rate=1e-9,
+        curvature="gauss_newton",
+        damping=Constant(epsilon=0.0),
+        scheduler=chooser(classical=("cholesky", "lu")),
+    )
+    x, y = regression_data(n=8)  # 26 weights: rank 8
+    model = compiled(optimizer)
+    model.fit(x, y, batch_size=8, epochs=3, verbose=0, shuffle=False)
+    assert len(optimizer.decisions) == 3
+    for d in optimizer.decisions:
+        assert d.route == "cholesky" and d.fallback and d.solved_by in ("lu", "eigen")
+        assert d.reason.startswith("cholesky: 1e-06 s predicted, lu: 0.0002 s (N = 26")
+        assert d.reason.endswith(f"; cholesky failed its residual check, {d.solved_by} took over")
+        assert set(d.predicted) == {"cholesky", "lu"}
+    assert "lu" in {d.solved_by for d in optimizer.decisions}
+
+
+def test_every_route_trains_alike_and_the_log_says_which():
+    losses = {}
+    for first in ROUTES:
+        optimizer = QNewton(curvature="gauss_newton", scheduler=chooser(first))
+        losses[first] = fit(compiled(optimizer), 4)
+        assert {(d.route, d.solved_by) for d in optimizer.decisions} == {(first, first)}
+        assert all(set(d.predicted) == set(ROUTES) for d in optimizer.decisions)
+    np.testing.assert_allclose(losses["lapack"], losses["lu"], rtol=1e-4)
+    np.testing.assert_allclose(losses["cholesky"], losses["lu"], rtol=1e-4)
+
+
+def test_saved_and_loaded_with_several_routes(tmp_path):
+    optimizer = QNewton(curvature="gauss_newton", scheduler=chooser("lu"))
+    model = compiled(optimizer)
+    fit(model, 3)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    again = keras.saving.load_model(path)
+    assert again.optimizer.scheduler.routes == ROUTES
+    assert again.optimizer.decisions == optimizer.decisions
+    np.testing.assert_allclose(fit(again, 3), fit(model, 3), rtol=1e-5)
+    assert [d.step for d in again.optimizer.decisions] == [0, 1, 2, 3, 4, 5]
+    assert {d.solved_by for d in again.optimizer.decisions} == {"lu"}
+
+
+@pytest.mark.parametrize("classical, host", [("auto", False), (ROUTES, True)])
+def test_auto_has_no_host_call(classical, host):
+    optimizer = QNewton(
+        curvature="gauss_newton",
+        scheduler=Scheduler(
+            classical=classical, quantum=None, classical_cost=LUTime(table={1: 1e-3})
+        ),
+    )
+    model = compiled(optimizer)
+    x, y = (tf.constant(a) for a in regression_data())
+    optimizer.build(model.trainable_variables)
+    step = tf.function(
+        lambda: optimizer.minimize(
+            lambda: tf.reduce_mean((model(x) - y) ** 2), model.trainable_variables
+        )
+    ).get_concrete_function()
+    definition = step.graph.as_graph_def()
+    operations = {node.op for node in definition.node} | {
+        node.op for function in definition.library.function for node in function.node_def
+    }
+    assert ("PyFunc" in operations or "PyFuncStateless" in operations) == host
