@@ -6,9 +6,13 @@ graph, where κ and d are tensors, is the one that the same numbers give eagerly
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import keras
 import tensorflow as tf
+
+from keras_qnewton.registry import Policy
 
 
 @runtime_checkable
@@ -25,6 +29,39 @@ class CostModel(Protocol):
             gate_time: Seconds a quantum gate takes; classical models ignore it.
         """
         ...
+
+
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class FunctionCost(Policy):
+    """A user's own model as a function.
+
+    Args:
+        function: From (size, condition_number, sparsity, gate_time) to seconds, see
+            `CostModel.seconds`; written in TensorFlow operations, or at least in arithmetic
+            that tensors understand. To be saved it must be registered with
+            `keras.saving.register_keras_serializable`.
+
+    Raises:
+        ValueError: If it cannot be called.
+    """
+
+    def __init__(self, function: Callable[[Any, Any, Any, Any], Any]) -> None:
+        if not callable(function):
+            raise ValueError(
+                f"Argument `function` must be callable. Received: function={function!r}"
+            )
+        self.function = function
+
+    def seconds(self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any) -> tf.Tensor:
+        """What the function gives, scalar float64."""
+        return float64(self.function(size, condition_number, sparsity, gate_time))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"function": keras.saving.serialize_keras_object(self.function)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FunctionCost:
+        return cls(keras.saving.deserialize_keras_object(config["function"]))
 
 
 def float64(value: Any) -> tf.Tensor:

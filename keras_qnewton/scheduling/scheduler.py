@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import math
 import operator
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import registry
-from keras_qnewton.scheduling.cost import CostModel, float64
+from keras_qnewton.scheduling.cost import CostModel, FunctionCost, float64
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.solver_time import SolverTime
 from keras_qnewton.types import Decision, Solver
@@ -69,7 +70,8 @@ class Scheduler(registry.Policy):
             classical only: then a single classical solver is not priced, and nothing
             calibrated.
         cost: Cost model of the quantum solver, or its registered name: "asymptotic" (the
-            paper's, optimistic), "detailed".
+            paper's, optimistic), "detailed"; or a function of (size, condition_number,
+            sparsity, gate_time).
         gate_time: Seconds that a quantum gate takes.
         max_condition_number: Largest κ that may go to the quantum solver. A solver with a
             limit of its own (`QSVT.max_condition_number`) is not sent anything beyond that
@@ -414,6 +416,8 @@ class Scheduler(registry.Policy):
 
     def _resolve(self, argument: str, given: Any) -> Any:
         value = registry.resolve(_KINDS[argument], given, argument)
+        if _KINDS[argument] == "cost" and isinstance(value, types.FunctionType):
+            value = FunctionCost(value)
         self._check(argument, value)
         return value
 

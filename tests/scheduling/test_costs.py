@@ -17,10 +17,11 @@ from keras_qnewton.scheduling import (
     AsymptoticQLSA,
     DetailedQLSA,
     LUTime,
+    Scheduler,
     SolverTime,
     calibration,
 )
-from keras_qnewton.scheduling.cost import CostModel
+from keras_qnewton.scheduling.cost import CostModel, FunctionCost
 
 MODELS = {
     "asymptotic": AsymptoticQLSA(1e-3),
@@ -298,3 +299,22 @@ def test_calibration_while_a_graph_is_traced(cache, monkeypatch):
     )
     assert not {op.type for op in traced.graph.get_operations()} & {"Lu", "MatrixSolve"}
     np.testing.assert_allclose(traced(tf.constant(20)), model.seconds(20), rtol=1e-13)
+
+
+@keras.saving.register_keras_serializable(package="keras_qnewton_tests")
+def one_gate_a_query(size, condition_number, sparsity, gate_time):
+    return gate_time * condition_number * sparsity
+
+
+def test_a_function_is_a_cost_model():
+    scheduler = Scheduler(cost=one_gate_a_query, classical_cost=lambda n, *_: 1e-9 * n)
+    decision = scheduler.choose(100, 7.0, 3)
+    assert decision.predicted == pytest.approx({"lu": 1e-7, "qsvt": 21e-9})
+    assert decision.route == "qsvt"
+    graph = tf.function(lambda k: scheduler.choose_index(100, k, 3)[1])
+    np.testing.assert_allclose(graph(tf.constant(7.0, tf.float64)), [1e-7, 21e-9])
+    saved = Scheduler(cost=one_gate_a_query, classical_cost=LUTime(coefficients=(1e-13, 0, 0)))
+    again = Scheduler.from_config(saved.get_config())
+    assert again.choose(100, 7.0, 3).predicted == pytest.approx(decision.predicted)
+    with pytest.raises(ValueError, match="Argument `function` must be callable"):
+        FunctionCost(3)
