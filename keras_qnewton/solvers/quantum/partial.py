@@ -35,7 +35,7 @@ def kept_ry(
         first_symbol: Index of the first angle.
     """
     gates: list[Gate] = []
-    k, before = len(controls), 0
+    before = 0
     order = [int(u) for u in in_gray_order(np.arange(len(kept)), kept)]
     for symbol, here in enumerate(order):
         gates += _flips(before ^ here, controls, target)
