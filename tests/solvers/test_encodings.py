@@ -352,12 +352,17 @@ def test_hessian_of_a_trained_layer(name, layer):
     assert np.linalg.norm(corner - encoding.matrix / encoding.alpha, 2) <= 1e-12
 
 
-@EVERY
-def test_newton_step_of_a_trained_layer(name):
-    # The output layer's biases: a block of which every encoding's circuit is run in seconds.
-    block = iris_blocks()[1][-3:, -3:]
-    rhs = vector(3)
-    solution = accurate(name).solve(block, rhs)
-    assert relative_error(solution.x, np.linalg.solve(block, rhs)) <= 1e-7
-    refined = QSVT(encoding=name).solve(block, rhs)
-    assert refined.residual <= 1e-11
+@pytest.mark.parametrize(
+    "name, block",
+    [
+        # The output layer's biases, and all of the layer where that takes seconds.
+        *((name, slice(-3, None)) for name in ENCODINGS),
+        *((name, slice(None)) for name in ("frobenius", "sparse")),
+    ],
+)
+def test_newton_step_of_a_trained_layer(name, block):
+    matrix = iris_blocks()[1][block, block]
+    rhs = vector(len(matrix))
+    expected = np.linalg.solve(matrix, rhs)
+    assert relative_error(accurate(name).solve(matrix, rhs).x, expected) <= 1e-7
+    assert QSVT(encoding=name).solve(matrix, rhs).residual <= 1e-11
