@@ -117,12 +117,17 @@ def preparation_angles(state: np.ndarray) -> np.ndarray:
     return np.concatenate([multiplexed_angles(level) for level in tree_angles(state)])
 
 
-def tree_angles(state: np.ndarray) -> list[np.ndarray]:
-    """By level, the angle 2 atan2 of each subtree's halves: their norms, at the leaves signed."""
-    levels = len(state).bit_length() - 1
+def tree_angles(states: np.ndarray) -> list[np.ndarray]:
+    """By level, the angle 2 atan2 of each subtree's halves: their norms, at the leaves signed.
+
+    For one state `[2^n]`, or states `[m, 2^n]` whose trees follow one another at each level.
+    """
+    states = np.asarray(states, np.float64)
+    levels = states.shape[-1].bit_length() - 1
+    count = states.size >> levels
     out = []
     for level in range(levels):
-        halves = np.asarray(state, np.float64).reshape(1 << level, 2, -1)
+        halves = states.reshape(count << level, 2, -1)
         if level == levels - 1:
             left, right = halves[:, 0, 0], halves[:, 1, 0]
         else:

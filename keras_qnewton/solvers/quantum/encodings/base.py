@@ -104,6 +104,15 @@ class BlockEncoding:
         return applied(self.gates(), np.eye(1 << self.qubits), self.angles)
 
 
+def rounding(system_qubits: int, angles: np.ndarray | float = 0.0) -> float:
+    """Round-off in α's units that no encoding on n qubits by trees of rotations exceeds.
+
+    Large `angles` lose digits: those of an interpolation can exceed 2π.
+    """
+    turns = max(1.0, float(np.max(np.abs(angles))) / (2 * np.pi))
+    return 64 * float(np.finfo(np.float64).eps) * (1 << system_qubits) * turns
+
+
 def pad(matrix: np.ndarray) -> np.ndarray:
     """`matrix` ``[N, N]`` in the corner of the next power of two, at least 2.
 

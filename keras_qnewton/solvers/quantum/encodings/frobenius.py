@@ -1,0 +1,70 @@
+"""Rows as states: what a quantum memory of the matrix would give, at α = ‖H‖_F."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding, rounding
+from keras_qnewton.solvers.quantum.gates import (
+    Gate,
+    inverse,
+    multiplexed_angles,
+    multiplexed_ry,
+    preparation,
+    preparation_angles,
+    tree_angles,
+)
+
+
+class Frobenius(BlockEncoding):
+    r"""Overlaps of the rows' states with the state of the rows' norms.
+
+        ancillas |0⟩ ── U_L ── ╲ ╱ ── U_R† ── ⟨0|      U_L |0⟩|j⟩ = Σ_k ‖h_k‖ / ‖H‖_F |k⟩|j⟩
+                                ╳       │
+        system   |j⟩ ───────── ╱ ╲ ─── (i) ── ⟨i|      U_R |0⟩|i⟩ = Σ_k h_ik / ‖h_i‖ |k⟩|i⟩
+
+    so that ``⟨0, i| U_R† SWAP U_L |0, j⟩ = (‖h_i‖ / ‖H‖_F) (h_ij / ‖h_i‖) = h_ij / α``, with
+    α = ‖H‖_F and a = n. See `BlockEncoding` for the inequality. A row of zeros has norm 0, and any
+    state.
+
+    Source: Kerenidis & Prakash 2016, arXiv:1603.08675, theorem 5.1; as a block encoding
+    Chakraborty, Gilyén & Jeffery 2018, arXiv:1804.01973, lemma 25.
+
+    Cost: N² - 1 rotations Ry and N² - 2 CNOTs, in trees as in Möttönen et al. 2004 (see
+    `gates.multiplexed_ry`), and n SWAPs, whatever the zeros of H. A quantum memory would do with
+    a depth of polylog(N); it would hold these angles.
+    """
+
+    name = "frobenius"
+
+    def __init__(self, matrix: np.ndarray):
+        super().__init__(matrix)
+        n = self.ancillas = self.system_qubits
+        # Scaled, as squares over- and underflow.
+        largest = float(np.max(np.abs(self.matrix)))
+        rows = self.matrix / largest
+        norms = np.linalg.norm(rows, axis=1)
+        total = float(np.linalg.norm(norms))
+        self.alpha = largest * total
+        self.epsilon = rounding(n) * self.alpha
+        self.angles = np.concatenate(
+            [preparation_angles(norms / total)]
+            + [multiplexed_angles(level) for level in tree_angles(rows)]
+        )
+
+    @classmethod
+    def max_ancillas(cls, system_qubits: int) -> int:
+        """n."""
+        return system_qubits
+
+    def gates(self) -> list[Gate]:
+        """Symbols: N - 1 of the norms' state, then N (N - 1) of the rows', by level."""
+        n = self.system_qubits
+        ancillas, system = range(n), range(n, 2 * n)
+        symbol = (1 << n) - 1
+        rows: list[Gate] = []
+        for level in range(n):
+            rows += multiplexed_ry([*system, *ancillas[:level]], ancillas[level], symbol)
+            symbol += 1 << (n + level)
+        swaps = [Gate("swap", (a, s)) for a, s in zip(ancillas, system, strict=True)]
+        return [*preparation(ancillas), *swaps, *inverse(rows)]
