@@ -113,7 +113,7 @@ def test_a_second_solve_serialises_nothing(name):
     solver = QSVT(backend="tfq", encoding=name, epsilon=0.03)
     solver.solve(symmetric(4, 5), vector(4))
     before = backend.serializations
-    assert 4 <= before
+    assert before >= 4
     # Other values, another degree, a smaller system padded to the same size; in a graph, too.
     solver.solve(symmetric(4, 5, seed=1), vector(4, 1))
     solver.solve(symmetric(4, 20, definite=False, seed=2), vector(4, 2))

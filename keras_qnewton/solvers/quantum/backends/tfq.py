@@ -149,19 +149,22 @@ class Backend:
         decode = encode if encoding.hermitian else part("v", 1, True)
         turn = self._segment((_PHASE % 0).decode(), a, lambda: _phase(a))
         finish = self._segment("h", None, lambda: [Gate("h", (0,))])
-        phases, angles = transform.phases, encoding.angles
+        flip = self._segment("f", a, lambda: _reflection(a))
+        (phases, flipped), angles = _reduced(transform.phases), encoding.angles
         last = len(phases) - 1
         programs = [prepare.program, before.program]
         operations = prepare.operations + before.operations + after.operations + 1
         for k in range(last, -1, -1):
             # The same bytes for another symbol: names are of one length.
             programs.append(turn.program.replace(_PHASE % 0, _PHASE % k))
+            if flipped[k]:
+                programs.append(flip.program)
             if k:
                 call = encode if (last - k) % 2 == 0 else decode
                 programs.append(call.program)
                 operations += call.operations
         programs += [after.program, finish.program]
-        operations += turn.operations * len(phases)
+        operations += turn.operations * len(phases) + flip.operations * int(np.sum(flipped))
         # A symbol that does not occur does no harm.
         fixed = [before, encode, decode, after]
         names = [*prepare.names, *(name for segment in fixed for name in segment.names)]
@@ -224,6 +227,29 @@ def _preparation(system: Sequence[int]) -> list[Gate]:
 
 def _phase(ancillas: int) -> list[Gate]:
     return [gate._replace(symbol=0) for gate in projector_phase(ancillas, 1.0)]
+
+
+def _reduced(phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Phases within π/4 of 0 but the first, and where 2|0⟩⟨0| - I on the ancillas follows.
+
+    With R that reflection and Z on the signal, ``e^(iφZR) = e^(i(φ - mπ/2)ZR) (iZR)^m``. All but the
+    outermost phases of a transform are close to -π/2, and float32 would round each of them
+    alike, by 1e-7: an error that grows with the degree. What is left of them here is small, and
+    so are its roundings. Where the m add up to a multiple of four, as the first is chosen to
+    make them, the factors i and the Zs (which commute with everything) come to one.
+    """
+    quarters = np.rint(phases / (np.pi / 2)).astype(int)
+    quarters[0] = (-int(np.sum(quarters[1:])) + 1) % 4 - 1
+    return phases - quarters * (np.pi / 2), quarters % 2 == 1
+
+
+def _reflection(ancillas: int) -> list[Gate]:
+    """2|0⟩⟨0| - I on the ancillas, up to the sign, which an even number of them loses."""
+    if ancillas == 1:
+        return [Gate("z", (1,))]
+    controls = tuple(range(2, 1 + ancillas))
+    turn = Gate("z", (1,), controls=controls, values=(0,) * len(controls))
+    return [Gate("x", (1,)), turn, Gate("x", (1,))]
 
 
 @contextlib.contextmanager
