@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
 from keras_qnewton.solvers.quantum import backends
+from keras_qnewton.solvers.quantum.backends.choice import choose
 from keras_qnewton.solvers.quantum.encodings import (
     ENCODINGS,
     BlockEncoding,
@@ -60,11 +61,15 @@ class QSVT(StagedSolver):
 
     Eagerly, `details` holds "degree", "qubits", "encoding", "alpha", "condition_number" (of A),
     "success_probability" (of the first run), "queries" (calls of the block encoding, all
-    runs), "refinements" and "operations" (of one circuit). Inside a `tf.function`, `solve` is
-    one host call: `details` is empty, and an error is a NaN solution with a RuntimeWarning.
+    runs), "refinements", "operations" (of one circuit), "backend" and "backend_reason". Inside a
+    `tf.function`, `solve` is one host call: `details` is empty, and an error is a NaN solution
+    with a RuntimeWarning.
 
     Args:
-        backend: "cirq", "emulator", or an object with the methods of `backends.Backend`.
+        backend: "cirq"; "tfq" (TensorFlow Quantum, complex64 only); "emulator", which applies the
+            polynomial without a circuit; "auto", the fastest simulator for each matrix, or the
+            emulator if that took long (`backends.choice`); or an object with the methods of
+            `backends.Backend`.
         encoding: Name of a block encoding (`encodings.ENCODINGS`), or a subclass of
             `encodings.BlockEncoding`.
         epsilon: Largest error of the polynomial against 1/x, on A/α; with A's norm scaled to 1
@@ -84,7 +89,7 @@ class QSVT(StagedSolver):
 
     def __init__(
         self,
-        backend: Any = "cirq",
+        backend: Any = "auto",
         encoding: Any = "dilation",
         epsilon: float = 1e-3,
         dtype: str = "complex64",
@@ -92,10 +97,11 @@ class QSVT(StagedSolver):
         max_refinements: int = 10,
         max_degree: int = 30_000,
     ):
-        known = backend in backends.NAMES if isinstance(backend, str) else None
+        names = ("auto", *backends.NAMES)
+        known = backend in names if isinstance(backend, str) else None
         if known is False or (known is None and not isinstance(backend, backends.Backend)):
             raise ValueError(
-                f"Argument `backend` must be one of {', '.join(map(repr, backends.NAMES))}, or "
+                f"Argument `backend` must be one of {', '.join(map(repr, names))}, or "
                 f"an object with methods `circuit` and `run`. Received: backend={backend!r}"
             )
         if (isinstance(encoding, str) and encoding not in ENCODINGS) or not (
@@ -114,6 +120,8 @@ class QSVT(StagedSolver):
             raise ValueError(
                 f"Argument `dtype` must be 'complex64' or 'complex128'. Received: dtype={dtype!r}"
             )
+        if isinstance(backend, str):
+            backends.check_dtype(backend, dtype)
         if tolerance < 0 or max_refinements < 0 or max_degree < 1:
             raise ValueError(
                 "Arguments `tolerance` and `max_refinements` must be 0 or more, and "
@@ -195,6 +203,9 @@ class QSVT(StagedSolver):
         def on_host(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
             return self._refine(matrix, rhs, *self._prepare(matrix), tolerance)[0]
 
+        if isinstance(self.backend, str):
+            # What is missing is missed while tracing, not by each step anew.
+            backends.check_installed(self.backend)
         x = host_solve(on_host, matrix, rhs, self.name)
         return Solution(x, relative_residual(matrix, x, rhs), self.name)
 
@@ -205,7 +216,11 @@ class QSVT(StagedSolver):
         vector, norm = _unit(np.asarray(rhs.numpy(), np.float64), state.encoding)
         if norm == 0:
             raise ValueError("Argument `rhs` must not be zero. Received: rhs of zeros")
-        return self._backend().circuit(state.encoding, state.transform, vector)
+        backend, _ = self._backend(state.encoding, state.transform)
+        if self.backend == "auto" and backend is backends.load("emulator"):
+            # Too long to simulate is not too long to be looked at.
+            backend = backends.load("cirq")
+        return backend.circuit(state.encoding, state.transform, vector)
 
     def _prepare(self, matrix: np.ndarray) -> tuple[BlockEncoding, Transform]:
         if not np.all(np.isfinite(matrix)):
@@ -243,12 +258,15 @@ class QSVT(StagedSolver):
             "queries": 0,
             "refinements": 0,
             "operations": 0,
+            "backend": None,
+            "backend_reason": "no circuit is needed for a right-hand side of zeros",
         }
         x = np.zeros_like(rhs)
         scale = np.linalg.norm(rhs)
         if scale == 0:
             return x, details
-        backend = self._backend()
+        backend, details["backend_reason"] = self._backend(encoding, plan)
+        details["backend"] = backends.name_of(backend)
         gap, residual = rhs, math.inf
         for run in range(1 + self.max_refinements):
             vector, norm = _unit(gap, encoding)
@@ -281,8 +299,14 @@ class QSVT(StagedSolver):
     def _tolerance(self, dtype: Any) -> float:
         return max(self.tolerance, float(np.finfo(dtype.as_numpy_dtype).eps))
 
-    def _backend(self) -> Any:
-        return backends.load(self.backend) if isinstance(self.backend, str) else self.backend
+    def _backend(self, encoding: BlockEncoding, transform: Transform) -> tuple[Any, str]:
+        """The backend that runs these, and why that one."""
+        if not isinstance(self.backend, str):
+            return self.backend, "as given"
+        if self.backend != "auto":
+            return backends.load(self.backend), "as asked"
+        name, reason = choose(encoding, transform, self.dtype)
+        return backends.load(name), reason
 
     def get_config(self) -> dict[str, Any]:
         backend = self.backend

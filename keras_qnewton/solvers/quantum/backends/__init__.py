@@ -6,13 +6,14 @@ the circuit. Quantum libraries are imported here only, and only when a circuit i
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-_MODULES = {name: f"keras_qnewton.solvers.quantum.backends.{name}" for name in ("cirq", "emulator")}
-NAMES = tuple(_MODULES)
+NAMES = ("cirq", "tfq", "emulator")
 
 
 class Outcome(NamedTuple):
@@ -49,11 +50,34 @@ class Backend(Protocol):
         ...
 
 
+@functools.cache
 def load(name: str) -> Backend:
-    """The built-in backend called `name`; its library is imported now.
+    """The built-in backend called `name`, always the same; its library is imported now.
 
     Raises:
         ImportError: If the library is missing, with the command that installs it.
     """
-    backend: Backend = importlib.import_module(_MODULES[name]).Backend()
+    backend: Backend = importlib.import_module(f"{__name__}.{name}").Backend()
     return backend
+
+
+def check_dtype(name: str, dtype: str) -> None:
+    """Raises ValueError if the backend called `name` does not simulate in `dtype`."""
+    if name == "tfq" and dtype != "complex64":
+        raise ValueError(
+            "Argument `dtype` must be 'complex64' for the backend 'tfq', the only precision of "
+            f"its simulator. Received: dtype={dtype!r}"
+        )
+
+
+def check_installed(name: str) -> None:
+    """Raises ImportError if the backend called `name` needs a library that is not there."""
+    if name == "tfq" and importlib.util.find_spec("tensorflow_quantum") is None:
+        load(name)
+
+
+def name_of(backend: Any) -> str:
+    """The name of a built-in backend, the class's of another."""
+    kind = type(backend)
+    package, _, name = kind.__module__.rpartition(".")
+    return name if package == __name__ else kind.__name__

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_qnewton.solvers.quantum.backends import Outcome
+from keras_qnewton.solvers.quantum.backends.choice import FUSED_QUBITS
 from keras_qnewton.solvers.quantum.gates import (
     Gate,
     angle_of,
@@ -21,10 +22,6 @@ try:
     import cirq
 except ImportError as error:  # pragma: no cover - cirq-core is a dependency
     raise ImportError("The backend 'cirq' needs Cirq: run `pip install cirq-core`.") from error
-
-# Up to so many qubits of an encoding, the simulation takes U as one matrix: a matrix product in
-# place of thousands of gates.
-_FUSED_QUBITS = 9
 
 
 class Backend:
@@ -45,7 +42,7 @@ class Backend:
 
     def run(self, encoding: Any, transform: Any, state: np.ndarray, dtype: str) -> Outcome:
         """Simulates the circuit from |0…0⟩ and reads the state vector, without shots."""
-        fused = encoding.dense or encoding.qubits <= _FUSED_QUBITS
+        fused = encoding.dense or encoding.qubits <= FUSED_QUBITS
         circuit = self._circuit(encoding, transform, state, fused)
         # All qubits are entangled from the first moments on: factoring the state is lost time.
         simulator = cirq.Simulator(dtype=np.dtype(dtype).type, split_untangled_states=False)

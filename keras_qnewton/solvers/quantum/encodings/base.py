@@ -66,6 +66,13 @@ class BlockEncoding:
         """U on wires 0 … a-1, the ancillas, and a … a+n-1, the system."""
         raise NotImplementedError
 
+    def conjugated(self) -> tuple[list[Gate], list[Gate]]:
+        """Gates (W, M) of U = W† M W, W on the system alone; no W and U itself by default.
+
+        W commutes with projector phases, so that between calls of U it cancels.
+        """
+        return [], self.gates()
+
     @property
     def signature(self) -> tuple[object, ...]:
         """Equal for encodings whose `gates` are equal."""

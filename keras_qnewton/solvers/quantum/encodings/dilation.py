@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding
@@ -59,6 +61,11 @@ class Dilation(BlockEncoding):
 
     def gates(self) -> list[Gate]:
         """Vᵀ, Z and multiplexed Ry on the ancilla, V: N(N-1)/2 + N symbols."""
+        turns, reflection = self.conjugated()
+        return [*turns, *reflection, *inverse(turns)]
+
+    def conjugated(self) -> tuple[list[Gate], list[Gate]]:
+        """Vᵀ, and the reflection."""
         size = 1 << self.system_qubits
         system = range(1, 1 + self.system_qubits)
         turns = [
@@ -66,9 +73,9 @@ class Dilation(BlockEncoding):
             for symbol, (row, _) in enumerate(_eliminations(size))
         ]
         reflection = [Gate("z", (0,)), *multiplexed_ry(system, 0, len(turns))]
-        return [*turns, *reflection, *inverse(turns)]
+        return turns, reflection
 
-    @property
+    @functools.cached_property
     def angles(self) -> np.ndarray:  # type: ignore[override]
         """N(N-1)/2 angles of V's rotations, then N of the reflection's."""
         size = 1 << self.system_qubits

@@ -1,0 +1,82 @@
+"""Training with every Newton system on a quantum simulator."""
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import gc, json, os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras, numpy as np
+from sklearn.datasets import load_iris
+from keras_qnewton import QNewton, Scheduler
+from keras_qnewton.solvers import QSVT
+
+def resident():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+def train(quantum, steps):
+    keras.utils.set_random_seed(0)
+    decay = keras.regularizers.L2(1e-2)
+    model = keras.Sequential([
+        keras.layers.Input((4,)),
+        keras.layers.Dense(3, activation="tanh", kernel_regularizer=decay),
+        keras.layers.Dense(3, kernel_regularizer=decay),
+    ])
+    x, y = load_iris(return_X_y=True)
+    x = ((x - x.mean(0)) / x.std(0)).astype("float32")
+    scheduler = Scheduler(quantum=quantum, gate_time=1e-18)
+    model.compile(QNewton(blocks="layer", scheduler=scheduler),
+                  loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    losses, memory = [], []
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            losses.append(logs["loss"])
+            gc.collect()
+            memory.append(resident())
+    model.fit(x, y, batch_size=len(x), epochs=steps, verbose=0, callbacks=[Watch()])
+    routes = [str(d.solved_by) for d in model.optimizer.decisions]
+    return losses, memory, routes
+
+steps = int(STEPS)
+losses, memory, routes = train(QSVT(backend="tfq"), steps)
+reference, _, classical = train(None, steps)
+from keras_qnewton.solvers.quantum.backends import load
+print(json.dumps(dict(losses=losses, reference=reference, memory=memory, routes=routes,
+                      classical=classical, serializations=load("tfq").serializations)))
+"""
+
+
+def run(steps):
+    """In a process of its own: memory is a process's."""
+    import json
+
+    code = CODE.replace("STEPS", str(steps))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def same_training(found, steps):
+    assert len(found["routes"]) >= 2 * steps
+    assert set(found["routes"]) == {"qsvt"} and set(found["classical"]) == {"lu"}
+    for quantum, classical in zip(found["losses"], found["reference"], strict=True):
+        assert abs(quantum - classical) <= 1e-4 * classical
+    assert found["losses"][-1] < 0.5 * found["losses"][0]
+
+
+def test_a_few_steps_on_tensorflow_quantum_are_those_of_lu():
+    pytest.importorskip("tensorflow_quantum")
+    same_training(run(4), 4)
+
+
+@pytest.mark.slow
+def test_two_hundred_steps_on_tensorflow_quantum_in_flat_memory():
+    pytest.importorskip("tensorflow_quantum")
+    found = run(200)
+    same_training(found, 200)
+    after_twenty = found["memory"][19:]
+    assert max(after_twenty) - min(after_twenty) <= 50
+    assert found["serializations"] <= 30
