@@ -63,8 +63,8 @@ class QSVT(StagedSolver):
     Eagerly, `details` holds "degree", "qubits", "backend", "encoding", "alpha",
     "condition_number" (of A), "success_probability" (of the first run), "queries" (calls of the
     block encoding, all runs and shots), "refinements", "operations" (of one circuit), "shots"
-    (all of them), "readout_error" and "confident" (of the first run; see `readout.Reading`), and "resources"
-    (`resources.Resources`, computed when asked for). Inside a `tf.function`, `solve` is
+    (all of them), "readout_error" and "confident" (of the first run; see `readout.Reading`), and
+    "resources" (`resources.Resources`, computed when asked for). Inside a `tf.function`, `solve` is
     one host call: `details` is empty, and an error is a NaN solution with a RuntimeWarning.
 
     Args:
