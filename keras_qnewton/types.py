@@ -42,6 +42,20 @@ class Solution:
     solver: str
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def summary(self, gate_time: float = 1e-9) -> str:
+        """A plain text table of what the solver knows, circuits projected at `gate_time` seconds.
+
+        Costs that were not needed for solving (depth, gates, T gates) are counted now.
+        """
+        rows: dict[str, Any] = {"solver": self.solver, "residual": self.residual}
+        for name, value in self.details.items():
+            if hasattr(value, "report"):
+                rows.update(value.report(gate_time))
+            elif value is not None:
+                rows[name.replace("_", " ")] = value
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in rows.items())
+
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
@@ -123,6 +137,14 @@ class Decision:
         return {
             key: _finite(value) if isinstance(value, float) else value for key, value in out.items()
         }
+
+
+def _shown(value: Any) -> str:
+    if hasattr(value, "numpy"):
+        value = value.numpy()
+    if isinstance(value, str | bool) or not hasattr(value, "__float__"):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{float(value):.4g}"
 
 
 def _finite(number: float) -> float | None:

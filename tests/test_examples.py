@@ -28,6 +28,13 @@ def test_savedmodel_pipeline(tmp_path):
     assert "trained on, fresh process" in out
 
 
+def test_quantum_linear_system(tmp_path):
+    picture = tmp_path / "errors.png"
+    out = run("quantum_linear_system.py", "--quick", "--out", str(picture))
+    assert "T-count" in out and "200,000 shots, refined" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.slow
 def test_digits_mlp():
     run("digits_mlp.py")

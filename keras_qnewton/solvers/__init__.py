@@ -11,5 +11,6 @@ from keras_qnewton.solvers.eigen import Eigen
 from keras_qnewton.solvers.lapack import Lapack
 from keras_qnewton.solvers.lu import LU
 from keras_qnewton.solvers.quantum.qsvt import QSVT
+from keras_qnewton.solvers.quantum.readout import Exact, Shots
 
-__all__ = ["LU", "QSVT", "Cholesky", "ConjugateGradient", "Eigen", "Lapack"]
+__all__ = ["LU", "QSVT", "Cholesky", "ConjugateGradient", "Eigen", "Exact", "Lapack", "Shots"]

@@ -174,6 +174,14 @@ def applied(gates: Sequence[Gate], states: np.ndarray, angles: np.ndarray) -> np
     return out.reshape(1 << width, -1)
 
 
+def hadamard(vector: np.ndarray, qubit: int) -> np.ndarray:
+    """H on one qubit, 0 the most significant, of a vector `[2^n]`."""
+    pairs = vector.reshape(1 << qubit, 2, -1)
+    return np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(
+        -1
+    ) / np.sqrt(2)
+
+
 def local_unitary(kind: str, angle: float) -> np.ndarray:
     """The gate without its controls: ``[2, 2]`` or ``[4, 4]``."""
     c, s = np.cos(angle / 2), np.sin(angle / 2)

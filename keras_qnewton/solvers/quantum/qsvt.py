@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.registry import register
+from keras_qnewton.registry import register, resolve
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.backends.choice import choose
@@ -21,6 +21,8 @@ from keras_qnewton.solvers.quantum.encodings import (
 )
 from keras_qnewton.solvers.quantum.host import host_solve
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
+from keras_qnewton.solvers.quantum.readout import Readout
+from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.transforms import Transform, bucket, inversion
 from keras_qnewton.solvers.staged import StagedSolver
 from keras_qnewton.types import Solution
@@ -55,15 +57,16 @@ class QSVT(StagedSolver):
     and to `dtype`. Iterative refinement then runs the same circuit on the residual, evaluated
     in float64, until the residual is below `tolerance` or no longer halves.
 
-    What this is not: a speed-up on this machine. The circuit is simulated, all 2^n amplitudes
-    are read at once from the simulator, where hardware would sample them, and the block
-    encoding costs an eigendecomposition of A.
+    What this is not: a speed-up on this machine. The circuit is simulated, with
+    ``readout="exact"`` all 2^n amplitudes are read at once from the simulator, where hardware
+    would sample them (``readout=Shots(...)``), and κ costs an eigendecomposition of A.
 
-    Eagerly, `details` holds "degree", "qubits", "encoding", "alpha", "condition_number" (of A),
-    "success_probability" (of the first run), "queries" (calls of the block encoding, all
-    runs), "refinements", "operations" (of one circuit), "backend" and "backend_reason". Inside a
-    `tf.function`, `solve` is one host call: `details` is empty, and an error is a NaN solution
-    with a RuntimeWarning.
+    Eagerly, `details` holds "degree", "qubits", "backend", "backend_reason", "encoding", "alpha",
+    "condition_number" (of A), "success_probability" (of the first run), "queries" (calls of the
+    block encoding, all runs and shots), "refinements", "operations" (of one circuit), "shots"
+    (all of them), "readout_error" and "confident" (of the first run; see `readout.Reading`), and
+    "resources" (`resources.Resources`, computed when asked for). Inside a `tf.function`, `solve` is
+    one host call: `details` is empty, and an error is a NaN solution with a RuntimeWarning.
 
     Args:
         backend: "cirq"; "tfq" (TensorFlow Quantum, complex64 only); "emulator", which applies the
@@ -79,6 +82,8 @@ class QSVT(StagedSolver):
             dtype, if that is larger).
         max_refinements: Largest number of refinements; 0 for a single run.
         max_degree: Degree above which a matrix is refused rather than simulated for minutes.
+        readout: "exact", "shots", or an object such as ``Shots(shots=100_000)``. Refinement works
+            with shots, too: each run has the same relative error, of an ever smaller residual.
 
     Raises:
         ValueError: For arguments out of range.
@@ -96,6 +101,7 @@ class QSVT(StagedSolver):
         tolerance: float = 1e-12,
         max_refinements: int = 10,
         max_degree: int = 30_000,
+        readout: Any = "exact",
     ):
         names = ("auto", *backends.NAMES)
         known = backend in names if isinstance(backend, str) else None
@@ -135,6 +141,10 @@ class QSVT(StagedSolver):
         self.tolerance = float(tolerance)
         self.max_refinements = int(max_refinements)
         self.max_degree = int(max_degree)
+        self.readout = readout
+        reader = self._readout()
+        if not isinstance(backend, str):
+            reader.check(backend)
 
     def qubits(self, size: int) -> int:
         """Largest width of a circuit for N = `size` unknowns: signal, ancillas, system."""
@@ -222,6 +232,16 @@ class QSVT(StagedSolver):
             backend = backends.load("cirq")
         return backend.circuit(state.encoding, state.transform, vector)
 
+    def draw(self, matrix: Any, rhs: Any, width: int = 100) -> str:
+        """`circuit` as text, folded at `width` columns: readable for a small system and κ."""
+        lines = str(self.circuit(matrix, rhs)).splitlines()
+        length = max(map(len, lines))
+        parts = [
+            "\n".join(line[start : start + width].rstrip() for line in lines)
+            for start in range(0, length, width)
+        ]
+        return "\n\n".join(parts)
+
     def _prepare(self, matrix: np.ndarray) -> tuple[BlockEncoding, Transform]:
         if not np.all(np.isfinite(matrix)):
             raise ValueError("Argument `matrix` must be finite. Received: a matrix with NaN or Inf")
@@ -260,6 +280,10 @@ class QSVT(StagedSolver):
             "operations": 0,
             "backend": None,
             "backend_reason": "no circuit is needed for a right-hand side of zeros",
+            "shots": 0,
+            "readout_error": None,
+            "confident": None,
+            "resources": None,
         }
         x = np.zeros_like(rhs)
         scale = np.linalg.norm(rhs)
@@ -267,10 +291,12 @@ class QSVT(StagedSolver):
             return x, details
         backend, details["backend_reason"] = self._backend(encoding, plan)
         details["backend"] = backends.name_of(backend)
+        readout = self._readout()
+        readout.check(backend)
         gap, residual = rhs, math.inf
         for run in range(1 + self.max_refinements):
             vector, norm = _unit(gap, encoding)
-            outcome = backend.run(encoding, plan, vector, self.dtype)
+            outcome = readout.read(backend, encoding, plan, vector, self.dtype, run)
             if np.shape(outcome.amplitudes) != vector.shape:
                 # It would broadcast, and read as a solution.
                 raise ValueError(
@@ -283,11 +309,17 @@ class QSVT(StagedSolver):
             candidate = x + correction
             candidate_gap = rhs - matrix @ candidate
             reached = float(np.linalg.norm(candidate_gap) / scale)
-            details["queries"] += plan.degree
+            details["queries"] += plan.degree * max(outcome.shots, 1)
+            details["shots"] += outcome.shots
             details["refinements"] = run
             if run == 0:
                 details["success_probability"] = outcome.success_probability
                 details["operations"] = outcome.operations
+                details["readout_error"] = outcome.error
+                details["confident"] = outcome.confident
+                details["resources"] = Resources(
+                    encoding, plan, outcome.success_probability, accuracy=self.epsilon
+                )
             # The first answer stands whatever it is worth: its residual tells.
             if run == 0 or reached < residual:
                 x, gap = candidate, candidate_gap
@@ -308,6 +340,10 @@ class QSVT(StagedSolver):
         name, reason = choose(encoding, transform, self.dtype)
         return backends.load(name), reason
 
+    def _readout(self) -> Readout:
+        reader: Readout = resolve("readout", self.readout, "readout", needs=("read", "check"))
+        return reader
+
     def get_config(self) -> dict[str, Any]:
         backend = self.backend
         if not isinstance(backend, str):
@@ -315,6 +351,9 @@ class QSVT(StagedSolver):
         encoding = self.encoding
         if not isinstance(encoding, str):
             encoding = keras.saving.serialize_keras_object(encoding)
+        readout = self.readout
+        if not isinstance(readout, str):
+            readout = keras.saving.serialize_keras_object(readout)
         return {
             "backend": backend,
             "encoding": encoding,
@@ -323,12 +362,13 @@ class QSVT(StagedSolver):
             "tolerance": self.tolerance,
             "max_refinements": self.max_refinements,
             "max_degree": self.max_degree,
+            "readout": readout,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         config = dict(config)
-        for name in ("backend", "encoding"):
+        for name in ("backend", "encoding", "readout"):
             if isinstance(config.get(name), dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)

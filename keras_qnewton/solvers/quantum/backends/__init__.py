@@ -50,6 +50,31 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class SamplingBackend(Protocol):
+    """A backend that measures: what `readout.Shots` needs.
+
+    A backend whose amplitudes are out of reach (hardware, noise) has ``exact = False`` too.
+    """
+
+    def sample(
+        self,
+        encoding: Any,
+        transform: Any,
+        state: np.ndarray,
+        shots: int,
+        rotated: int | None,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Runs the circuit `shots` times and measures, with H first on system qubit `rotated`.
+
+        Returns:
+            How often each index of the system register came with |0⟩ on signal and ancilla
+            qubits, int64 `[2^n]`.
+        """
+        ...
+
+
 @functools.cache
 def load(name: str) -> Backend:
     """The built-in backend called `name`, always the same; its library is imported now.

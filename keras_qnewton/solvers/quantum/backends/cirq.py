@@ -1,14 +1,16 @@
-"""QSVT circuits in Cirq, run by its state vector simulator."""
+"""QSVT circuits in Cirq: simulated exactly, with noise, or run by any `cirq.Sampler`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_qnewton.solvers.quantum.backends import Outcome
 from keras_qnewton.solvers.quantum.backends.choice import FUSED_QUBITS
+from keras_qnewton.solvers.quantum.backends.sampling import AmplitudeSampling
 from keras_qnewton.solvers.quantum.gates import (
     Gate,
     angle_of,
@@ -23,8 +25,13 @@ try:
 except ImportError as error:  # pragma: no cover - cirq-core is a dependency
     raise ImportError("The backend 'cirq' needs Cirq: run `pip install cirq-core`.") from error
 
+# Up to so many qubits, a density matrix fits (16 MiB at 10 qubits).
+_DENSITY_QUBITS = 10
+_KEY = "result"
 
-class Backend:
+
+@keras.saving.register_keras_serializable(package="keras_qnewton", name="CirqBackend")
+class Backend(AmplitudeSampling):
     """One signal qubit, a block encoding ancillas, n system qubits; most significant first.
 
         signal   |0⟩ ─ H ─ ┌ φ_d ┐ ─────── ┌ φ_{d-1} ┐ ──────── … ─ ┌ φ_0 ┐ ─ H ─ ⟨0|
@@ -34,14 +41,41 @@ class Backend:
     B prepares the state. U and U† take turns; for a reflection they are the same. The signal
     qubit runs the sequence with φ and with -φ at once and adds them up, which leaves the real
     part (Gilyén et al. 2018, corollary 18).
+
+    With `noise` or a `sampler`, the circuit is measured: it has gates on one and two qubits, none
+    fused to a matrix, and `QSVT` needs ``readout=Shots(...)``.
+
+    Args:
+        noise: A `cirq.NoiseModel`, or a gate such as ``cirq.depolarize(1e-3)`` to follow every
+            moment on every qubit. Simulated by density matrix, up to 10 qubits.
+        sampler: A `cirq.Sampler` that runs the circuits: a simulator, or hardware's engine. With
+            `noise` too, it is given noisy circuits.
     """
 
+    def __init__(self, noise: Any = None, sampler: Any = None):
+        self.noise = None if noise is None else cirq.NoiseModel.from_noise_model_like(noise)
+        if not (sampler is None or isinstance(sampler, cirq.Sampler)):
+            raise ValueError(
+                f"Argument `sampler` must be a cirq.Sampler. Received: sampler={sampler!r}"
+            )
+        self.sampler = sampler
+
+    @property
+    def exact(self) -> bool:
+        """Whether amplitudes are to be had: without noise and sampler."""
+        return self.noise is None and self.sampler is None
+
     def circuit(self, encoding: Any, transform: Any, state: np.ndarray) -> cirq.Circuit:
-        """The circuit on `cirq.LineQubit`s, without measurements."""
-        return self._circuit(encoding, transform, state, fused=encoding.dense)
+        """The circuit on `cirq.LineQubit`s, without measurements and noise."""
+        return self._circuit(encoding, transform, state, fused=self.exact and encoding.dense)
 
     def run(self, encoding: Any, transform: Any, state: np.ndarray, dtype: str) -> Outcome:
         """Simulates the circuit from |0…0⟩ and reads the state vector, without shots."""
+        if not self.exact:
+            raise ValueError(
+                "Argument `readout` must be Shots(...) for a backend with noise or a sampler: "
+                "it has counts, no amplitudes. Received: readout='exact'"
+            )
         fused = encoding.dense or encoding.qubits <= FUSED_QUBITS
         circuit = self._circuit(encoding, transform, state, fused)
         # All qubits are entangled from the first moments on: factoring the state is lost time.
@@ -56,6 +90,95 @@ class Backend:
             operations=sum(len(moment) for moment in circuit),
         )
 
+    def sample(
+        self,
+        encoding: Any,
+        transform: Any,
+        state: np.ndarray,
+        shots: int,
+        rotated: int | None,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """See `backends.SamplingBackend`."""
+        if self.exact:
+            return super().sample(encoding, transform, state, shots, rotated, rng)
+        qubits = cirq.LineQubit.range(1 + encoding.qubits)
+        last = cirq.Circuit(cirq.measure(*qubits, key=_KEY))
+        if rotated is not None:
+            turn = cirq.H(qubits[1 + encoding.ancillas + rotated])
+            last = cirq.Circuit(turn) + last
+        if self.sampler is None:
+            return self._drawn(encoding, transform, state, last, shots, rng)
+        whole = self._circuit(encoding, transform, state, fused=False) + last
+        if self.noise is not None:
+            whole = _until_measured(whole.with_noise(self.noise))
+        bits = self.sampler.run(whole, repetitions=shots).measurements[_KEY]
+        ancillas, system = np.split(bits, [1 + encoding.ancillas], axis=1)
+        kept = system[~ancillas.any(axis=1)]
+        index = kept.astype(np.int64) @ (1 << np.arange(encoding.system_qubits)[::-1])
+        return np.bincount(index, minlength=len(state))
+
+    def _drawn(
+        self,
+        encoding: Any,
+        transform: Any,
+        state: np.ndarray,
+        last: cirq.Circuit,
+        shots: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Counts from the density matrix, with `last` after the circuit."""
+        qubits = cirq.LineQubit.range(1 + encoding.qubits)
+        if len(qubits) > _DENSITY_QUBITS:
+            raise ValueError(
+                f"Argument `sampler` must be given for noise on more than {_DENSITY_QUBITS} "
+                f"qubits. Received: sampler=None for a circuit of {len(qubits)} qubits"
+            )
+        simulator = cirq.DensityMatrixSimulator(dtype=np.complex128)
+
+        def simulate() -> np.ndarray:
+            noisy = self._circuit(encoding, transform, state, fused=False).with_noise(self.noise)
+            matrix = simulator.simulate(noisy, qubit_order=qubits).final_density_matrix
+            # Thousands of channels leave rounding that the simulator would not take back.
+            matrix = (matrix + matrix.conj().T) / 2
+            return np.asarray(matrix / np.trace(matrix).real)
+
+        before = self._remembered(encoding, transform, state, simulate)
+        # What the model puts before the measurement is readout noise.
+        *noisy, measured = _until_measured(last.with_noise(self.noise))
+        *_, step = simulator.simulate_moment_steps(
+            cirq.Circuit(noisy, cirq.identity_each(*qubits)),
+            qubit_order=qubits,
+            initial_state=before,
+        )
+        if any(getattr(op.gate, "confusion_map", None) for op in measured):
+            raise ValueError(
+                "Argument `sampler` must be given for noise with a confusion map, for example "
+                "cirq.DensityMatrixSimulator(). Received: sampler=None"
+            )
+        # A multinomial draw: Cirq's own takes microseconds of Python for each shot.
+        probabilities = np.clip(np.diag(step.density_matrix(copy=False)).real, 0, None)
+        drawn = rng.multinomial(shots, probabilities / probabilities.sum())
+        return drawn[: len(state)]
+
+    def get_config(self) -> dict[str, Any]:
+        """JSON of the noise.
+
+        Raises:
+            ValueError: With a sampler, a connection that no file can hold.
+        """
+        if self.sampler is not None:
+            raise ValueError(
+                "Argument `sampler` must be None for the backend to be saved. "
+                f"Received: sampler={self.sampler!r}"
+            )
+        return {"noise": None if self.noise is None else cirq.to_json(self.noise, indent=None)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        noise = config.get("noise")
+        return cls(None if noise is None else cirq.read_json(json_text=noise))
+
     def _circuit(
         self, encoding: Any, transform: Any, state: np.ndarray, fused: bool
     ) -> cirq.Circuit:
@@ -63,9 +186,9 @@ class Backend:
         ancillas, system = wires[: encoding.ancillas], wires[encoding.ancillas :]
         if fused:
             matrix = encoding.unitary()
-            prepare = _matrix(first_column(state), system)
-            encode = _matrix(matrix, wires)
-            decode = encode if encoding.hermitian else _matrix(matrix.conj().T, wires)
+            prepare = _matrix(first_column(state), system, "B")
+            encode = _matrix(matrix, wires, "U")
+            decode = encode if encoding.hermitian else _matrix(matrix.conj().T, wires, "U†")
         else:
             gates = encoding.gates()
             prepare = operations(preparation(range(len(system))), system, preparation_angles(state))
@@ -73,18 +196,20 @@ class Backend:
             decode = (
                 encode if encoding.hermitian else operations(inverse(gates), wires, encoding.angles)
             )
-        moments = [*cirq.Circuit(prepare), cirq.Moment(cirq.H(signal))]
-        encode, decode = list(cirq.Circuit(encode)), list(cirq.Circuit(decode))
+        small = not self.exact
+        around = [cirq.Moment(cirq.H(signal))]
+        moments = [*_moments(prepare, small), *around]
+        encode, decode = _moments(encode, small), _moments(decode, small)
         phases = transform.phases
         for k in range(len(phases) - 1, -1, -1):
             rotation = operations(
                 projector_phase(encoding.ancillas, phases[k]), [signal, *ancillas], phases
             )
-            moments += [cirq.Moment(op) for op in rotation]
+            for op in rotation:
+                moments += _moments(op, small)
             if k:
                 moments += encode if (len(phases) - 1 - k) % 2 == 0 else decode
-        moments.append(cirq.Moment(cirq.H(signal)))
-        return cirq.Circuit(moments)
+        return cirq.Circuit(moments + around)
 
 
 def operations(
@@ -108,8 +233,21 @@ def _operation(gate: Gate, wires: Sequence[cirq.Qid], angle: float) -> cirq.Oper
     return operation.controlled_by(*controls, control_values=gate.values)
 
 
-def _matrix(matrix: np.ndarray, wires: Sequence[cirq.Qid]) -> cirq.Operation:
-    return cirq.MatrixGate(matrix, unitary_check=False).on(*wires)
+def _until_measured(circuit: cirq.Circuit) -> cirq.Circuit:
+    """Without what follows the measurement: noise that nobody sees, and simulators trip over."""
+    end = next(k for k, moment in enumerate(circuit) if cirq.is_measurement(moment))
+    return circuit[: end + 1]
+
+
+def _moments(made: cirq.OP_TREE, small: bool) -> list[cirq.Moment]:
+    """Moments of the operations, if `small` decomposed to one and two qubits each."""
+    if small:
+        made = cirq.decompose(made, keep=lambda op: cirq.num_qubits(op) <= 2)
+    return list(cirq.Circuit(made))
+
+
+def _matrix(matrix: np.ndarray, wires: Sequence[cirq.Qid], name: str) -> cirq.Operation:
+    return cirq.MatrixGate(matrix, name=name, unitary_check=False).on(*wires)
 
 
 def first_column(state: np.ndarray) -> np.ndarray:

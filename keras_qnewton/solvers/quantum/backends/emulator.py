@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from keras_qnewton.solvers.quantum.backends import Outcome
+from keras_qnewton.solvers.quantum.backends.sampling import AmplitudeSampling
 from keras_qnewton.solvers.quantum.polynomial import clenshaw
 
 
-class Backend:
+class Backend(AmplitudeSampling):
     """``sign · s · p(H/α) |ψ⟩`` by Clenshaw's recurrence: degree products with H, no circuit.
 
     In double precision, whatever `dtype` says. `operations` counts products with H.

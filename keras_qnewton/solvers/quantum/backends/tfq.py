@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.solvers.quantum.backends import Outcome, check_dtype
+from keras_qnewton.solvers.quantum.backends.sampling import AmplitudeSampling
 from keras_qnewton.solvers.quantum.gates import (
     Gate,
     inverse,
@@ -78,7 +79,7 @@ class Program(NamedTuple):
     operations: int
 
 
-class Backend:
+class Backend(AmplitudeSampling):
     """The circuit of the Cirq backend in elementary gates, run by `tfq.get_state_op()`.
 
     TensorFlow Quantum takes circuits as serialised protocol buffers, with symbols for angles.
@@ -234,7 +235,7 @@ def _reduced(phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     With R that reflection and Z on the signal, ``e^(iφZR) = e^(i(φ - mπ/2)ZR) (iZR)^m``. All but the
     outermost phases of a transform are close to -π/2, and float32 would round each of them
-    alike, by 1e-7: an error that grows with the degree. What is left of them here is small, and
+    alike, by 1e-7, an error that grows with the degree. What is left of them here is small, and
     so are its roundings. Where the m add up to a multiple of four, as the first is chosen to
     make them, the factors i and the Zs (which commute with everything) come to one.
     """
