@@ -126,6 +126,12 @@ class Scheduler(registry.Policy):
             self.max_condition_number, getattr(self.quantum, "max_condition_number", math.inf)
         )
 
+    @property
+    def absolute_condition_limit(self) -> float:
+        """The same for the quantum solver's `solve_absolute`, κ that of (A² + λ²I)^(1/2)."""
+        own = getattr(self.quantum, "max_absolute_condition_number", math.inf)
+        return min(self.max_condition_number, own)
+
     def possible(self, size: int) -> tuple[str, ...]:
         """The routes that a block of `size` unknowns could take at all, whatever its κ and d.
 
@@ -152,9 +158,12 @@ class Scheduler(registry.Policy):
         return tf.stack([float64(m.seconds(size, kappa, d, self.gate_time)) for m in models])
 
     def choose_index(
-        self, size: int, condition_number: Any, sparsity: Any
+        self, size: int, condition_number: Any, sparsity: Any, absolute: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The decision as numbers, made by TensorFlow ops; see `predict` for the arguments.
+
+        With `absolute`, for (A² + λ²I)^(1/2) x = b: the limit on κ is another, prices are those of
+        a linear system with the same κ.
 
         Returns:
             The index into `routes` (int32), predicted seconds (float64 `[R]`, NaN if nothing
@@ -171,7 +180,7 @@ class Scheduler(registry.Policy):
         decided = tf.where(
             predicted[1] < predicted[0], int(Rule.QUANTUM_FASTER), int(Rule.CLASSICAL_FASTER)
         )
-        too_large = kappa > self.condition_limit
+        too_large = kappa > (self.absolute_condition_limit if absolute else self.condition_limit)
         decided = tf.where(too_large, int(Rule.CONDITION_TOO_LARGE), decided)
         known = tf.math.is_finite(kappa) & (kappa > 0.0)
         decided = tf.where(known, decided, int(Rule.CONDITION_UNKNOWN))
@@ -213,7 +222,13 @@ class Scheduler(registry.Policy):
         )
 
     def explain(
-        self, rule: int, size: int, condition_number: float, sparsity: float, predicted: Any
+        self,
+        rule: int,
+        size: int,
+        condition_number: float,
+        sparsity: float,
+        predicted: Any,
+        absolute: bool = False,
     ) -> str:
         """One sentence for numbers that `choose_index` gave, maybe in a graph, maybe long ago.
 
@@ -223,6 +238,7 @@ class Scheduler(registry.Policy):
             condition_number: κ.
             sparsity: d.
             predicted: Seconds, `[R]` in the order of `routes` or a mapping by route.
+            absolute: As `choose_index` was asked.
 
         Raises:
             ValueError: If `rule` is not a `Rule`.
@@ -240,11 +256,13 @@ class Scheduler(registry.Policy):
         if rule is Rule.CONDITION_UNKNOWN:
             return f"κ = {condition_number:.3g} is not a usable condition number"
         if rule is Rule.CONDITION_TOO_LARGE:
-            whose = "" if self.condition_limit == self.max_condition_number else "the solver's own "
-            return (
-                f"κ = {condition_number:.3g} is above "
-                f"{whose}max_condition_number = {self.condition_limit:.3g}"
-            )
+            limit = self.absolute_condition_limit if absolute else self.condition_limit
+            name = "max_absolute_condition_number" if absolute else "max_condition_number"
+            if limit == self.max_condition_number:
+                whose = "max_condition_number"
+            else:
+                whose = f"the solver's own {name}"
+            return f"κ = {condition_number:.3g} is above {whose} = {limit:.3g}"
         seconds = (
             [predicted.get(route, math.nan) for route in self.routes]
             if isinstance(predicted, Mapping)

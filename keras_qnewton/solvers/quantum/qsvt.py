@@ -21,7 +21,7 @@ from keras_qnewton.solvers.quantum.encodings import (
 )
 from keras_qnewton.solvers.quantum.host import host_solve, host_solve_absolute
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
-from keras_qnewton.solvers.quantum.smoothed import smallest_damping, smoothed_degree
+from keras_qnewton.solvers.quantum.smoothed import smallest_damping
 from keras_qnewton.solvers.quantum.transforms import (
     Transform,
     bucket,
@@ -265,9 +265,8 @@ class QSVT(StagedSolver):
                 lambda *given: on_host(*given)[0][:2], matrix, rhs, damping, self.name
             )
             return Solution(x, residual, self.name)
-        result, details = on_host(
-            *(np.asarray(value.numpy(), np.float64) for value in (matrix, rhs)), float(damping)
-        )
+        values = [np.asarray(value.numpy(), np.float64) for value in (matrix, rhs)]
+        result, details = on_host(values[0], values[1], float(damping))
         x = tf.constant(result.x, rhs.dtype)
         return Solution(x, tf.constant(result.residual, tf.float64), self.name, details)
 
