@@ -132,7 +132,11 @@ def _decision(row: np.ndarray, scheduler: Any, block_names: Sequence[str]) -> De
     if rule < 0:
         reason = directions.explain(rule)
     else:
-        reason = scheduler.explain(rule, size, kappa, sparsity, predicted)
+        absolute, rule = divmod(rule, directions.RULE_ABSOLUTE)
+        known = rule, size, kappa, sparsity, predicted
+        reason = scheduler.explain(*known, absolute=bool(absolute))
+        if absolute:
+            reason = f"saddle-free, by eigendecomposition (priced as a solve) or circuit: {reason}"
     route, solved_by = routes[int(values["route"])], routes[int(values["solved_by"])]
     if route != solved_by:
         reason += f"; {route} failed its residual check, {solved_by} took over"

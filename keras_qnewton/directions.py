@@ -1,6 +1,8 @@
-"""The direction x_k of one Hessian block, in the four ways there are.
+"""The direction x_k of one Hessian block, in the five ways there are.
 
     SaddleFree   (H² + λ²I)^(-1/2) g   dense, by eigendecomposition; one for all λ
+    Absolute     (H² + λ²I)^(-1/2) g   dense, by a circuit or by eigendecomposition, as the
+                                       scheduler chooses
     Scheduled    (H + s(λ) I)^(-1) g   dense, by whichever solver the scheduler chooses: for
                                        positive semidefinite curvature, and for circuits
     MatrixFree   (H + s(λ) I)^(-1) g   too large to be formed: conjugate gradients on H v
@@ -30,6 +32,8 @@ FIXED_ROUTES = ("eigen", "cg", "woodbury")
 _LAST_RESORT = FIXED_ROUTES.index("eigen")
 # Which rule decided, where the scheduler was not asked (its own rules count from 0).
 RULE_SADDLE_FREE, RULE_MATRIX_FREE, RULE_LOW_RANK = -1, -2, -3
+# Added to the scheduler's rule where it chose for a saddle-free step.
+RULE_ABSOLUTE = 100
 
 _EXPLANATIONS = {
     RULE_SADDLE_FREE: ("a saddle-free step takes an eigendecomposition, whatever it costs"),
@@ -122,6 +126,8 @@ def direction(
         matrix = prune(matrix, row_limit(sparsity, part.size)).matrix
     linear = scheduler.quantum is not None or at.positive_semidefinite
     if damping.saddle_free(linear=linear):
+        if Absolute.possible(scheduler, part.size):
+            return Absolute(matrix, gradient, scheduler, seed)
         return SaddleFree(matrix, gradient, scheduler)
     # Pruning may take a semidefinite matrix's definiteness away.
     semidefinite = at.positive_semidefinite and sparsity is None
@@ -159,6 +165,61 @@ class SaddleFree:
             sparsity=self._sparsity,
             rule=RULE_SADDLE_FREE,
             scheduler=self._scheduler,
+        )
+
+
+class Absolute:
+    """(H² + λ²I)^(-1/2) g by the quantum solver's `solve_absolute`, where the scheduler says so.
+
+    It is asked with κ of (H² + λ²I)^(1/2), of which √(‖H‖² + λ²)/λ is a bound that needs no
+    decomposition: 20 Lanczos steps for ‖H‖. Where it does not say so, or the circuit's residual is
+    too large, an eigendecomposition solves; unlike `SaddleFree`'s, a new one for each λ.
+    """
+
+    @staticmethod
+    def possible(scheduler: Any, size: int) -> bool:
+        """Whether a circuit could ever be chosen for a block of `size` weights."""
+        quantum = scheduler.quantum
+        return hasattr(quantum, "solve_absolute") and quantum.name in scheduler.possible(size)
+
+    def __init__(self, matrix: tf.Tensor, gradient: tf.Tensor, scheduler: Any, seed: int = 0):
+        self._matrix, self._gradient, self._scheduler = matrix, gradient, scheduler
+        self._sparsity = _row_nonzeros(matrix)
+        spectrum = extremal_eigenvalues(matrix, iterations=_LANCZOS_STEPS, seed=seed)
+        self._norm = _largest(spectrum)
+        # Not the bound: Ritz values are far closer than their residuals say.
+        self.scale = tf.maximum(tf.abs(spectrum.lambda_min), tf.abs(spectrum.lambda_max))
+
+    def solve(self, damping: tf.Tensor) -> BlockStep:
+        scheduler, eigen = self._scheduler, tf.constant(FIXED_ROUTES.index("eigen"))
+        quantum = scheduler.routes.index(scheduler.quantum.name)
+        kappa = tf.sqrt(self._norm**2 + damping**2) / damping
+        size = int(self._matrix.shape[0])
+        index, predicted, rule = scheduler.choose_index(size, kappa, self._sparsity, absolute=True)
+        chosen = tf.equal(index, quantum)
+
+        def decomposed() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            solution = Eigen().solve_absolute(self._matrix, self._gradient, damping)
+            return solution.x, tf.cast(solution.residual, tf.float64), eigen
+
+        def circuit() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            solution = scheduler.quantum.solve_absolute(self._matrix, self._gradient, damping)
+            # Written so that a NaN residual fails.
+            passed = solution.residual <= scheduler.tolerance
+            answer = solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + quantum)
+            return tf.cond(passed, lambda: answer, decomposed)
+
+        x, residual, used = tf.cond(chosen, circuit, decomposed)
+        route = tf.where(chosen, len(FIXED_ROUTES) + quantum, eigen)
+        return BlockStep(
+            x,
+            kappa,
+            self._sparsity,
+            route,
+            used,
+            rule + RULE_ABSOLUTE,
+            residual,
+            predicted,
         )
 
 

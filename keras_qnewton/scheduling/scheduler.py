@@ -158,6 +158,12 @@ class Scheduler(registry.Policy):
             self.max_condition_number, getattr(self.quantum, "max_condition_number", math.inf)
         )
 
+    @property
+    def absolute_condition_limit(self) -> float:
+        """The same for the quantum solver's `solve_absolute`, κ that of (A² + λ²I)^(1/2)."""
+        own = getattr(self.quantum, "max_absolute_condition_number", math.inf)
+        return min(self.max_condition_number, own)
+
     def candidates(self, definite: bool = False) -> tuple[int, ...]:
         """Indices into `routes` of the classical solvers that may take a system.
 
@@ -214,9 +220,17 @@ class Scheduler(registry.Policy):
         )
 
     def choose_index(
-        self, size: int, condition_number: Any, sparsity: Any, definite: bool = False
+        self,
+        size: int,
+        condition_number: Any,
+        sparsity: Any,
+        definite: bool = False,
+        absolute: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The decision as numbers, made by TensorFlow ops; see `predict` for the arguments.
+
+        With `absolute`, for (A² + λ²I)^(1/2) x = b: the limit on κ is another, prices are those of
+        a linear system with the same κ.
 
         Returns:
             The index into `routes` (int32), predicted seconds (float64 `[R]`, NaN if nothing
@@ -242,7 +256,7 @@ class Scheduler(registry.Policy):
             int(Rule.QUANTUM_FASTER),
             int(Rule.CLASSICAL_FASTER),
         )
-        too_large = kappa > self.condition_limit
+        too_large = kappa > (self.absolute_condition_limit if absolute else self.condition_limit)
         decided = tf.where(too_large, int(Rule.CONDITION_TOO_LARGE), decided)
         known = tf.math.is_finite(kappa) & (kappa > 0.0)
         decided = tf.where(known, decided, int(Rule.CONDITION_UNKNOWN))
@@ -323,7 +337,13 @@ class Scheduler(registry.Policy):
         )
 
     def explain(
-        self, rule: int, size: int, condition_number: float, sparsity: float, predicted: Any
+        self,
+        rule: int,
+        size: int,
+        condition_number: float,
+        sparsity: float,
+        predicted: Any,
+        absolute: bool = False,
     ) -> str:
         """One sentence for numbers that `choose_index` gave, maybe in a graph, maybe long ago.
 
@@ -333,6 +353,7 @@ class Scheduler(registry.Policy):
             condition_number: κ.
             sparsity: d.
             predicted: Seconds, `[R]` in the order of `routes` or a mapping by route.
+            absolute: As `choose_index` was asked.
 
         Raises:
             ValueError: If `rule` is not a `Rule`.
@@ -349,11 +370,11 @@ class Scheduler(registry.Policy):
                 f"{self._prices(known)} "
                 f"(N = {size}, κ = {condition_number:.3g}, d = {sparsity:.0f})"
             )
-        reason = self._reason(rule, size, condition_number)
+        reason = self._reason(rule, size, condition_number, absolute)
         classical = {route: s for route, s in known.items() if route in self._classical_names()}
         return f"{reason}; {self._prices(classical)}" if len(classical) > 1 else reason
 
-    def _reason(self, rule: Rule, size: int, kappa: float) -> str:
+    def _reason(self, rule: Rule, size: int, kappa: float, absolute: bool) -> str:
         if rule is Rule.CLASSICAL_ONLY:
             return f"{self.routes[0]} is the only solver: quantum=None"
         if rule is Rule.NOT_KNOWN_DEFINITE:
@@ -368,8 +389,13 @@ class Scheduler(registry.Policy):
             )
         if rule is Rule.CONDITION_UNKNOWN:
             return f"κ = {kappa:.3g} is not a usable condition number"
-        whose = "" if self.condition_limit == self.max_condition_number else "the solver's own "
-        return f"κ = {kappa:.3g} is above {whose}max_condition_number = {self.condition_limit:.3g}"
+        limit = self.absolute_condition_limit if absolute else self.condition_limit
+        name = "max_absolute_condition_number" if absolute else "max_condition_number"
+        if limit == self.max_condition_number:
+            whose = "max_condition_number"
+        else:
+            whose = f"the solver's own {name}"
+        return f"κ = {kappa:.3g} is above {whose} = {limit:.3g}"
 
     def _prices(self, seconds: Mapping[str, float]) -> str:
         """ "lu: 1 s predicted, cholesky: 2 s": the lowest first."""

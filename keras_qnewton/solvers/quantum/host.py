@@ -31,17 +31,56 @@ def host_solve(
     """
 
     def call(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-        try:
-            x = np.asarray(solve(matrix, rhs), np.float64)
-            if x.shape != rhs.shape:
-                raise ValueError(f"a solution of shape {x.shape} for a rhs of {rhs.shape}")
-            return x
-        except Exception as error:
-            _warn(f"Solver {solver!r} failed, its solution is NaN: {type(error).__name__}: {error}")
-            return np.full(rhs.shape, np.nan)
+        return _guarded(lambda: (solve(matrix, rhs), 0.0), rhs, solver)[0]
 
     x = tf.numpy_function(call, [tf.cast(matrix, tf.float64), tf.cast(rhs, tf.float64)], tf.float64)
     return tf.cast(tf.ensure_shape(x, rhs.shape), rhs.dtype)
+
+
+def host_solve_absolute(
+    solve: Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, float]],
+    matrix: Any,
+    rhs: Any,
+    damping: Any,
+    solver: str,
+) -> tuple[Any, Any]:
+    """`host_solve` for a solver that takes a λ and knows its own residual.
+
+    Args:
+        solve: From float64 arrays `[N, N]` and `[N]`, and λ, to the solution `[N]` and its
+            residual.
+        matrix: Tensor `[N, N]`.
+        rhs: Tensor `[N]`.
+        damping: Scalar tensor.
+        solver: Name for the warning.
+
+    Returns:
+        Solution `[N]` of the dtype and static shape of `rhs`, residual as a float64 scalar.
+    """
+
+    def call(
+        matrix: np.ndarray, rhs: np.ndarray, damping: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return _guarded(lambda: solve(matrix, rhs, float(damping)), rhs, solver)
+
+    arguments = [tf.cast(value, tf.float64) for value in (matrix, rhs, damping)]
+    x, residual = tf.numpy_function(call, arguments, [tf.float64, tf.float64])
+    return tf.cast(tf.ensure_shape(x, rhs.shape), rhs.dtype), tf.ensure_shape(residual, [])
+
+
+def _guarded(
+    answer: Callable[[], tuple[np.ndarray, float]], rhs: np.ndarray, solver: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `answer` gives, x and a residual, or NaN and a warning."""
+    try:
+        x, residual = answer()
+        x = np.asarray(x, np.float64)
+        if x.shape != rhs.shape:
+            raise ValueError(f"a solution of shape {x.shape} for a rhs of {rhs.shape}")
+        return x, np.asarray(residual, np.float64)
+    except Exception as error:
+        _warn(f"Solver {solver!r} failed, its solution is NaN: {type(error).__name__}: {error}")
+        return np.full(rhs.shape, np.nan), np.asarray(np.nan)
 
 
 def _warn(message: str) -> None:

@@ -108,18 +108,27 @@ def reflection_phases(phases: np.ndarray) -> tuple[np.ndarray, float]:
     """The same sequence for a block encoding that is a reflection in place of W.
 
     A Hermitian block encoding acts on each eigenvalue x as R(x) = [[x, s], [s, -x]], and
-    ``W(x) = i e^(-iπ/4 Z) R(x) e^(-iπ/4 Z)`` with the i absorbed into a quarter turn of each
-    phase: φ = ψ - π/2, plus π/4 at both ends (Gilyén et al. 2018, corollary 8; Martyn, Rossi,
-    Tan & Chuang 2021, PRX Quantum 2, 040203, appendix A).
+    ``W(x) = i e^(-iπ/4 Z) R(x) e^(-iπ/4 Z)``. The quarter turns go into the phases: φ = ψ - π/2,
+    plus π/4 at both ends, leaves ``(-i)^d U(x)`` (Gilyén et al. 2018, corollary 8; Martyn, Rossi,
+    Tan & Chuang 2021, PRX Quantum 2, 040203, appendix A). For odd d that has turned the imaginary
+    part of ⟨0|U|0⟩ into the real one, up to a sign; for even d another quarter turn has to, a
+    half of it at each end: φ = ψ - π/2 throughout.
 
     Args:
-        phases: ψ `[d + 1]`, d odd.
+        phases: ψ `[d + 1]`.
 
     Returns:
         φ `[d + 1]` and a sign, so that the product ``e^(i φ_0 Z) Π R(x) e^(i φ_k Z)`` has
         ``Re ⟨0|·|0⟩ = sign · f(x)``.
     """
+    degree = len(phases) - 1
     reflected = phases - math.pi / 2
-    reflected[0] += math.pi / 4
-    reflected[-1] += math.pi / 4
-    return reflected, 1.0 if (len(phases) - 1) % 4 == 1 else -1.0
+    if degree % 2:
+        reflected[0] += math.pi / 4
+        reflected[-1] += math.pi / 4
+    return reflected, reflection_sign(degree)
+
+
+def reflection_sign(degree: int) -> float:
+    """The sign that `reflection_phases` returns."""
+    return 1.0 if degree % 4 < 2 else -1.0

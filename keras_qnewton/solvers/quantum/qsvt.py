@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_qnewton.registry import register, resolve
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
 from keras_qnewton.solvers.quantum import backends
+from keras_qnewton.solvers.quantum.absolute import DTYPE, AbsoluteResult, apply_absolute
 from keras_qnewton.solvers.quantum.backends.choice import choose
 from keras_qnewton.solvers.quantum.encodings import (
     ENCODINGS,
@@ -19,11 +20,17 @@ from keras_qnewton.solvers.quantum.encodings import (
     pad,
     padded_qubits,
 )
-from keras_qnewton.solvers.quantum.host import host_solve
+from keras_qnewton.solvers.quantum.host import host_solve, host_solve_absolute
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
 from keras_qnewton.solvers.quantum.readout import Readout
 from keras_qnewton.solvers.quantum.resources import Resources
-from keras_qnewton.solvers.quantum.transforms import Transform, bucket, inversion
+from keras_qnewton.solvers.quantum.smoothed import smallest_damping
+from keras_qnewton.solvers.quantum.transforms import (
+    Transform,
+    bucket,
+    inversion,
+    smoothed_inverse_magnitude,
+)
 from keras_qnewton.solvers.staged import StagedSolver
 from keras_qnewton.types import Solution
 
@@ -219,6 +226,94 @@ class QSVT(StagedSolver):
         x = host_solve(on_host, matrix, rhs, self.name)
         return Solution(x, relative_residual(matrix, x, rhs), self.name)
 
+    @property
+    def max_absolute_condition_number(self) -> float:
+        """Largest ``√(||A||² + λ²) / λ`` for which `max_degree` allows `solve_absolute`."""
+        return math.hypot(1, 1 / smallest_damping(self.max_degree, self.epsilon))
+
+    def solve_absolute(self, matrix: Any, rhs: Any, damping: Any) -> Solution:
+        """``(A² + λ²I)^(-1/2) b``, the saddle-free Newton step, without a decomposition.
+
+        An even polynomial close to ``1/√(x² + (λ/α)²)``, of degree about ``log(1/epsilon) α/λ``
+        and relative error `epsilon`, applied by the circuit of `solve`; refined to `tolerance`
+        by a series in the same circuit, and checked by applying it twice: see `absolute`, and
+        `Eigen.compute_absolute` for the residual. A may be indefinite, or singular.
+
+        The amplitudes are simulated in complex128 whatever `dtype` is: unlike `solve`'s,
+        this refinement cannot remove their rounding, which the residual would show.
+
+        Eagerly, `details` holds what `solve`'s does, with "condition_number" that of
+        ``(A² + λ²I)^(1/2)``, "damping" and "queries" with those of the check. Inside a
+        `tf.function`, it is one host call, and an error is a NaN solution with a RuntimeWarning.
+
+        Args:
+            matrix: A `[N, N]`, symmetric, float32 or float64.
+            rhs: b `[N]`, same dtype.
+            damping: λ, a positive scalar (number or tensor), in units of A.
+
+        Raises:
+            ValueError: If an argument is not fit, or λ so small that the degree exceeds
+                `max_degree`.
+        """
+        matrix = check_matrix(matrix)
+        rhs = check_rhs(rhs, matrix.shape[0], matrix.dtype)
+        # `tf.cast` alone would take a Python number through float32.
+        damping = tf.cast(tf.convert_to_tensor(damping, dtype_hint=tf.float64), tf.float64)
+        tolerance = self._tolerance(rhs.dtype)
+
+        def on_host(
+            matrix: np.ndarray, rhs: np.ndarray, damping: float
+        ) -> tuple[AbsoluteResult, dict[str, Any]]:
+            encoding, plan = self._prepare_absolute(matrix, damping)
+            backend, reason = self._backend(encoding, plan, DTYPE)
+            settings = backend, tolerance, self.max_refinements
+            result = apply_absolute(matrix, rhs, damping, encoding, plan, *settings)
+            smallest, largest = (math.hypot(s, damping) for s in encoding.singular_values)
+            return result, {
+                "degree": plan.degree,
+                "qubits": 1 + encoding.qubits,
+                "backend": backends.name_of(backend),
+                "backend_reason": reason,
+                "encoding": encoding.name,
+                "alpha": encoding.alpha,
+                "condition_number": largest / smallest,
+                "damping": damping,
+                "success_probability": result.success_probability,
+                "queries": result.runs * plan.degree,
+                "refinements": result.refinements,
+                "operations": result.operations,
+                "resources": Resources(encoding, plan, result.success_probability),
+            }
+
+        if not tf.executing_eagerly():
+            x, residual = host_solve_absolute(
+                lambda *given: on_host(*given)[0][:2], matrix, rhs, damping, self.name
+            )
+            return Solution(x, residual, self.name)
+        values = [np.asarray(value.numpy(), np.float64) for value in (matrix, rhs)]
+        result, details = on_host(values[0], values[1], float(damping))
+        x = tf.constant(result.x, rhs.dtype)
+        return Solution(x, tf.constant(result.residual, tf.float64), self.name, details)
+
+    def _prepare_absolute(
+        self, matrix: np.ndarray, damping: float
+    ) -> tuple[BlockEncoding, Transform]:
+        if not np.all(np.isfinite(matrix)):
+            raise ValueError("Argument `matrix` must be finite. Received: a matrix with NaN or Inf")
+        if not 0 < damping < math.inf:
+            raise ValueError(
+                f"Argument `damping` must be positive and finite. Received: damping={damping!r}"
+            )
+        encoding = self._encoding_class(pad(matrix))
+        relative = damping / encoding.alpha
+        if relative < smallest_damping(self.max_degree, self.epsilon):
+            raise ValueError(
+                "Argument `damping` must be large enough for a polynomial of degree "
+                f"{self.max_degree} (`max_degree`). Received: damping={damping:.3g}, "
+                f"{relative:.3g} of α"
+            )
+        return encoding, smoothed_inverse_magnitude(relative, self.epsilon)
+
     def circuit(self, matrix: Any, rhs: Any) -> Any:
         """The very circuit of the first run, for `rhs` not zero: a `cirq.Circuit` for "cirq"."""
         state = self.init(matrix)
@@ -331,13 +426,15 @@ class QSVT(StagedSolver):
     def _tolerance(self, dtype: Any) -> float:
         return max(self.tolerance, float(np.finfo(dtype.as_numpy_dtype).eps))
 
-    def _backend(self, encoding: BlockEncoding, transform: Transform) -> tuple[Any, str]:
-        """The backend that runs these, and why that one."""
+    def _backend(
+        self, encoding: BlockEncoding, transform: Transform, dtype: str | None = None
+    ) -> tuple[Any, str]:
+        """The backend that runs these, and why that one; `dtype` if not the solver's own."""
         if not isinstance(self.backend, str):
             return self.backend, "as given"
         if self.backend != "auto":
             return backends.load(self.backend), "as asked"
-        name, reason = choose(encoding, transform, self.dtype)
+        name, reason = choose(encoding, transform, dtype or self.dtype)
         return backends.load(name), reason
 
     def _readout(self) -> Readout:

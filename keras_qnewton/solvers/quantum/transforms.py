@@ -8,12 +8,17 @@ import math
 
 import numpy as np
 
-from keras_qnewton.solvers.quantum.phases import find_phases, reflection_phases
+from keras_qnewton.solvers.quantum.phases import (
+    find_phases,
+    reflection_phases,
+    reflection_sign,
+)
 from keras_qnewton.solvers.quantum.polynomial import (
     inverse_coefficients,
     inverse_degree,
     maximum,
 )
+from keras_qnewton.solvers.quantum.smoothed import smoothed_coefficients, smoothed_degree
 
 # Phases exist for |f| < 1, and their Fourier completion needs the more samples the closer
 # to 1; the success probability falls with the square of the scale.
@@ -28,8 +33,8 @@ class Transform:
     """What a circuit needs to apply ``scale · p(x)``, with p close to a wanted function.
 
     Attributes:
-        name: Of the function: "inverse" is 1/x.
-        parameter: What p was made for: κ of the inverse.
+        name: Of the function: "inverse" is 1/x, "smoothed inverse magnitude" 1/√(x² + λ²).
+        parameter: What p was made for: κ of the inverse, λ of the smoothed one.
         coefficients: Chebyshev coefficients of p, float64 `[degree + 1]`.
         scale: s, so that ``|s p| <= 0.9`` on [-1, 1].
     """
@@ -54,7 +59,7 @@ class Transform:
     @property
     def sign(self) -> float:
         """The circuit's real part is ``sign · s · p``."""
-        return 1.0 if self.degree % 4 == 1 else -1.0
+        return reflection_sign(self.degree)
 
 
 def bucket(condition_number: float) -> float:
@@ -71,3 +76,20 @@ def inversion(condition_number: float, epsilon: float) -> Transform:
     coefficients.setflags(write=False)
     scale = _HEADROOM / maximum(coefficients)
     return Transform("inverse", condition_number, coefficients, scale)
+
+
+@functools.lru_cache(maxsize=64)
+def smoothed_inverse_magnitude(damping: float, epsilon: float) -> Transform:
+    """1/√(x² + λ²) on [-1, 1], with a relative error of at most `epsilon`; an even polynomial.
+
+    Kept for the very λ: unlike κ in `inversion`, it is not a bound that may be rounded up, but a
+    part of the function. What the attempts and refinements of one step share is shared.
+
+    Args:
+        damping: λ, in units of the block encoding's α.
+        epsilon: See `smoothed.smoothed_degree`.
+    """
+    coefficients = smoothed_coefficients(damping, smoothed_degree(damping, epsilon))
+    coefficients.setflags(write=False)
+    scale = _HEADROOM / maximum(coefficients)
+    return Transform("smoothed inverse magnitude", damping, coefficients, scale)

@@ -1,0 +1,216 @@
+"""The discrete adiabatic theorem as a linear solver: a walk, and a filter after it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_qnewton.registry import register
+from keras_qnewton.solvers.quantum.encodings import Dilation, pad, padded_qubits
+from keras_qnewton.solvers.quantum.polynomial import clenshaw
+from keras_qnewton.solvers.quantum.reference import ReferenceSolver
+
+# Exponent of the schedule; Costa et al., equation 5, allow any in (1, 2).
+_SCHEDULE = 1.5
+
+
+class Prepared(NamedTuple):
+    """A matrix made ready to walk.
+
+    Attributes:
+        matrix: A/α, `[2^n, 2^n]`.
+        alpha: α = ||A||.
+        unitary: Its dilation `[2^(n+1), 2^(n+1)]`.
+        condition_number: κ.
+        steps: T, an even number.
+        half_degree: l, half the filter's degree.
+    """
+
+    matrix: np.ndarray
+    alpha: float
+    unitary: np.ndarray
+    condition_number: float
+    steps: int
+    half_degree: int
+
+
+@register("solver", "adiabatic_walk")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class AdiabaticWalk(ReferenceSolver):
+    """``A x = b`` by a discrete adiabatic walk. **Experimental**: matrices, not yet a circuit.
+
+    Costa, An, Sanders, Su, Babbush & Berry 2022, arXiv:2111.08152, section III: T walk operators
+    of a block encoding of H(s), whose state of energy 0 moves from |b⟩ to the direction of
+    A^-1 b as s goes from 0 to 1; T grows like κ, without a logarithm. Then Lin & Tong's filter
+    (2020, arXiv:1910.14596, section 3), an even polynomial of H(1) that keeps energy 0 and
+    suppresses the gap: what the walk lost becomes a failure of the measurement, not an error.
+    The state is walked by the products of the operators that a circuit would have gates for.
+
+    It gives a direction. Norm and sign are those that make ``||A x - b||`` smallest, from a
+    classical product with A. MEASURED
+
+    Eagerly, `details` holds "qubits", "condition_number", "steps", "filter_degree",
+    "success_probability" (of walk and filter, first run), "queries" (uses of A's encoding, all
+    runs) and "refinements". In a graph, see `reference.ReferenceSolver`.
+
+    Args:
+        steps_per_condition: T/κ.
+        epsilon: Largest weight that the filter leaves to any state in the gap.
+        max_steps: Limit of T; a matrix of κ beyond it is refused.
+        tolerance: See `reference.ReferenceSolver`.
+        max_refinements: See `reference.ReferenceSolver`.
+
+    Raises:
+        ValueError: For arguments out of range.
+    """
+
+    name = "adiabatic_walk"
+
+    def __init__(
+        self,
+        steps_per_condition: float = 10.0,
+        epsilon: float = 1e-3,
+        max_steps: int = 20_000,
+        tolerance: float = 1e-12,
+        max_refinements: int = 10,
+    ):
+        super().__init__(tolerance, max_refinements)
+        if not 0 < steps_per_condition < math.inf or not 0 < epsilon < 1 or max_steps < 2:
+            raise ValueError(
+                "Arguments `steps_per_condition` must be positive, `epsilon` between 0 and 1, "
+                "and `max_steps` at least 2. Received: "
+                f"steps_per_condition={steps_per_condition!r}, epsilon={epsilon!r}, "
+                f"max_steps={max_steps!r}"
+            )
+        self.steps_per_condition = float(steps_per_condition)
+        self.epsilon = float(epsilon)
+        self.max_steps = int(max_steps)
+
+    def qubits(self, size: int) -> int:
+        """Five beside the system: signal of the filter, flag, A(s)'s, two of block encodings."""
+        return 5 + padded_qubits(size)
+
+    @property
+    def max_condition_number(self) -> float:
+        """``max_steps / steps_per_condition``, at least 1."""
+        return max(1.0, self.max_steps / self.steps_per_condition)
+
+    def _prepare(self, matrix: np.ndarray) -> tuple[Prepared, dict[str, Any]]:
+        encoding = Dilation(pad(matrix))
+        kappa = encoding.condition_number
+        steps = 2 * max(1, math.ceil(self.steps_per_condition * kappa / 2))
+        # 2 exp(-√2 l/κ) bounds the filter in the gap (Lin & Tong, lemma 2).
+        half = max(1, math.ceil(kappa * math.log(2 / self.epsilon) / math.sqrt(2)))
+        prepared = Prepared(
+            encoding.matrix / encoding.alpha,
+            encoding.alpha,
+            encoding.unitary(),
+            kappa,
+            steps,
+            half,
+        )
+        return prepared, {
+            "qubits": self.qubits(len(matrix)),
+            "condition_number": kappa,
+            "steps": steps,
+            "filter_degree": 2 * half,
+        }
+
+    def _run(self, prepared: Prepared, state: np.ndarray) -> tuple[np.ndarray, float, int]:
+        kept = filtered(prepared, state, walk(prepared, state))
+        direction = kept[0] + kept[1]
+        image = prepared.matrix @ direction
+        x = direction * ((image @ state) / (image @ image) / prepared.alpha)
+        return x, float(np.sum(kept**2)), prepared.steps + 2 * prepared.half_degree
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "steps_per_condition": self.steps_per_condition,
+            "epsilon": self.epsilon,
+            "max_steps": self.max_steps,
+            **super().get_config(),
+        }
+
+
+def schedule(s: float, condition_number: float) -> float:
+    """f(s) from 0 to 1, slow where the gap of H is small (Costa et al., equation 5)."""
+    if condition_number <= 1 + 1e-9:
+        return s
+    p = _SCHEDULE
+    grown = 1 + s * (condition_number ** (p - 1) - 1)
+    return condition_number / (condition_number - 1) * (1 - grown ** (1 / (1 - p)))
+
+
+def walk(prepared: Prepared, state: np.ndarray) -> np.ndarray:
+    r"""The walk's state where all ancillas are |0⟩: `[2, 2^n]`, not normalised.
+
+    With f = f(s), |b'⟩ = |+⟩|b⟩ and Q = I - |b'⟩⟨b'|,
+
+        A(f) = (1 - f) Z ⊗ I + f X ⊗ A,        H(s) = [[0,      A(f) Q],
+                                                       [Q A(f), 0     ]]
+
+    has the state A(f)^-1 |b'⟩ of energy 0. Blocks of reflections: Q of ``Ĥ c-R Ĥ`` with
+    R = I - 2|b'⟩⟨b'|, and A(f) / √((1-f)² + f²) of the same with A's dilation in the place of A,
+    since the two terms anticommute. A step is the reflection about the ancillas' |0⟩ after
+    the encoding of H(s). States of energy 0 turn by ±90° a step: after an even number, they
+    are back where the ancillas are |0⟩.
+
+    Args:
+        prepared: The matrix.
+        state: b, a unit vector `[2^n]`.
+    """
+    size = len(state)
+    both = np.stack([state, state]) / math.sqrt(2)
+    # Axes: flag, ancilla of Q, Z and X of A(f), ancilla of A, system.
+    psi = np.zeros((2, 2, 2, 2, size))
+    psi[0, 0, :, 0] = both * [[1], [-1]]  # Z |b'⟩
+
+    def project(psi: np.ndarray) -> None:
+        """Q's encoding where the flag is 1, in place: (I + Ĥ Z Ĥ)/2 + R (I - Ĥ Z Ĥ)/2."""
+        gap = psi[1, 0] - psi[1, 1]
+        overlap = np.einsum("zan,zn->a", gap, both)
+        change = overlap[None, :, None] * both[:, None, :]
+        psi[1, 0] -= change
+        psi[1, 1] += change
+
+    for k in range(1, prepared.steps + 1):
+        f = schedule(k / prepared.steps, prepared.condition_number)
+        norm = math.hypot(1 - f, f)
+        project(psi)
+        encoded = (psi.reshape(8, 2 * size) @ prepared.unitary.T).reshape(psi.shape)
+        moved = (f / norm) * encoded[:, :, ::-1]
+        moved[:, :, 0] += (1 - f) / norm * psi[:, :, 0]
+        moved[:, :, 1] -= (1 - f) / norm * psi[:, :, 1]
+        moved = moved[::-1].copy()
+        project(moved)
+        psi = -moved
+        psi[:, 0, :, 0] *= -1
+    return psi[0, 0, :, 0]
+
+
+def filtered(prepared: Prepared, state: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Lin & Tong's filter of H(1) on `kept` `[2, 2^n]`, where the flag is 0.
+
+    ``T_l(-1 + 2 (H² - Δ²)/(1 - Δ²)) / T_l(-1 - 2 Δ²/(1 - Δ²))``, Δ = 1/κ the gap: 1 at energy 0.
+    """
+    both = np.stack([state, state]) / math.sqrt(2)
+    square = min(1 / prepared.condition_number**2, 1 - 1e-9)
+    at_zero = -1 - 2 * square / (1 - square)
+
+    def multiply(v: np.ndarray) -> np.ndarray:
+        once = v[::-1] @ prepared.matrix
+        once = once - np.sum(once * both) * both
+        twice = once[::-1] @ prepared.matrix
+        return at_zero * v + 2 / (1 - square) * twice
+
+    series = np.zeros(prepared.half_degree + 1)
+    # T_l at a number below -1, in hyperbolic form.
+    grown = math.acosh(-at_zero) * prepared.half_degree
+    series[-1] = (
+        (-1) ** prepared.half_degree * math.exp(-grown) / (0.5 + 0.5 * math.exp(-2 * grown))
+    )
+    out: np.ndarray = clenshaw(series, multiply, kept)
+    return out

@@ -1,0 +1,131 @@
+"""The algorithm of Harrow, Hassidim and Lloyd, for reference and teaching."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_qnewton.registry import register
+from keras_qnewton.solvers.checks import check_rhs
+from keras_qnewton.solvers.quantum.encodings import pad, padded_qubits
+from keras_qnewton.solvers.quantum.reference import ReferenceSolver, unit
+
+
+@register("solver", "hhl")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class HHL(ReferenceSolver):
+    """``A x = b`` by phase estimation: Harrow, Hassidim & Lloyd 2009, arXiv:0811.3171.
+
+    Phase estimation with m clock qubits writes each eigenvalue's nearest multiple of
+    2||A||/(2^m - 2), sign included, into the clock; a rotation by that number turns 1/λ
+    into an amplitude; the estimation is undone. The circuit is Cirq's, with e^(iAt 2^k) as
+    matrices, which an eigendecomposition gives.
+
+    The clock's resolution is the error: to halve it takes twice the evolution time, where
+    `QSVT`'s degree grows by a constant. MEASURED
+    Refinement on float64 residuals makes up for that.
+
+    Eagerly, `details` holds "qubits", "condition_number", "clock_qubits", "success_probability"
+    (of the first run), "queries" (evolutions by the unit of time t ≈ π/||A||, of all runs) and
+    "refinements". In a graph, see `reference.ReferenceSolver`.
+
+    Args:
+        clock_qubits: m, at least 3. κ may be up to 2^(m-2), where the smallest eigenvalue is
+            two steps of the clock.
+        dtype: Of the simulated amplitudes: "complex64" or "complex128".
+        tolerance: See `reference.ReferenceSolver`.
+        max_refinements: See `reference.ReferenceSolver`.
+
+    Raises:
+        ValueError: For arguments out of range.
+    """
+
+    name = "hhl"
+
+    def __init__(
+        self,
+        clock_qubits: int = 8,
+        dtype: str = "complex64",
+        tolerance: float = 1e-12,
+        max_refinements: int = 20,
+    ):
+        super().__init__(tolerance, max_refinements)
+        if isinstance(clock_qubits, bool) or not 3 <= clock_qubits <= 16:
+            raise ValueError(
+                "Argument `clock_qubits` must be between 3 and 16. "
+                f"Received: clock_qubits={clock_qubits!r}"
+            )
+        if dtype not in ("complex64", "complex128"):
+            raise ValueError(
+                f"Argument `dtype` must be 'complex64' or 'complex128'. Received: dtype={dtype!r}"
+            )
+        self.clock_qubits = int(clock_qubits)
+        self.dtype = dtype
+
+    def qubits(self, size: int) -> int:
+        """Width of the circuit for N = `size` unknowns: ancilla, clock, system."""
+        return 1 + self.clock_qubits + padded_qubits(size)
+
+    @property
+    def max_condition_number(self) -> float:
+        """2^(m-2)."""
+        return float(1 << (self.clock_qubits - 2))
+
+    def circuit(self, matrix: Any, rhs: Any) -> Any:
+        """The `cirq.Circuit` of the first run."""
+        state = self.init(matrix)
+        rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
+        vector = unit(np.asarray(rhs.numpy(), np.float64))
+        if not np.any(vector):
+            raise ValueError("Argument `rhs` must not be zero. Received: rhs of zeros")
+        (evolutions, rotations, _), _ = state.prepared
+        return _backend().circuit(evolutions, rotations, vector)
+
+    def _prepare(self, matrix: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        values, vectors = np.linalg.eigh(pad(matrix))
+        magnitudes = np.abs(values)
+        norm, kappa = magnitudes.max(), magnitudes.max() / magnitudes.min()
+        count = 1 << self.clock_qubits
+        # An eigenvalue ±||A|| takes the largest number whose sign the clock can tell.
+        time = np.pi * (1 - 2 / count)
+        evolutions = [
+            (vectors * np.exp(1j * time * (1 << power) * values / norm)) @ vectors.T
+            for power in range(self.clock_qubits - 1, -1, -1)
+        ]
+        number = np.arange(count)
+        signed = np.where(number < count // 2, number, number - count)
+        eigenvalue = signed * (2 * np.pi / (time * count))
+        # What lies below half the smallest |eigenvalue| is the estimation's leakage.
+        sine = np.zeros(count)
+        wanted = np.abs(eigenvalue) > 0.5 / kappa
+        sine[wanted] = np.clip(_HEADROOM / (kappa * eigenvalue[wanted]), -1, 1)
+        details = {
+            "qubits": self.qubits(len(matrix)),
+            "condition_number": float(kappa),
+            "clock_qubits": self.clock_qubits,
+        }
+        scale = kappa / (_HEADROOM * norm)
+        return (evolutions, 2 * np.arcsin(sine), scale), details
+
+    def _run(self, prepared: Any, state: np.ndarray) -> tuple[np.ndarray, float, int]:
+        evolutions, rotations, scale = prepared
+        amplitudes, probability = _backend().run(evolutions, rotations, state, self.dtype)
+        return amplitudes.real * scale, probability, 2 * ((1 << self.clock_qubits) - 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "clock_qubits": self.clock_qubits,
+            "dtype": self.dtype,
+            **super().get_config(),
+        }
+
+
+# Of a rotation's sine at the smallest |eigenvalue|: neighbours that the clock reads are smaller.
+_HEADROOM = 0.999
+
+
+def _backend() -> Any:
+    return importlib.import_module("keras_qnewton.solvers.quantum.backends.cirq_hhl")
