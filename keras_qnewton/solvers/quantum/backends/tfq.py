@@ -234,10 +234,10 @@ def _reduced(phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Phases within π/4 of 0 but the first, and where 2|0⟩⟨0| - I on the ancillas follows.
 
     With R that reflection and Z on the signal, ``e^(iφZR) = e^(i(φ - mπ/2)ZR) (iZR)^m``. All but
-    the outermost phases of a transform are close to -π/2, and float32 would round each of them
-    alike, by 1e-7, an error that grows with the degree. What is left of them here is small, and
-    so are its roundings. Where the m add up to a multiple of four, as the first is chosen to
-    make them, the factors i and the Zs (which commute with everything) come to one.
+    the outermost phases of a transform are close to -π/2, and float32 would round each of
+    them alike, by 1e-7: an error that grows with the degree. What is left of them here is
+    small, and so are its roundings. The first m is chosen to make their sum a multiple of
+    four: then the factors i and the Zs, which commute with everything, come to one.
     """
     quarters = np.rint(phases / (np.pi / 2)).astype(int)
     quarters[0] = (-int(np.sum(quarters[1:])) + 1) % 4 - 1
