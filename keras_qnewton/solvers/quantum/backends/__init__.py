@@ -74,6 +74,12 @@ class SamplingBackend(Protocol):
         ...
 
 
+def register(config: dict[str, Any]) -> None:
+    """Imports the built-in backend that a saved `config` names, so that Keras knows its class."""
+    if config.get("module") in _MODULES.values():
+        importlib.import_module(config["module"])
+
+
 def load(name: str) -> Backend:
     """The built-in backend called `name`; its library is imported now.
 
