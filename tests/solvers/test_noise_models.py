@@ -1,5 +1,9 @@
 """Circuits with noise, and by samplers: what they do to a solution, and to a training run."""
 
+import json
+import subprocess
+import sys
+
 import cirq
 import keras
 import numpy as np
@@ -155,6 +159,14 @@ def test_noise_is_saved_and_a_sampler_is_not():
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(solver))
     assert again.backend.noise == solver.backend.noise
     assert again.readout.shots == 100
+    config = json.dumps(keras.saving.serialize_keras_object(solver))
+    code = (
+        "import json, sys, keras, keras_qnewton.solvers; assert 'cirq' not in sys.modules;"
+        "solver = keras.saving.deserialize_keras_object(json.loads(sys.argv[1]));"
+        "print(solver.backend.noise.qubit_noise_gate)"
+    )
+    fresh = subprocess.run([sys.executable, "-c", code, config], capture_output=True, text=True)
+    assert fresh.stdout.strip() == "depolarize(p=0.01)", fresh.stderr
     with pytest.raises(ValueError, match=r"Argument `sampler` must be None .* to be saved"):
         Backend(sampler=cirq.Simulator()).get_config()
 

@@ -467,6 +467,7 @@ class QSVT(StagedSolver):
         config = dict(config)
         for name in ("backend", "encoding", "readout"):
             if isinstance(config.get(name), dict):
+                backends.register(config[name])
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
 

@@ -75,6 +75,12 @@ class SamplingBackend(Protocol):
         ...
 
 
+def register(config: dict[str, Any]) -> None:
+    """Imports the built-in backend that a saved `config` names, so that Keras knows its class."""
+    if config.get("module") in {f"{__name__}.{name}" for name in NAMES}:
+        importlib.import_module(config["module"])
+
+
 @functools.cache
 def load(name: str) -> Backend:
     """The built-in backend called `name`, always the same; its library is imported now.
