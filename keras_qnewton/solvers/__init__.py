@@ -10,6 +10,8 @@ from keras_qnewton.solvers.cholesky import Cholesky
 from keras_qnewton.solvers.eigen import Eigen
 from keras_qnewton.solvers.lapack import Lapack
 from keras_qnewton.solvers.lu import LU
+from keras_qnewton.solvers.quantum.adiabatic import AdiabaticWalk
+from keras_qnewton.solvers.quantum.hhl import HHL
 from keras_qnewton.solvers.quantum.qsvt import QSVT
 
-__all__ = ["LU", "QSVT", "Cholesky", "ConjugateGradient", "Eigen", "Lapack"]
+__all__ = ["HHL", "LU", "QSVT", "AdiabaticWalk", "Cholesky", "ConjugateGradient", "Eigen", "Lapack"]

@@ -8,9 +8,7 @@ from keras_qnewton.solvers.quantum.backends.cirq import cirq, first_column, oper
 from keras_qnewton.solvers.quantum.gates import multiplexed_angles, multiplexed_ry
 
 
-def circuit(
-    evolutions: list[np.ndarray], rotations: np.ndarray, state: np.ndarray
-) -> cirq.Circuit:
+def circuit(evolutions: list[np.ndarray], rotations: np.ndarray, state: np.ndarray) -> cirq.Circuit:
     """The circuit on `cirq.LineQubit`s, without measurements: ancilla, clock, system.
 
         ancilla |0⟩ ───────────────────────────── Ry(θ_j) ───────────────────── ⟨1|
