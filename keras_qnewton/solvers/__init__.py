@@ -10,7 +10,20 @@ from keras_qnewton.solvers.cholesky import Cholesky
 from keras_qnewton.solvers.eigen import Eigen
 from keras_qnewton.solvers.lapack import Lapack
 from keras_qnewton.solvers.lu import LU
+from keras_qnewton.solvers.quantum.adiabatic import AdiabaticWalk
+from keras_qnewton.solvers.quantum.hhl import HHL
 from keras_qnewton.solvers.quantum.qsvt import QSVT
 from keras_qnewton.solvers.quantum.readout import Exact, Shots
 
-__all__ = ["LU", "QSVT", "Cholesky", "ConjugateGradient", "Eigen", "Exact", "Lapack", "Shots"]
+__all__ = [
+    "HHL",
+    "LU",
+    "QSVT",
+    "AdiabaticWalk",
+    "Cholesky",
+    "ConjugateGradient",
+    "Eigen",
+    "Exact",
+    "Lapack",
+    "Shots",
+]

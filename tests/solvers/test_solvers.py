@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import registry
-from keras_qnewton.solvers import LU, QSVT, Cholesky, ConjugateGradient, Eigen, Lapack
+from keras_qnewton.solvers import (
+    HHL,
+    LU,
+    QSVT,
+    AdiabaticWalk,
+    Cholesky,
+    ConjugateGradient,
+    Eigen,
+    Lapack,
+)
 from keras_qnewton.types import Solver
 
 from .systems import relative_error, symmetric, vector
@@ -23,8 +32,11 @@ SOLVERS = {
     "eigen": Eigen(),
     "cg": ConjugateGradient(tolerance=1e-12),
     "qsvt": QSVT(),
+    "hhl": HHL(),
+    "adiabatic_walk": AdiabaticWalk(),
 }
-CLASSICAL = [name for name in SOLVERS if name != "qsvt"]
+QUANTUM = ("qsvt", "hhl", "adiabatic_walk")
+CLASSICAL = [name for name in SOLVERS if name not in QUANTUM]
 DEFINITE_ONLY = ("cholesky", "cg")
 # Of x against SciPy in float64, at κ = 10.
 BARS = {"float64": 1e-10, "float32": 2e-6}
@@ -113,9 +125,9 @@ def test_singular_matrix_is_told_by_the_residual(name, case, graph, dtype):
     assert not residual.numpy() < 0.1
 
 
-@pytest.mark.parametrize("name", [*CLASSICAL, "qsvt"])
+@pytest.mark.parametrize("name", SOLVERS)
 def test_matrix_of_nan_is_nan_in_a_graph(name):
-    if name == "qsvt":
+    if name in QUANTUM:
         with pytest.warns(RuntimeWarning, match="finite"):
             x, residual = run(SOLVERS[name], np.full((3, 3), np.nan), np.ones(3), graph=True)
         assert np.all(np.isnan(x))
@@ -149,7 +161,7 @@ def test_contract(name):
     assert isinstance(solver, Solver)
     assert type(solver) is type(SOLVERS[name])
     assert solver.name == name
-    assert solver.host is (name in ("lapack", "qsvt"))
+    assert solver.host is (name in ("lapack", *QUANTUM))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +179,8 @@ def test_contract(name):
             max_refinements=2,
             max_degree=99,
         ),
+        HHL(clock_qubits=5, dtype="complex128", tolerance=1e-6, max_refinements=2),
+        AdiabaticWalk(steps_per_condition=3.0, epsilon=0.1, max_steps=50),
     ],
     ids=repr,
 )

@@ -209,8 +209,6 @@ def filtered(prepared: Prepared, state: np.ndarray, kept: np.ndarray) -> np.ndar
     series = np.zeros(prepared.half_degree + 1)
     # T_l at a number below -1, in hyperbolic form.
     grown = math.acosh(-at_zero) * prepared.half_degree
-    series[-1] = (
-        (-1) ** prepared.half_degree * math.exp(-grown) / (0.5 + 0.5 * math.exp(-2 * grown))
-    )
+    series[-1] = (-1) ** prepared.half_degree / math.cosh(grown)
     out: np.ndarray = clenshaw(series, multiply, kept)
     return out

@@ -83,8 +83,12 @@ class ReferenceSolver(StagedSolver):
     def compute(self, state: ReferenceState, rhs: Any) -> Solution:
         """Runs the algorithm for `rhs` `[N]`, and again for each residual."""
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        matrix, vector = (np.asarray(v.numpy(), np.float64) for v in (state.matrix, rhs))
-        x, details = self._refine(matrix, vector, state.prepared, self._tolerance(rhs.dtype))
+        x, details = self._refine(
+            np.asarray(state.matrix.numpy(), np.float64),
+            np.asarray(rhs.numpy(), np.float64),
+            state.prepared,
+            self._tolerance(rhs.dtype),
+        )
         x = tf.constant(x, rhs.dtype)
         return Solution(x, relative_residual(state.matrix, x, rhs), self.name, details)
 
