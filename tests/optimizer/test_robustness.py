@@ -207,3 +207,15 @@ def test_fisher_of_an_output_without_examples_is_an_error():
     w = tf.Variable([1.0, 2.0])
     with pytest.raises(ValueError, match="an axis of examples"):
         QNewton(curvature="fisher").minimize(lambda: (tf.reduce_sum(w) - 3.0) ** 2, [w])
+
+
+@pytest.mark.parametrize("definite, falls", [(False, False), (True, True)])
+def test_constant_damping_goes_downhill_where_it_is_asked_to(definite, falls):
+    """At a saddle: H = diag(2, -6), and g.H^-1 g < 0."""
+    x = tf.Variable([0.1, 1.0])
+    damping = Constant(epsilon=1e-3, definite=definite)
+    optimizer = QNewton(1e-5, curvature="hessian", damping=damping)
+    before = optimizer.minimize(lambda: x[0] ** 2 - 3 * x[1] ** 2, [x])
+    after = x[0] ** 2 - 3 * x[1] ** 2
+    assert (float(after) < float(before)) == falls
+    assert Constant.from_config(damping.get_config()).definite == definite
