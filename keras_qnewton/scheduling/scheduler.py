@@ -76,7 +76,8 @@ class Scheduler(registry.Policy):
         max_condition_number: Largest κ that may go to the quantum solver. A solver with a
             limit of its own (`QSVT.max_condition_number`) is not sent anything beyond that
             either.
-        max_qubits: Widest circuit that may be built; QSVT takes log₂ N + 2 qubits.
+        max_qubits: Width of the machine that is imagined: no wider circuit is chosen, whether
+            simulated gate by gate or emulated; QSVT takes log₂ N + 2 qubits.
         classical_cost: Cost model of the classical solvers, or its registered name; or a
             mapping of them by route. What is left out, or None, is calibrated on this machine
             solver by solver (`SolverTime`, in float64) when it is first needed; a single solver

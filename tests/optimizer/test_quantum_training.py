@@ -41,7 +41,7 @@ def train(quantum, steps):
     return losses, memory, routes
 
 steps = int(STEPS)
-losses, memory, routes = train(QSVT(backend="tfq"), steps)
+losses, memory, routes = train(QSVT(backend="tfq", tolerance=1e-8), steps)
 reference, _, classical = train(None, steps)
 from keras_qnewton.solvers.quantum.backends import load
 print(json.dumps(dict(losses=losses, reference=reference, memory=memory, routes=routes,

@@ -101,17 +101,16 @@ def test_auto_takes_tfq_where_it_is_faster():
         def __init__(self, matrix):
             super().__init__(matrix, 11, 100)
 
-    solution = QSVT(encoding=Wide, epsilon=1e-4, max_degree=10**5).solve(
-        np.diag([1.0, 0.008]), np.array([1.0, 2.0])
-    )
+    solver = QSVT(encoding=Wide, max_refinements=1)
+    solution = solver.solve(np.diag([1.0, 0.05]), np.array([1.0, 2.0]))
     assert solution.details["backend"] == "tfq"
-    np.testing.assert_allclose(solution.x, [1.0, 250.0], rtol=1e-8)
+    np.testing.assert_allclose(solution.x, [1.0, 40.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("pairs, expected", [(100, "cirq"), (300, "emulator")])
 def test_auto_without_tfq(without_tfq, pairs, expected):
     encoding = Padded(np.eye(2), 11, pairs)
-    degree = 601 if expected == "cirq" else 1501
+    degree = 301 if expected == "cirq" else 1001
     assert choice._fastest(encoding, degree, "complex64")[0] == "tfq"
     name, reason = choice.choose(encoding, inversion_of(degree), "complex64")
     assert name == expected and "TensorFlow Quantum" in reason and "not installed" in reason
@@ -129,7 +128,7 @@ def test_without_tfq_the_message_says_what_to_install(without_tfq):
         solver.solve(symmetric(4), vector(4))
     # While a graph is traced, not once a step.
     with pytest.raises(ImportError, match=message):
-        tf.function(lambda a, b: solver.solve(a, b).x)(symmetric(4), vector(4))
+        tf.function(lambda a, b: solver.solve(a, b).x, autograph=False)(symmetric(4), vector(4))
 
 
 # --- the emulator -----------------------------------------------------------------------------
@@ -163,6 +162,7 @@ def test_emulated_solution_equals_the_circuits(size, definite):
     assert emulated.details["backend"] == "emulator"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["emulator", "auto"])
 def test_large_systems(backend):
     matrix, rhs = symmetric(1500, 50, definite=False), vector(1500)

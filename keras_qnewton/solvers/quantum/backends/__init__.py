@@ -12,6 +12,7 @@ import importlib.util
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import tensorflow as tf
 
 NAMES = ("cirq", "tfq", "emulator")
 
@@ -101,6 +102,7 @@ def check_dtype(name: str, dtype: str) -> None:
         )
 
 
+@tf.autograph.experimental.do_not_convert
 def check_installed(name: str) -> None:
     """Raises ImportError if the backend called `name` needs a library that is not there."""
     if name == "tfq" and importlib.util.find_spec("tensorflow_quantum") is None:

@@ -14,7 +14,9 @@ from keras_qnewton.solvers.quantum.polynomial import clenshaw
 class Backend(AmplitudeSampling):
     """``sign · s · p(H/α) |ψ⟩`` by Clenshaw's recurrence: degree products with H, no circuit.
 
-    In double precision, whatever `dtype` says. `operations` counts products with H.
+    In double precision, whatever `dtype` says. `operations` counts products with H. Of the
+    encoding it needs H and α alone, no gates and no unitary (but making a `Dilation` is an
+    eigendecomposition).
     """
 
     def circuit(self, encoding: Any, transform: Any, state: np.ndarray) -> Any:
