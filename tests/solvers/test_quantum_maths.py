@@ -201,24 +201,6 @@ def test_dilation_by_cirqs_unitary_of_the_circuits_operation(size):
     assert error <= 1e-12
 
 
-@pytest.mark.parametrize(
-    "matrix, message",
-    [
-        (np.eye(3), "power of two"),
-        (np.eye(1), "power of two"),
-        (np.zeros((2, 2)), "must not be zero"),
-        (np.diag([1.0, np.nan]), "must be finite"),
-    ],
-)
-def test_dilation_refuses_what_it_cannot_encode(matrix, message):
-    with pytest.raises(ValueError, match=message):
-        Dilation(matrix)
-
-
-def test_dilation_of_a_singular_matrix_knows_it():
-    assert Dilation(np.diag([1.0, 0.0])).condition_number == np.inf
-
-
 @settings(deadline=None, max_examples=20)
 @given(size=st.integers(1, 17), definite=st.booleans(), seed=st.integers(0, 10**6))
 def test_padding_changes_neither_norm_nor_condition_number(size, definite, seed):
