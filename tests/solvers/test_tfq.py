@@ -62,8 +62,12 @@ def test_amplitudes_are_those_of_cirq_in_double_precision(name, size, definite):
     state = vector(size) / np.linalg.norm(vector(size))
     outcome = load("tfq").run(encoding, plan, state, "complex64")
     expected = load("cirq").run(encoding, plan, state, "complex128")
-    np.testing.assert_allclose(outcome.amplitudes, expected.amplitudes, atol=5e-6)
-    np.testing.assert_allclose(outcome.success_probability, expected.success_probability, atol=1e-5)
+    # Single precision rounds the state at every gate, alike where a gate comes again and again.
+    rounding = 2e-6 + 4e-9 * plan.degree * len(encoding.gates())
+    np.testing.assert_allclose(outcome.amplitudes, expected.amplitudes, atol=rounding)
+    np.testing.assert_allclose(
+        outcome.success_probability, expected.success_probability, atol=2 * rounding
+    )
     assert outcome.qubits == expected.qubits == 1 + encoding.qubits
 
 
