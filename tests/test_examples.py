@@ -35,6 +35,11 @@ def test_quantum_linear_system(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_quantum_classifier():
+    out = run("quantum_classifier.py", "--quick", "--draw")
+    assert "Rx(x00)" in out and "Largest differences from" in out
+
+
 @pytest.mark.slow
 def test_digits_mlp():
     run("digits_mlp.py")
