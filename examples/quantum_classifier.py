@@ -1,10 +1,10 @@
 """A parametrised quantum circuit as a Keras model: QNewton against Adam.
 
 Three classes of iris flowers; four features re-uploaded into every layer of a circuit of four
-qubits, whose rotations are trained. The circuit is Cirq's. Its Pauli-Z expectations are computed
-by TensorFlow operations, so that derivatives of any order are TensorFlow's own; first of all they
-are compared with TensorFlow Quantum's (Cirq's, if that is not installed), and second
-derivatives with parameter shifts run there.
+qubits, whose rotations are trained. The circuit is Cirq's. TensorFlow Quantum's operations cannot
+be differentiated twice, so its Pauli-Z expectations are computed by TensorFlow's own, whose
+derivatives are exact to any order. First of all they are compared with TensorFlow Quantum's
+(with Cirq's, if that is not installed), and second derivatives with parameter shifts run there.
 
     python examples/quantum_classifier.py [--quick] [--draw]
 """
