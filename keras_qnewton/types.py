@@ -101,7 +101,7 @@ class Decision:
     residual: float | None = None
     fallback: bool | None = None
     solved_by: str | None = None
-    step_seconds: float | None = None
+    step_seconds: float | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Decision:
