@@ -18,10 +18,14 @@ from keras_qnewton import NewtonLog, QNewton, Scheduler
 from keras_qnewton.__main__ import main
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.report import page_of, report
+from keras_qnewton.solvers import QSVT
 from keras_qnewton.types import Decision
 from tests.optimizer.models import compiled, regression_data
 
 pytest.importorskip("matplotlib")
+
+
+SCHEDULER = Scheduler(quantum=QSVT(backend="emulator"), gate_time=1e-18)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     x, y = regression_data()
     log = NewtonLog(folder / "run.jsonl", tensorboard=folder / "tb")
-    optimizer = QNewton(blocks="layer", scheduler=Scheduler(gate_time=1e-18))
+    optimizer = QNewton(blocks="layer", scheduler=SCHEDULER)
     history = compiled(optimizer).fit(x, y, batch_size=len(x), epochs=4, verbose=0, callbacks=[log])
     return history.history, log, folder
 

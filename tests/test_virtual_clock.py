@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from keras_qnewton import NewtonLog, QNewton, Scheduler, project
 from keras_qnewton.scheduling import CGTime, DetailedQLSA, LUTime
+from keras_qnewton.solvers import QSVT
 from keras_qnewton.types import Decision
 from tests.optimizer.models import compiled, fit
 
@@ -22,7 +23,7 @@ def decision(size, kappa, sparsity, **kwargs):
 
 
 def scheduler(**kwargs):
-    return Scheduler(classical_cost=LU_TIME, **kwargs)
+    return Scheduler(quantum=QSVT(backend="emulator"), classical_cost=LU_TIME, **kwargs)
 
 
 @pytest.fixture(scope="module")

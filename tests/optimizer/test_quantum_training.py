@@ -64,12 +64,12 @@ def same_training(found, steps):
     assert set(found["routes"]) == {"qsvt"} and set(found["classical"]) == {"lu"}
     for quantum, classical in zip(found["losses"], found["reference"], strict=True):
         assert abs(quantum - classical) <= 1e-4 * classical
-    assert found["losses"][-1] < 0.5 * found["losses"][0]
+    assert found["losses"][-1] < 0.7 * found["losses"][0]
 
 
 def test_a_few_steps_on_tensorflow_quantum_are_those_of_lu():
     pytest.importorskip("tensorflow_quantum")
-    same_training(run(4), 4)
+    same_training(run(3), 3)
 
 
 @pytest.mark.slow

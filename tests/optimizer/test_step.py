@@ -210,7 +210,7 @@ FAST = FixedTime()
 
 def test_gate_time_decides_between_circuit_and_lu():
     quantum, classical = hybrid(gate_time=1e-18), hybrid(gate_time=1e-6)
-    losses = [fit(compiled(optimizer), 3) for optimizer in (quantum, classical)]
+    losses = [fit(compiled(optimizer), 2) for optimizer in (quantum, classical)]
     assert {d.route for d in quantum.decisions} == {"qsvt"}
     assert {d.route for d in classical.decisions} == {"lu"}
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
