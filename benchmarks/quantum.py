@@ -12,16 +12,19 @@ installed, fails, or takes longer than `--limit` seconds is listed with the reas
               by default. PennyLane leaves the polynomial to its caller: it gets ours, for the
               norm that its block encoding needs; `qml.qsvt` then finds angles, from monomials.
               It has no signal qubit: a simulator's amplitudes have a real part to take. Qrisp
-              has a polynomial of its own, and encodes Pauli strings
+              has a polynomial and a block encoding of its own
     hhl       N = 2 and 4. Ours with 8 clock qubits; Qiskit's sets the clock by κ. Qrisp's HHL is
               left out: evolution and reciprocal are its caller's to write
 
     python benchmarks/quantum.py [--repeats 3] [--parts phases solves hhl] [--limit 60]
         [--peers DIRECTORY]
 
-The extra `bench-quantum` has the peers that install beside TensorFlow. Others do not (Qrisp asks
-for another JAX, quantum-linear-solvers for Qiskit before 1.0), but run: put them into a directory
-with `pip install --no-deps --target DIRECTORY`, and pass that to `--peers`.
+The extra `bench-quantum` has the peers that install beside TensorFlow 2.18. Qrisp, which asks for
+a newer JAX, and Qiskit's HHL, which needs Qiskit before 1.0, do not, but they run from a directory
+that `--peers` names:
+
+    pip install --target DIRECTORY qrisp qiskit==0.46.3
+    pip install --target DIRECTORY --no-deps quantum-linear-solvers
 """
 
 from __future__ import annotations
@@ -55,9 +58,9 @@ INSTALL = {
     "pyqsp": "pip install pyqsp",
     "nlft_qsp": "pip install nlft-qsp",
     "pennylane": "pip install pennylane",
-    "qrisp": "pip install --no-deps --target DIRECTORY qrisp, see --help",
-    "linear_solvers": "pip install --no-deps --target DIRECTORY quantum-linear-solvers "
-    "qiskit-terra==0.46.3, see --help",
+    "qrisp": "pip install --target DIRECTORY qrisp, and --peers DIRECTORY",
+    "linear_solvers": "pip install --target DIRECTORY --no-deps quantum-linear-solvers, with "
+    "Qiskit before 1.0, and --peers DIRECTORY",
 }
 
 
@@ -179,8 +182,8 @@ def phases_part(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def phases_of(degree: int, options: argparse.Namespace) -> dict[str, Any]:
     coefficients = inverse_coefficients(degree / 10, degree)
-    # Half of 1: the peers' iterations need more room than ours.
-    coefficients *= 0.5 / maximum(coefficients)
+    # As close to 1 as in the solver.
+    coefficients *= 0.9 / maximum(coefficients)
     x = np.cos(np.linspace(0, np.pi, 1001))
     wanted = clenshaw(coefficients, lambda v: x * v, np.ones_like(x))
 
