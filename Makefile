@@ -36,6 +36,7 @@ bench: venv
 	$(BIN)/python benchmarks/solve.py
 	$(BIN)/python benchmarks/fisher.py
 	$(BIN)/python benchmarks/race.py
+	$(BIN)/python benchmarks/quantum.py
 
 clean:
 	rm -rf .venv .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
