@@ -176,7 +176,7 @@ class GaussNewtonLinearized(Linearized):
         rounding = 2.0**-20 if derivative.dtype == tf.float32 else 2.0**-48
         explained = tf.abs(excess) <= rounding * self._term_weights
         excess = tf.where(explained, excess, tf.zeros_like(excess))
-        count = int(derivative.shape[1])
+        count = tf.shape(derivative)[1]
         return -excess[:, None] * tf.one_hot(likeliest[:, 0], count, dtype=derivative.dtype)
 
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
