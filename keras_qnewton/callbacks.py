@@ -9,14 +9,14 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.optimizer import QNewton
-from keras_qnewton.types import Decision
+from keras_qnewton.types import Decision, is_known
 
 # A step's own numbers, the same in each of its blocks' decisions; and a block's.
 _STEP_SCALARS = ("damping", "trust_ratio", "accepted", "step_seconds")
@@ -109,7 +109,7 @@ class NewtonLog(keras.callbacks.Callback):
         steps = list({d.step: d for d in self._epoch}.values())
         if logs is None or not steps:
             return
-        ratios = [ratio for ratio in (d.trust_ratio for d in steps) if _known(ratio)]
+        ratios = [ratio for ratio in (d.trust_ratio for d in steps) if is_known(ratio)]
         logs["damping"] = steps[-1].damping
         if ratios:
             logs["trust_ratio"] = sum(ratios) / len(ratios)
@@ -119,10 +119,6 @@ class NewtonLog(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-def _known(number: float | None) -> TypeGuard[float]:
-    return number is not None and math.isfinite(number)
 
 
 def _write_scalars(writer: Any, decisions: Sequence[Decision]) -> None:
@@ -140,7 +136,7 @@ def _write_scalars(writer: Any, decisions: Sequence[Decision]) -> None:
 def _write(decision: Decision, fields: Sequence[str], prefix: str) -> None:
     for field in fields:
         value = getattr(decision, field)
-        if value is not None and math.isfinite(value):
+        if is_known(value):
             tf.summary.scalar(f"{prefix}/{field}", float(value), step=decision.step)
 
 

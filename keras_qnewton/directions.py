@@ -433,21 +433,14 @@ class Scheduled:
         lowest = self._spectrum.lambda_min - self._spectrum.residual_min + shift
         return tf.cond(lowest > 0, lambda: bound, estimated)
 
-    def _run_mixed(
-        self,
-        shift: tf.Tensor,
-        rhs: tf.Tensor,
-        kappa: tf.Tensor,
-        index: tf.Tensor,
-        predicted: tf.Tensor,
-    ) -> _Answer:
+    def _run_mixed(self, shift: tf.Tensor, rhs: tf.Tensor, *choice: tf.Tensor) -> _Answer:
         """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
         x, residual = mixed_cholesky(self._matrix, shift, rhs, _MIXED_TOLERANCE)
         # Written so that a NaN residual fails.
         return tf.cond(
             residual <= _MIXED_TOLERANCE,
             lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
-            lambda: self._run(shift, rhs, kappa, index, predicted),
+            lambda: self._run(shift, rhs, *choice),
         )
 
     def _run(

@@ -12,10 +12,10 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 from keras_qnewton.decision_log import Decisions
-from keras_qnewton.types import Decision
+from keras_qnewton.types import Decision, is_known
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
@@ -146,15 +146,15 @@ def _summary(
         ["solved by", ", ".join(f"{name} {count:,}" for name, count in solvers.most_common())],
         ["fallbacks", str(sum(bool(d.fallback) for d in decisions))],
     ]
-    seconds = [s for s in (d.step_seconds for d in steps) if _finite(s)]
+    seconds = [s for s in (d.step_seconds for d in steps) if is_known(s)]
     if seconds:
         rows.append(["seconds a step, median", _number(statistics.median(seconds))])
     return rows
 
 
 def _block_row(name: str, own: Sequence[Decision]) -> list[str]:
-    kappas = [d.condition_number for d in own if _finite(d.condition_number)]
-    residuals = [r for r in (d.residual for d in own) if _finite(r)]
+    kappas = [d.condition_number for d in own if is_known(d.condition_number)]
+    residuals = [r for r in (d.residual for d in own) if is_known(r)]
     solvers = collections.Counter(d.solved_by or d.route for d in own)
     return [
         name,
@@ -202,10 +202,6 @@ def _number(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
-def _finite(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
-
-
 # --- figures --------------------------------------------------------------------------------
 
 
@@ -248,7 +244,7 @@ def _dress(axes: Any, ylabel: str, logarithmic: bool = True) -> None:
 
 
 def _plot(axes: Any, points: Iterable[tuple[Any, Any]], label: str, style: str = "-") -> None:
-    known = [(x, y) for x, y in points if _finite(y)]
+    known = [(x, y) for x, y in points if is_known(y)]
     if known:
         axes.plot(*zip(*known, strict=True), style, label=label, markersize=3)
 

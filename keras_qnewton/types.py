@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 
 class LinearSystem(NamedTuple):
@@ -145,6 +145,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, str | bool) or not hasattr(value, "__float__"):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{float(value):.4g}"
+
+
+def is_known(number: float | None) -> TypeGuard[float]:
+    """Whether a number of a `Decision` is there, and finite."""
+    return number is not None and math.isfinite(number)
 
 
 def _finite(number: float) -> float | None:

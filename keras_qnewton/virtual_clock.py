@@ -129,14 +129,12 @@ def project(
             else:
                 routes[k] = at.routes[i]
         even[own] = _break_even(at, size, kappa, sparsity, prices["lu"])
-    blocks = dict.fromkeys(str(d.block) for d in decisions)
-    break_even = {
-        block: float(np.nanmedian(times))
-        for block in blocks
-        if not np.all(
-            np.isnan(times := even[[k for k, d in enumerate(decisions) if str(d.block) == block]])
-        )
-    }
+    names = np.array([str(d.block) for d in decisions])
+    break_even = {}
+    for block in dict.fromkeys(names.tolist()):
+        known = even[(names == block) & ~np.isnan(even)]
+        if known.size:
+            break_even[block] = float(np.median(known))
     return Projection(float(gate_time), decisions, seconds, routes, break_even)
 
 
