@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues, prune
@@ -24,6 +25,7 @@ from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.solvers import Cholesky, ConjugateGradient, Eigen
 from keras_qnewton.solvers.mixed_precision import mixed_cholesky
+from keras_qnewton.solvers.refinement import target
 from keras_qnewton.types import Solution
 
 # Routes that are not the scheduler's to choose, before its own.
@@ -46,10 +48,10 @@ _EXPLANATIONS = {
     ),
 }
 _LANCZOS_STEPS = 20
-# Above this N the float64 factorisation is what a step takes longest for.
-_LARGE = 2048
-# Relative residual that refinement has to reach; the direction itself is in float32.
-_MIXED_TOLERANCE = 1e-12
+# From this N on a factorisation in float64 is what a step takes longest for.
+_LARGE = 512
+# κ up to which refinement makes up for one in float32.
+_MIXED_CONDITION = 1e6
 # Of a backward stable solve's residual, ‖Ax - b‖ ≤ c u κ ‖b‖ (Higham 2002, section 7.1).
 _ROUNDING = 8.0
 # x = 0 has the residual 1.
@@ -375,7 +377,7 @@ class Scheduled:
         # residual check mean something at condition numbers up to 1e12.
         self._mixed = (
             semidefinite
-            and self._size > _LARGE
+            and self._size >= _LARGE
             and matrix.dtype == tf.float32
             and scheduler.possible(self._size) == ("cholesky",)
         )
@@ -433,14 +435,22 @@ class Scheduled:
         lowest = self._spectrum.lambda_min - self._spectrum.residual_min + shift
         return tf.cond(lowest > 0, lambda: bound, estimated)
 
-    def _run_mixed(self, shift: tf.Tensor, rhs: tf.Tensor, *choice: tf.Tensor) -> _Answer:
+    def _run_mixed(
+        self, shift: tf.Tensor, rhs: tf.Tensor, kappa: tf.Tensor, *choice: tf.Tensor
+    ) -> _Answer:
         """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
-        x, residual = mixed_cholesky(self._matrix, shift, rhs, _MIXED_TOLERANCE)
+        tolerance = target(None, np.float64)
+        nan = tf.constant(float("nan"), tf.float64)
+        x, residual = tf.cond(
+            kappa <= _MIXED_CONDITION,
+            lambda: mixed_cholesky(self._matrix, shift, rhs, tolerance),
+            lambda: (tf.zeros_like(rhs), nan),
+        )
         # Written so that a NaN residual fails.
         return tf.cond(
-            residual <= _MIXED_TOLERANCE,
+            residual <= tolerance,
             lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
-            lambda: self._run(shift, rhs, *choice),
+            lambda: self._run(shift, rhs, kappa, *choice),
         )
 
     def _run(

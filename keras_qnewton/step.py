@@ -23,8 +23,10 @@ from keras_qnewton.directions import BlockStep, direction
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
 _ROUNDING = {tf.bfloat16: 2.0**-6, tf.float16: 2.0**-9, tf.float32: 2.0**-21, tf.float64: 2.0**-50}
-# A ratio of losses in between is taken as it is; any other is compared with that of gradients.
+# A ratio of losses in between is taken as it is, and so is any of a reduction this many times
+# their rounding error; another is compared with that of gradients.
 _CREDIBLE = (0.75, 1.5)
+_CLEAR = 2.0**8
 # Two estimates of a reduction that differ by less, relative to the model's, agree.
 _AGREEMENT = 0.25
 
@@ -128,6 +130,8 @@ def newton_step(
     first = tf.where(last.damping > 0, last.damping, start)
     first = tf.where(noisy, start / count, first)
 
+    error = at.value_error()
+
     def attempt(strength: tf.Tensor) -> tuple[Any, ...]:
         blocks = [way.solve(strength) for way in directions]
         blocks = [b._replace(x=b.x / tf.cast(count, b.x.dtype)) for b in blocks]
@@ -145,6 +149,7 @@ def newton_step(
         if damping.adaptive:
             # Written so that NaN is not credible.
             credible = (ratio >= _CREDIBLE[0]) & (ratio <= _CREDIBLE[1])
+            credible |= -model >= _CLEAR * error
             losses = ratio
             ratio = tf.cond(
                 credible | (model >= 0),

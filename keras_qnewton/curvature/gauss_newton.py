@@ -36,6 +36,9 @@ from keras_qnewton.registry import register
 
 # Outputs of an example up to which its C is held.
 MAX_OUTPUTS = 256
+# Of a gradient, relative to it: far below what one batch tells of it.
+_NEGLIGIBLE = 2.0**-12
+_ROUNDING = {tf.float32: 2.0**-24, tf.float64: 2.0**-53}
 
 
 @register("curvature", "gauss_newton")
@@ -145,8 +148,32 @@ class GaussNewtonLinearized(Linearized):
         if self._output.kind != "softmax cross-entropy":
             return list(gradients)
         lost = self._lost(self._output_gradient, self._likeliest)
-        added = self._network.gradient(self._z, self.points, lost, unconnected_gradients="zero")
-        return [g + more for g, more in zip(gradients, added, strict=True)]
+        # A backward pass, which models that are certain of few examples do without.
+        return tf.cond(
+            tf.norm(lost) > _NEGLIGIBLE * tf.norm(self._output_gradient),
+            lambda: [
+                g + more
+                for g, more in zip(
+                    gradients,
+                    self._network.gradient(
+                        self._z, self.points, lost, unconnected_gradients="zero"
+                    ),
+                    strict=True,
+                )
+            ],
+            lambda: list(gradients),
+        )
+
+    def value_error(self) -> tf.Tensor:
+        """About how far rounding has moved the loss, float64 scalar.
+
+        u Σ|∂L/∂z||z| comes from that of z; softmax cross-entropy of a certain example, the
+        logarithm of nearly 1, has the absolute error u besides.
+        """
+        terms = tf.reduce_sum(tf.abs(self._output_gradient * self._recorded))
+        if self._output.kind == "softmax cross-entropy":
+            terms += tf.reduce_sum(self._term_weights)
+        return _ROUNDING[self.dtype] * tf.cast(terms, tf.float64)
 
     def gradients_after(self, step: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The gradient at the weights plus `step`, as exact as `sharpened`."""

@@ -76,6 +76,10 @@ class Linearized:
         """`gradients`, one `[N_k]` a block, with digits that rounding took from them."""
         return list(gradients)
 
+    def value_error(self) -> tf.Tensor:
+        """About how far rounding has moved the loss, float64 scalar; Inf where not known."""
+        return tf.constant(float("inf"), tf.float64)
+
     def gradients_after(self, step: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The gradient at the weights plus `step`: one `[N_k]` a block in, one out."""
         points = [x + d for x, d in zip(self.points, step, strict=True)]

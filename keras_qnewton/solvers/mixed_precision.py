@@ -1,15 +1,17 @@
-"""A large positive definite system: factorised in float32, solved to float64's residuals.
+"""A positive definite system: factorised in float32, solved to float64's residuals.
 
     U^T U ≈ A + sI     float32, half the time and the memory of float64
     x += (U^T U)^-1 (b - (A + sI) x)     residual and x in float64, until it is small
 
 Each step shrinks the residual by about κ·2⁻²⁴ (Higham 2002, Accuracy and Stability of Numerical
 Algorithms, section 12.2): beyond κ of some 1e6 that does not converge, and the caller has to
-factorise in float64. Residuals are computed some rows at a time: no matrix is held in float64.
+factorise in float64. Of a large matrix the residuals are computed some rows at a time: it is not
+held in float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -17,8 +19,8 @@ import tensorflow as tf
 from keras_qnewton.solvers.blocked_cholesky import blocked_cholesky, blocked_cholesky_solve
 from keras_qnewton.solvers.checks import relative_norm
 
-# Rows of the matrix that are in float64 at a time.
-_ROWS = 256
+# Rows of a large matrix that are in float64 at a time.
+_ROWS, _LARGE = 256, 2048
 _MOST_STEPS = 8
 
 
@@ -35,11 +37,12 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         x `[N]`, float64, and its relative residual, float64 scalar: above `tolerance` or NaN
         where a factor in float32 does not do.
     """
+    product = _product_with(matrix)
     diagonal = tf.linalg.diag_part(matrix)
     factor = blocked_cholesky(tf.linalg.set_diag(matrix, diagonal + tf.cast(shift, matrix.dtype)))
 
     def residual_of(x: Any) -> tuple[Any, Any]:
-        gap = rhs - (_product(matrix, x) + shift * x)
+        gap = rhs - (product(x) + shift * x)
         return gap, relative_norm(gap, rhs)
 
     def unfinished(step: Any, _x: Any, _gap: Any, residual: Any, last: Any) -> Any:
@@ -68,24 +71,28 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
     return x, tf.where(factor.definite, residual, nan)
 
 
-def _product(matrix: Any, vector: Any) -> Any:
-    """A v in float64, of a float32 matrix."""
+def _product_with(matrix: Any) -> Callable[[Any], Any]:
+    """v -> A v in float64, of a float32 matrix."""
     size = int(matrix.shape[0])
+    if size <= _LARGE:
+        double = tf.cast(matrix, tf.float64)
+        return lambda vector: tf.linalg.matvec(double, vector)
     count = -(-size // _ROWS)
 
-    def some(index: Any) -> Any:
-        # The last rows overlap with those before: all pieces have one shape.
-        start = tf.minimum(index * _ROWS, size - _ROWS)
-        rows = tf.cast(tf.slice(matrix, [start, 0], [_ROWS, size]), tf.float64)
-        return tf.linalg.matvec(rows, vector)
+    def product(vector: Any) -> Any:
+        def some(index: Any) -> Any:
+            # The last rows overlap with those before: all pieces have one shape.
+            start = tf.minimum(index * _ROWS, size - _ROWS)
+            rows = tf.cast(tf.slice(matrix, [start, 0], [_ROWS, size]), tf.float64)
+            return tf.linalg.matvec(rows, vector)
 
-    if size <= _ROWS:
-        return tf.linalg.matvec(tf.cast(matrix, tf.float64), vector)
-    pieces = tf.map_fn(
-        some,
-        tf.range(count),
-        fn_output_signature=tf.TensorSpec([_ROWS], tf.float64),
-        parallel_iterations=2,
-    )
-    head = tf.reshape(pieces[:-1], [-1])
-    return tf.concat([head, pieces[-1, (count * _ROWS - size) :]], 0)
+        pieces = tf.map_fn(
+            some,
+            tf.range(count),
+            fn_output_signature=tf.TensorSpec([_ROWS], tf.float64),
+            parallel_iterations=2,
+        )
+        head = tf.reshape(pieces[:-1], [-1])
+        return tf.concat([head, pieces[-1, (count * _ROWS - size) :]], 0)
+
+    return product
