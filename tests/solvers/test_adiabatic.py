@@ -13,10 +13,10 @@ from .systems import relative_error, symmetric, vector
 def fidelity(size, condition_number, seed, steps_per_condition):
     matrix = symmetric(size, condition_number, seed % 2 == 0, seed)
     rhs = vector(size, seed) / np.linalg.norm(vector(size, seed))
-    prepared, _ = AdiabaticWalk(steps_per_condition).init(matrix).prepared
+    data = AdiabaticWalk(steps_per_condition).init(matrix).prepared.data
     x = np.linalg.solve(matrix, rhs)
     direction = np.stack([x, x]) / np.sqrt(2) / np.linalg.norm(x)
-    return np.sum(walk(prepared, rhs) * direction) ** 2
+    return np.sum(walk(data, rhs) * direction) ** 2
 
 
 def test_schedule_goes_from_0_to_1_and_slows_down():
@@ -36,21 +36,21 @@ def test_slow_walk_is_adiabatic():
 
 def test_filter_is_lin_and_tongs():
     matrix, rhs = symmetric(4, 10, definite=False), vector(4) / np.linalg.norm(vector(4))
-    prepared, _ = AdiabaticWalk(epsilon=1e-3).init(matrix).prepared
+    data = AdiabaticWalk(epsilon=1e-3).init(matrix).prepared.data
     both = np.concatenate([rhs, rhs]) / np.sqrt(2)
     a = np.kron([[0, 1], [1, 0]], matrix / np.linalg.norm(matrix, 2))
     square = a @ (np.eye(8) - np.outer(both, both)) @ a
     values, vectors = np.linalg.eigh(square)
-    gap = 1 / prepared.condition_number**2
+    gap = 1 / data.condition_number**2
 
     def polynomial(y):
-        degree = prepared.half_degree
+        degree = data.half_degree
         return np.polynomial.chebyshev.chebval(y, np.eye(degree + 1)[degree])
 
     y = -1 + 2 * (values - gap) / (1 - gap)
     expected = polynomial(y) / polynomial(-1 - 2 * gap / (1 - gap))
     state = vector(8, 1)
-    found = filtered(prepared, rhs, state.reshape(2, 4)).reshape(-1)
+    found = filtered(data, rhs, state.reshape(2, 4)).reshape(-1)
     np.testing.assert_allclose(found, vectors @ (expected * (vectors.T @ state)), atol=1e-10)
     np.testing.assert_allclose(expected[0], 1, atol=1e-9)
     assert np.max(np.abs(expected[1:])) <= 1e-3

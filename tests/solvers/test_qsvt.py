@@ -96,10 +96,9 @@ def test_circuit_is_the_one_that_is_run():
     assert len(circuit.all_qubits()) == solution.details["qubits"] == solver.qubits(3)
     assert sum(1 for _ in circuit.all_operations()) == solution.details["operations"]
     # Read by hand: from the unitary of the whole circuit to x.
-    state = solver.init(matrix)
-    plan = state.transform
+    encoding, plan = solver.init(matrix).prepared
     amplitudes = cirq.unitary(circuit)[:3, 0].real
-    by_hand = plan.sign * amplitudes * np.linalg.norm(rhs) / (plan.scale * state.encoding.alpha)
+    by_hand = plan.sign * amplitudes * np.linalg.norm(rhs) / (plan.scale * encoding.alpha)
     np.testing.assert_allclose(solution.x, by_hand, rtol=1e-9)
     with pytest.raises(ValueError, match="Argument `rhs` must not be zero"):
         solver.circuit(matrix, np.zeros(3))

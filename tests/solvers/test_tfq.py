@@ -180,8 +180,8 @@ def test_circuit_is_the_one_that_is_run():
     assert len(circuit.all_qubits()) == solution.details["qubits"] == solver.qubits(4)
     state = solver.init(matrix)
     amplitudes = circuit.final_state_vector()[:4].real
-    factor = state.transform.sign * np.linalg.norm(rhs)
-    by_hand = factor * amplitudes / (state.transform.scale * state.encoding.alpha)
+    factor = state.prepared.transform.sign * np.linalg.norm(rhs)
+    by_hand = factor * amplitudes / (state.prepared.transform.scale * state.prepared.encoding.alpha)
     np.testing.assert_allclose(solution.x, by_hand, rtol=1e-4)
     assert (solution.details["backend"], solution.details["backend_reason"]) == ("tfq", "as asked")
 

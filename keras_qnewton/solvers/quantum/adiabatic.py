@@ -11,13 +11,13 @@ import numpy as np
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.quantum.encodings import Dilation, pad, padded_qubits
 from keras_qnewton.solvers.quantum.polynomial import clenshaw
-from keras_qnewton.solvers.quantum.reference import ReferenceSolver
+from keras_qnewton.solvers.quantum.reference import Prepared, ReferenceSolver
 
 # Exponent of the schedule; Costa et al., equation 5, allow any in (1, 2).
 _SCHEDULE = 1.5
 
 
-class Prepared(NamedTuple):
+class Walk(NamedTuple):
     """A matrix made ready to walk.
 
     Attributes:
@@ -56,14 +56,14 @@ class AdiabaticWalk(ReferenceSolver):
 
     Eagerly, `details` holds "qubits", "condition_number", "steps", "filter_degree",
     "success_probability" (of walk and filter, first run), "queries" (uses of A's encoding, all
-    runs) and "refinements". In a graph, see `reference.ReferenceSolver`.
+    runs) and "refinements". In a graph, see `refined.RefinedSolver`.
 
     Args:
         steps_per_condition: T/κ.
         epsilon: Largest weight that the filter leaves to any state in the gap.
         max_steps: Limit of T; a matrix of κ beyond it is refused.
-        tolerance: See `reference.ReferenceSolver`.
-        max_refinements: See `reference.ReferenceSolver`.
+        tolerance: See `refined.RefinedSolver`.
+        max_refinements: See `refined.RefinedSolver`.
 
     Raises:
         ValueError: For arguments out of range.
@@ -100,13 +100,13 @@ class AdiabaticWalk(ReferenceSolver):
         """``max_steps / steps_per_condition``, at least 1."""
         return max(1.0, self.max_steps / self.steps_per_condition)
 
-    def _prepare(self, matrix: np.ndarray) -> tuple[Prepared, dict[str, Any]]:
+    def _encode(self, matrix: np.ndarray) -> Prepared:
         encoding = Dilation(pad(matrix))
         kappa = encoding.condition_number
         steps = 2 * max(1, math.ceil(self.steps_per_condition * kappa / 2))
         # 2 exp(-√2 l/κ) bounds the filter in the gap (Lin & Tong, lemma 2).
         half = max(1, math.ceil(kappa * math.log(2 / self.epsilon) / math.sqrt(2)))
-        prepared = Prepared(
+        data = Walk(
             encoding.matrix / encoding.alpha,
             encoding.alpha,
             encoding.unitary(),
@@ -114,19 +114,20 @@ class AdiabaticWalk(ReferenceSolver):
             steps,
             half,
         )
-        return prepared, {
+        details = {
             "qubits": self.qubits(len(matrix)),
             "condition_number": kappa,
             "steps": steps,
             "filter_degree": 2 * half,
         }
+        return Prepared(data, details)
 
-    def _run(self, prepared: Prepared, state: np.ndarray) -> tuple[np.ndarray, float, int]:
-        kept = filtered(prepared, state, walk(prepared, state))
+    def _apply(self, data: Walk, state: np.ndarray) -> tuple[np.ndarray, float, int]:
+        kept = filtered(data, state, walk(data, state))
         direction = kept[0] + kept[1]
-        image = prepared.matrix @ direction
-        x = direction * ((image @ state) / (image @ image) / prepared.alpha)
-        return x, float(np.sum(kept**2)), prepared.steps + 2 * prepared.half_degree
+        image = data.matrix @ direction
+        x = direction * ((image @ state) / (image @ image) / data.alpha)
+        return x, float(np.sum(kept**2)), data.steps + 2 * data.half_degree
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -146,7 +147,7 @@ def schedule(s: float, condition_number: float) -> float:
     return condition_number / (condition_number - 1) * (1 - grown ** (1 / (1 - p)))
 
 
-def walk(prepared: Prepared, state: np.ndarray) -> np.ndarray:
+def walk(data: Walk, state: np.ndarray) -> np.ndarray:
     r"""The walk's state where all ancillas are |0⟩: `[2, 2^n]`, not normalised.
 
     With f = f(s), |b'⟩ = |+⟩|b⟩ and Q = I - |b'⟩⟨b'|,
@@ -161,7 +162,7 @@ def walk(prepared: Prepared, state: np.ndarray) -> np.ndarray:
     are back where the ancillas are |0⟩.
 
     Args:
-        prepared: The matrix.
+        data: The matrix.
         state: b, a unit vector `[2^n]`.
     """
     size = len(state)
@@ -178,11 +179,11 @@ def walk(prepared: Prepared, state: np.ndarray) -> np.ndarray:
         psi[1, 0] -= change
         psi[1, 1] += change
 
-    for k in range(1, prepared.steps + 1):
-        f = schedule(k / prepared.steps, prepared.condition_number)
+    for k in range(1, data.steps + 1):
+        f = schedule(k / data.steps, data.condition_number)
         norm = math.hypot(1 - f, f)
         project(psi)
-        encoded = (psi.reshape(8, 2 * size) @ prepared.unitary.T).reshape(psi.shape)
+        encoded = (psi.reshape(8, 2 * size) @ data.unitary.T).reshape(psi.shape)
         moved = (f / norm) * encoded[:, :, ::-1]
         moved[:, :, 0] += (1 - f) / norm * psi[:, :, 0]
         moved[:, :, 1] -= (1 - f) / norm * psi[:, :, 1]
@@ -193,24 +194,24 @@ def walk(prepared: Prepared, state: np.ndarray) -> np.ndarray:
     return psi[0, 0, :, 0]
 
 
-def filtered(prepared: Prepared, state: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def filtered(data: Walk, state: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Lin & Tong's filter of H(1) on `kept` `[2, 2^n]`, where the flag is 0.
 
     ``T_l(-1 + 2 (H² - Δ²)/(1 - Δ²)) / T_l(-1 - 2 Δ²/(1 - Δ²))``, Δ = 1/κ the gap: 1 at energy 0.
     """
     both = np.stack([state, state]) / math.sqrt(2)
-    square = min(1 / prepared.condition_number**2, 1 - 1e-9)
+    square = min(1 / data.condition_number**2, 1 - 1e-9)
     at_zero = -1 - 2 * square / (1 - square)
 
     def multiply(v: np.ndarray) -> np.ndarray:
-        once = v[::-1] @ prepared.matrix
+        once = v[::-1] @ data.matrix
         once = once - np.sum(once * both) * both
-        twice = once[::-1] @ prepared.matrix
+        twice = once[::-1] @ data.matrix
         return at_zero * v + 2 / (1 - square) * twice
 
-    series = np.zeros(prepared.half_degree + 1)
+    series = np.zeros(data.half_degree + 1)
     # T_l at a number below -1, in hyperbolic form.
-    grown = math.acosh(-at_zero) * prepared.half_degree
-    series[-1] = (-1) ** prepared.half_degree / math.cosh(grown)
+    grown = math.acosh(-at_zero) * data.half_degree
+    series[-1] = (-1) ** data.half_degree / math.cosh(grown)
     out: np.ndarray = clenshaw(series, multiply, kept)
     return out

@@ -11,7 +11,8 @@ import numpy as np
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_rhs
 from keras_qnewton.solvers.quantum.encodings import pad, padded_qubits
-from keras_qnewton.solvers.quantum.reference import ReferenceSolver, unit
+from keras_qnewton.solvers.quantum.reference import Prepared, ReferenceSolver
+from keras_qnewton.solvers.quantum.refined import unit
 
 
 @register("solver", "hhl")
@@ -32,14 +33,14 @@ class HHL(ReferenceSolver):
 
     Eagerly, `details` holds "qubits", "condition_number", "clock_qubits", "success_probability"
     (of the first run), "queries" (evolutions by the unit of time t ≈ π/||A||, of all runs) and
-    "refinements". In a graph, see `reference.ReferenceSolver`.
+    "refinements". In a graph, see `refined.RefinedSolver`.
 
     Args:
         clock_qubits: m, at least 3. κ may be up to 2^(m-2), where the smallest eigenvalue is
             two steps of the clock.
         dtype: Of the simulated amplitudes: "complex64" or "complex128".
-        tolerance: See `reference.ReferenceSolver`.
-        max_refinements: See `reference.ReferenceSolver`.
+        tolerance: See `refined.RefinedSolver`.
+        max_refinements: See `refined.RefinedSolver`.
 
     Raises:
         ValueError: For arguments out of range.
@@ -80,13 +81,13 @@ class HHL(ReferenceSolver):
         """The `cirq.Circuit` of the first run."""
         state = self.init(matrix)
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        vector = unit(np.asarray(rhs.numpy(), np.float64))
-        if not np.any(vector):
+        vector, norm = unit(np.asarray(rhs.numpy(), np.float64), padded_qubits(rhs.shape[0]))
+        if norm == 0:
             raise ValueError("Argument `rhs` must not be zero. Received: rhs of zeros")
-        (evolutions, rotations, _), _ = state.prepared
+        evolutions, rotations, _ = state.prepared.data
         return _backend().circuit(evolutions, rotations, vector)
 
-    def _prepare(self, matrix: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    def _encode(self, matrix: np.ndarray) -> Prepared:
         values, vectors = np.linalg.eigh(pad(matrix))
         magnitudes = np.abs(values)
         norm, kappa = magnitudes.max(), magnitudes.max() / magnitudes.min()
@@ -110,10 +111,10 @@ class HHL(ReferenceSolver):
             "clock_qubits": self.clock_qubits,
         }
         scale = kappa / (_HEADROOM * norm)
-        return (evolutions, 2 * np.arcsin(sine), scale), details
+        return Prepared((evolutions, 2 * np.arcsin(sine), scale), details)
 
-    def _run(self, prepared: Any, state: np.ndarray) -> tuple[np.ndarray, float, int]:
-        evolutions, rotations, scale = prepared
+    def _apply(self, data: Any, state: np.ndarray) -> tuple[np.ndarray, float, int]:
+        evolutions, rotations, scale = data
         amplitudes, probability = _backend().run(evolutions, rotations, state, self.dtype)
         return amplitudes.real * scale, probability, 2 * ((1 << self.clock_qubits) - 1)
 

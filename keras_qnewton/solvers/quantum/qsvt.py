@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.registry import register, resolve
-from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
+from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.absolute import DTYPE, AbsoluteResult, apply_absolute
 from keras_qnewton.solvers.quantum.backends.choice import choose
@@ -20,9 +21,10 @@ from keras_qnewton.solvers.quantum.encodings import (
     pad,
     padded_qubits,
 )
-from keras_qnewton.solvers.quantum.host import host_solve, host_solve_absolute
+from keras_qnewton.solvers.quantum.host import host_solve_absolute
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
 from keras_qnewton.solvers.quantum.readout import Readout
+from keras_qnewton.solvers.quantum.refined import RefinedSolver, check_finite, unit
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.smoothed import smallest_damping
 from keras_qnewton.solvers.quantum.transforms import (
@@ -31,30 +33,24 @@ from keras_qnewton.solvers.quantum.transforms import (
     inversion,
     smoothed_inverse_magnitude,
 )
-from keras_qnewton.solvers.staged import StagedSolver
 from keras_qnewton.types import Solution
 
-# A refinement that does not at least halve the residual is at its floor.
-_WORTHWHILE = 0.5
 
-
-class QSVTState(NamedTuple):
+class Prepared(NamedTuple):
     """A matrix made ready for circuits.
 
     Attributes:
-        matrix: As given, a tensor `[N, N]`.
         encoding: Block encoding of the padded matrix.
         transform: 1/x for its condition number.
     """
 
-    matrix: Any
     encoding: BlockEncoding
     transform: Transform
 
 
 @register("solver", "qsvt")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class QSVT(StagedSolver):
+class QSVT(RefinedSolver):
     """``A x = b`` by a circuit that applies a polynomial close to 1/x to A's eigenvalues.
 
     Quantum singular value transformation (Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838) with
@@ -97,7 +93,6 @@ class QSVT(StagedSolver):
     """
 
     name = "qsvt"
-    host = True
 
     def __init__(
         self,
@@ -135,18 +130,15 @@ class QSVT(StagedSolver):
             )
         if isinstance(backend, str):
             backends.check_dtype(backend, dtype)
-        if tolerance < 0 or max_refinements < 0 or max_degree < 1:
+        super().__init__(tolerance, max_refinements)
+        if max_degree < 1:
             raise ValueError(
-                "Arguments `tolerance` and `max_refinements` must be 0 or more, and "
-                f"`max_degree` at least 1. Received: tolerance={tolerance!r}, "
-                f"max_refinements={max_refinements!r}, max_degree={max_degree!r}"
+                f"Argument `max_degree` must be at least 1. Received: max_degree={max_degree!r}"
             )
         self.backend = backend
         self.encoding = encoding
         self.epsilon = float(epsilon)
         self.dtype = dtype
-        self.tolerance = float(tolerance)
-        self.max_refinements = int(max_refinements)
         self.max_degree = int(max_degree)
         self.readout = readout
         reader = self._readout()
@@ -176,55 +168,12 @@ class QSVT(StagedSolver):
     def _degree(self, condition_number: float) -> int:
         return inverse_degree(bucket(condition_number), self.epsilon)
 
-    def init(self, matrix: Any) -> QSVTState:
-        """Encodes `matrix` `[N, N]` and finds the polynomial and phases for its κ.
-
-        Costs an eigendecomposition (for α, κ and the dilation); phases are kept for matrices
-        of similar condition number. Needs values: inside a `tf.function`, call `solve`.
-
-        Raises:
-            ValueError: If the matrix is not fit (see `solve`), singular, or so badly
-                conditioned that the degree exceeds `max_degree`.
-        """
-        matrix = check_matrix(matrix)
-        if not hasattr(matrix, "numpy"):
-            raise ValueError(
-                "Argument `matrix` must have values: inside a tf.function, call `solve`. "
-                f"Received: matrix={matrix!r}"
-            )
-        encoding, plan = self._prepare(np.asarray(matrix.numpy(), np.float64))
-        return QSVTState(matrix, encoding, plan)
-
-    def compute(self, state: QSVTState, rhs: Any) -> Solution:
-        """Runs the circuit for `rhs` `[N]`, and again for each residual."""
-        rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        tolerance = self._tolerance(rhs.dtype)
-        x, details = self._refine(
-            np.asarray(state.matrix.numpy(), np.float64),
-            np.asarray(rhs.numpy(), np.float64),
-            state.encoding,
-            state.transform,
-            tolerance,
-        )
-        x = tf.constant(x, rhs.dtype)
-        return Solution(x, relative_residual(state.matrix, x, rhs), self.name, details)
-
     def solve(self, matrix: Any, rhs: Any) -> Solution:
         """Solves ``matrix @ x = rhs``; see `StagedSolver.solve`, and `init` for its errors."""
-        if tf.executing_eagerly():
-            return super().solve(matrix, rhs)
-        matrix = check_matrix(matrix)
-        rhs = check_rhs(rhs, matrix.shape[0], matrix.dtype)
-        tolerance = self._tolerance(rhs.dtype)
-
-        def on_host(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-            return self._refine(matrix, rhs, *self._prepare(matrix), tolerance)[0]
-
-        if isinstance(self.backend, str):
+        if isinstance(self.backend, str) and not tf.executing_eagerly():
             # What is missing is missed while tracing, not by each step anew.
             backends.check_installed(self.backend)
-        x = host_solve(on_host, matrix, rhs, self.name)
-        return Solution(x, relative_residual(matrix, x, rhs), self.name)
+        return super().solve(matrix, rhs)
 
     @property
     def max_absolute_condition_number(self) -> float:
@@ -298,8 +247,7 @@ class QSVT(StagedSolver):
     def _prepare_absolute(
         self, matrix: np.ndarray, damping: float
     ) -> tuple[BlockEncoding, Transform]:
-        if not np.all(np.isfinite(matrix)):
-            raise ValueError("Argument `matrix` must be finite. Received: a matrix with NaN or Inf")
+        check_finite(matrix)
         if not 0 < damping < math.inf:
             raise ValueError(
                 f"Argument `damping` must be positive and finite. Received: damping={damping!r}"
@@ -318,14 +266,15 @@ class QSVT(StagedSolver):
         """The very circuit of the first run, for `rhs` not zero: a `cirq.Circuit` for "cirq"."""
         state = self.init(matrix)
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        vector, norm = _unit(np.asarray(rhs.numpy(), np.float64), state.encoding)
+        encoding, plan = state.prepared
+        vector, norm = unit(np.asarray(rhs.numpy(), np.float64), encoding.system_qubits)
         if norm == 0:
             raise ValueError("Argument `rhs` must not be zero. Received: rhs of zeros")
-        backend, _ = self._backend(state.encoding, state.transform)
+        backend, _ = self._backend(encoding, plan)
         if self.backend == "auto" and backend is backends.load("emulator"):
             # Too long to simulate is not too long to be looked at.
             backend = backends.load("cirq")
-        return backend.circuit(state.encoding, state.transform, vector)
+        return backend.circuit(encoding, plan, vector)
 
     def draw(self, matrix: Any, rhs: Any, width: int = 100) -> str:
         """`circuit` as text, folded at `width` columns: readable for a small system and κ."""
@@ -337,9 +286,10 @@ class QSVT(StagedSolver):
         ]
         return "\n\n".join(parts)
 
-    def _prepare(self, matrix: np.ndarray) -> tuple[BlockEncoding, Transform]:
-        if not np.all(np.isfinite(matrix)):
-            raise ValueError("Argument `matrix` must be finite. Received: a matrix with NaN or Inf")
+    def _prepare(self, matrix: np.ndarray) -> Prepared:
+        """Costs an eigendecomposition, for α, κ and the dilation; phases are kept for matrices of
+        similar condition number.
+        """
         encoding = self._encoding_class(pad(matrix))
         condition_number = encoding.effective_condition_number
         if math.isinf(condition_number):
@@ -352,18 +302,11 @@ class QSVT(StagedSolver):
                 f"{condition_number:.3g}, degree {degree}. Damp the matrix, or raise "
                 "`max_degree`"
             )
-        return encoding, inversion(bucket(condition_number), self.epsilon)
+        return Prepared(encoding, inversion(bucket(condition_number), self.epsilon))
 
-    def _refine(
-        self,
-        matrix: np.ndarray,
-        rhs: np.ndarray,
-        encoding: BlockEncoding,
-        plan: Transform,
-        tolerance: float,
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The solution in float64 and its details, from as many runs as it takes."""
-        details: dict[str, Any] = {
+    def _details(self, prepared: Prepared) -> dict[str, Any]:
+        encoding, plan = prepared
+        return {
             "degree": plan.degree,
             "qubits": 1 + encoding.qubits,
             "encoding": encoding.name,
@@ -380,34 +323,28 @@ class QSVT(StagedSolver):
             "confident": None,
             "resources": None,
         }
-        x = np.zeros_like(rhs)
-        scale = np.linalg.norm(rhs)
-        if scale == 0:
-            return x, details
+
+    def _runner(
+        self, prepared: Prepared, details: dict[str, Any]
+    ) -> Callable[[np.ndarray, int], np.ndarray]:
+        encoding, plan = prepared
         backend, details["backend_reason"] = self._backend(encoding, plan)
         details["backend"] = backends.name_of(backend)
         readout = self._readout()
         readout.check(backend)
-        gap, residual = rhs, math.inf
-        for run in range(1 + self.max_refinements):
-            vector, norm = _unit(gap, encoding)
-            outcome = readout.read(backend, encoding, plan, vector, self.dtype, run)
+
+        def run(rhs: np.ndarray, number: int) -> np.ndarray:
+            vector, norm = unit(rhs, encoding.system_qubits)
+            outcome = readout.read(backend, encoding, plan, vector, self.dtype, number)
             if np.shape(outcome.amplitudes) != vector.shape:
                 # It would broadcast, and read as a solution.
                 raise ValueError(
                     f"The backend must return amplitudes of shape {vector.shape}. "
                     f"Received: amplitudes of shape {np.shape(outcome.amplitudes)}"
                 )
-            correction = outcome.amplitudes[: len(rhs)] * (
-                plan.sign * norm / (plan.scale * encoding.alpha)
-            )
-            candidate = x + correction
-            candidate_gap = rhs - matrix @ candidate
-            reached = float(np.linalg.norm(candidate_gap) / scale)
             details["queries"] += plan.degree * max(outcome.shots, 1)
             details["shots"] += outcome.shots
-            details["refinements"] = run
-            if run == 0:
+            if number == 0:
                 details["success_probability"] = outcome.success_probability
                 details["operations"] = outcome.operations
                 details["readout_error"] = outcome.error
@@ -415,16 +352,11 @@ class QSVT(StagedSolver):
                 details["resources"] = Resources(
                     encoding, plan, outcome.success_probability, accuracy=self.epsilon
                 )
-            # The first answer stands whatever it is worth: its residual tells.
-            if run == 0 or reached < residual:
-                x, gap = candidate, candidate_gap
-            if not tolerance < reached <= _WORTHWHILE * residual:
-                break
-            residual = reached
-        return x, details
+            factor = plan.sign * norm / (plan.scale * encoding.alpha)
+            answer: np.ndarray = outcome.amplitudes[: len(rhs)] * factor
+            return answer
 
-    def _tolerance(self, dtype: Any) -> float:
-        return max(self.tolerance, float(np.finfo(dtype.as_numpy_dtype).eps))
+        return run
 
     def _backend(
         self, encoding: BlockEncoding, transform: Transform, dtype: str | None = None
@@ -470,11 +402,3 @@ class QSVT(StagedSolver):
                 backends.register(config[name])
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
-
-
-def _unit(vector: np.ndarray, encoding: BlockEncoding) -> tuple[np.ndarray, float]:
-    """`vector` padded to the encoding's size and normalised, and its norm."""
-    padded = np.zeros(1 << encoding.system_qubits)
-    padded[: len(vector)] = vector
-    norm = float(np.linalg.norm(padded))
-    return (padded / norm if norm > 0 else padded), norm

@@ -1,0 +1,166 @@
+"""What the quantum solvers share: an inexact solve on the host, refined by its residual."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
+from keras_qnewton.solvers.quantum.host import host_solve
+from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.types import Solution
+
+# A refinement that does not at least halve the residual is at its floor.
+_WORTHWHILE = 0.5
+
+
+class HostState(NamedTuple):
+    """A matrix made ready.
+
+    Attributes:
+        matrix: As given, a tensor `[N, N]`.
+        prepared: What the algorithm made of its values.
+    """
+
+    matrix: Any
+    prepared: Any
+
+
+class RefinedSolver(StagedSolver):
+    """A solver that prepares a matrix in NumPy and then runs for one right-hand side at a time.
+
+    A subclass writes `_prepare`, `_details` and `_runner`. Iterative refinement runs the algorithm
+    again on the float64 residual until that is below `tolerance` or no longer halves. Inside a
+    `tf.function`, `solve` is one host call: `details` is empty, and an error is a NaN solution
+    with a RuntimeWarning.
+
+    Args:
+        tolerance: Relative residual at which refinement stops (or at the round-off of b's
+            dtype, if that is larger).
+        max_refinements: Largest number of refinements; 0 for a single run.
+
+    Raises:
+        ValueError: If either is negative.
+    """
+
+    host = True
+
+    def __init__(self, tolerance: float, max_refinements: int):
+        if tolerance < 0 or max_refinements < 0:
+            raise ValueError(
+                "Arguments `tolerance` and `max_refinements` must be 0 or more. Received: "
+                f"tolerance={tolerance!r}, max_refinements={max_refinements!r}"
+            )
+        self.tolerance = float(tolerance)
+        self.max_refinements = int(max_refinements)
+
+    def _prepare(self, matrix: np.ndarray) -> Any:
+        """What a run needs of A `[N, N]`, float64; finite.
+
+        Raises:
+            ValueError: If the matrix is singular or too badly conditioned.
+        """
+        raise NotImplementedError
+
+    def _details(self, prepared: Any) -> dict[str, Any]:
+        """What `Solution.details` holds before a run."""
+        raise NotImplementedError
+
+    def _runner(
+        self, prepared: Any, details: dict[str, Any]
+    ) -> Callable[[np.ndarray, int], np.ndarray]:
+        """The function from a right-hand side `[N]`, not zero, and a run's number to about
+        ``A^-1`` times it; it keeps `details` up to date.
+        """
+        raise NotImplementedError
+
+    def init(self, matrix: Any) -> HostState:
+        """Makes `matrix` `[N, N]` ready. Needs values: inside a `tf.function`, call `solve`.
+
+        Raises:
+            ValueError: If the matrix is not fit, singular, or too badly conditioned.
+        """
+        matrix = check_matrix(matrix)
+        if not hasattr(matrix, "numpy"):
+            raise ValueError(
+                "Argument `matrix` must have values: inside a tf.function, call `solve`. "
+                f"Received: matrix={matrix!r}"
+            )
+        return HostState(matrix, self._ready(np.asarray(matrix.numpy(), np.float64)))
+
+    def compute(self, state: HostState, rhs: Any) -> Solution:
+        """Runs the algorithm for `rhs` `[N]`, and again for each residual."""
+        rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
+        x, details = self._refine(
+            np.asarray(state.matrix.numpy(), np.float64),
+            np.asarray(rhs.numpy(), np.float64),
+            state.prepared,
+            self._tolerance(rhs.dtype),
+        )
+        x = tf.constant(x, rhs.dtype)
+        return Solution(x, relative_residual(state.matrix, x, rhs), self.name, details)
+
+    def solve(self, matrix: Any, rhs: Any) -> Solution:
+        """Solves ``matrix @ x = rhs``; see `StagedSolver.solve`, and `init` for its errors."""
+        if tf.executing_eagerly():
+            return super().solve(matrix, rhs)
+        matrix = check_matrix(matrix)
+        rhs = check_rhs(rhs, matrix.shape[0], matrix.dtype)
+        tolerance = self._tolerance(rhs.dtype)
+
+        def on_host(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
+            return self._refine(matrix, rhs, self._ready(matrix), tolerance)[0]
+
+        x = host_solve(on_host, matrix, rhs, self.name)
+        return Solution(x, relative_residual(matrix, x, rhs), self.name)
+
+    def _ready(self, matrix: np.ndarray) -> Any:
+        check_finite(matrix)
+        return self._prepare(matrix)
+
+    def _refine(
+        self, matrix: np.ndarray, rhs: np.ndarray, prepared: Any, tolerance: float
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The solution in float64 and its details, from as many runs as it takes."""
+        details = self._details(prepared)
+        x, scale = np.zeros_like(rhs), float(np.linalg.norm(rhs))
+        if scale == 0:
+            return x, details
+        run = self._runner(prepared, details)
+        gap, residual = rhs, math.inf
+        for number in range(1 + self.max_refinements):
+            candidate = x + run(gap, number)
+            candidate_gap = rhs - matrix @ candidate
+            reached = float(np.linalg.norm(candidate_gap) / scale)
+            details["refinements"] = number
+            # The first answer stands whatever it is worth: its residual tells.
+            if number == 0 or reached < residual:
+                x, gap = candidate, candidate_gap
+            if not tolerance < reached <= _WORTHWHILE * residual:
+                break
+            residual = reached
+        return x, details
+
+    def _tolerance(self, dtype: Any) -> float:
+        return max(self.tolerance, float(np.finfo(dtype.as_numpy_dtype).eps))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"tolerance": self.tolerance, "max_refinements": self.max_refinements}
+
+
+def check_finite(matrix: np.ndarray) -> None:
+    """Raises ValueError for a matrix with NaN or Inf."""
+    if not np.all(np.isfinite(matrix)):
+        raise ValueError("Argument `matrix` must be finite. Received: a matrix with NaN or Inf")
+
+
+def unit(vector: np.ndarray, qubits: int) -> tuple[np.ndarray, float]:
+    """`vector` `[N]` padded by zeros to `[2^qubits]` and normalised, and its norm."""
+    padded = np.zeros(1 << qubits)
+    padded[: len(vector)] = vector
+    norm = float(np.linalg.norm(padded))
+    return (padded / norm if norm > 0 else padded), norm
