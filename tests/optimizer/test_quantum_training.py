@@ -64,12 +64,12 @@ def same_training(found, steps):
     assert set(found["routes"]) == {"qsvt"} and set(found["classical"]) == {"lu"}
     for quantum, classical in zip(found["losses"], found["reference"], strict=True):
         assert abs(quantum - classical) <= 1e-4 * classical
-    assert found["losses"][-1] < 0.7 * found["losses"][0]
+    assert found["losses"][-1] < found["losses"][0]
 
 
 def test_a_few_steps_on_tensorflow_quantum_are_those_of_lu():
     pytest.importorskip("tensorflow_quantum")
-    same_training(run(3), 3)
+    same_training(run(2), 2)
 
 
 @pytest.mark.slow
@@ -77,6 +77,7 @@ def test_two_hundred_steps_on_tensorflow_quantum_in_flat_memory():
     pytest.importorskip("tensorflow_quantum")
     found = run(200)
     same_training(found, 200)
+    assert found["losses"][-1] < 0.7 * found["losses"][0]
     after_twenty = found["memory"][19:]
     assert max(after_twenty) - min(after_twenty) <= 50
     assert found["serializations"] <= 30

@@ -324,7 +324,7 @@ def check_training(steps, **options):
 
 
 def test_training_by_circuits_is_training_by_eigendecomposition():
-    check_training(3, units=3)
+    check_training(2, units=3)
 
 
 @pytest.mark.slow

@@ -184,6 +184,12 @@ def train(scheduler):
     return history.history["loss"], optimizer.decisions
 
 
+@pytest.fixture(scope="module")
+def reference():
+    """The losses of a training by LU."""
+    return train(Scheduler(gate_time=1e-3))[0]
+
+
 @pytest.mark.parametrize(
     "backend",
     [
@@ -192,19 +198,17 @@ def train(scheduler):
     ],
     ids=["depolarising", "readout"],
 )
-def test_training_falls_back_to_lu(backend):
+def test_training_falls_back_to_lu(backend, reference):
     quantum = QSVT(backend=backend, epsilon=1e-2, readout=Shots(2000, 0), max_refinements=1)
     losses, decisions = train(Scheduler(quantum=quantum, gate_time=1e-30))
-    reference, _ = train(Scheduler(gate_time=1e-3))
     np.testing.assert_allclose(losses, reference, rtol=1e-6)
     for decision in decisions:
         assert decision.route == "qsvt" and decision.fallback and decision.solved_by == "lu"
         assert "qsvt failed its residual check, lu took over" in decision.reason
 
 
-def test_training_by_shots_alone():
+def test_training_by_shots_alone(reference):
     quantum = QSVT(backend="cirq", readout=Shots(50_000, seed=0))
     losses, decisions = train(Scheduler(quantum=quantum, gate_time=1e-30))
-    reference, _ = train(Scheduler(gate_time=1e-3))
     np.testing.assert_allclose(losses, reference, rtol=1e-4)
     assert {decision.solved_by for decision in decisions} == {"qsvt"}

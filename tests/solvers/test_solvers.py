@@ -46,6 +46,11 @@ CASES = [
     for definite in (True, False)
     if definite or name not in DEFINITE_ONLY
 ]
+# HHL's clock makes a simulation of every example.
+MANY_SYSTEMS = [
+    pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (case.values[0] == "hhl"))
+    for case in CASES
+]
 
 
 def run(solver, matrix, rhs, graph):
@@ -82,7 +87,7 @@ def test_solution_is_scipys(name, definite, dtype, size, graph):
     np.testing.assert_allclose(residual, np.linalg.norm(gap) / np.linalg.norm(rhs), atol=1e-15)
 
 
-@pytest.mark.parametrize("name, definite", CASES)
+@pytest.mark.parametrize("name, definite", MANY_SYSTEMS)
 @settings(deadline=None, max_examples=10)
 @given(
     size=st.integers(1, 9),
