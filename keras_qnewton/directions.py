@@ -24,6 +24,7 @@ from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eige
 from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.solvers import Cholesky, ConjugateGradient, Eigen
+from keras_qnewton.solvers.eigen import EigenState
 from keras_qnewton.solvers.mixed_precision import mixed_cholesky
 from keras_qnewton.solvers.refinement import target
 from keras_qnewton.types import Solution
@@ -57,6 +58,8 @@ _ROUNDING = 8.0
 # x = 0 has the residual 1.
 _NO_SOLUTION = 0.1
 
+# Eigenvalues and eigenvectors.
+_Eigenpairs = tuple[tf.Tensor, tf.Tensor]
 # Solution, residual, and the index of the route that gave it.
 _Answer = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
@@ -105,6 +108,7 @@ def direction(
     scheduler: Any,
     sparsity: int | float | None,
     seed: int,
+    keep_eigen: Callable[[Callable[[], _Eigenpairs]], _Eigenpairs],
 ) -> Direction:
     """The way in which the k-th block is solved.
 
@@ -119,6 +123,8 @@ def direction(
         sparsity: Largest number of non-zeros in a row to keep (int), the same as a fraction
             of N (float), or None to keep all.
         seed: Of the Lanczos start vectors.
+        keep_eigen: Called with a function that computes the eigenvalues and eigenvectors of the
+            matrix; may return those of an earlier step.
     """
     if matrix is None:
         free = MatrixFree(at, k, part.size, gradient, damping, scheduler)
@@ -130,7 +136,7 @@ def direction(
     if damping.saddle_free(linear=linear):
         if Absolute.possible(scheduler, part.size):
             return Absolute(matrix, gradient, scheduler, seed)
-        return SaddleFree(matrix, gradient, scheduler)
+        return SaddleFree(matrix, gradient, scheduler, keep_eigen)
     # Pruning may take a semidefinite matrix's definiteness away.
     semidefinite = at.positive_semidefinite and sparsity is None
     return Scheduled(matrix, gradient, damping, scheduler, semidefinite, seed)
@@ -150,11 +156,17 @@ def explain(rule: int) -> str:
 class SaddleFree:
     """(H² + λ²I)^(-1/2) g: saddle-free Newton, Dauphin et al. 2014 (arXiv:1406.2572)."""
 
-    def __init__(self, matrix: tf.Tensor, gradient: tf.Tensor, scheduler: Any):
+    def __init__(
+        self,
+        matrix: tf.Tensor,
+        gradient: tf.Tensor,
+        scheduler: Any,
+        keep_eigen: Callable[[Callable[[], _Eigenpairs]], _Eigenpairs],
+    ):
         self._gradient, self._scheduler = gradient, scheduler
         self._sparsity = _row_nonzeros(matrix)
         self._eigen = Eigen()
-        self._state = self._eigen.init(matrix)
+        self._state = EigenState(matrix, *keep_eigen(lambda: self._eigen.init(matrix)[1:]))
         self._magnitudes = tf.abs(tf.cast(self._state.eigenvalues, tf.float64))
         self.scale = tf.reduce_max(self._magnitudes)
 

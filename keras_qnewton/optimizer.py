@@ -56,7 +56,8 @@ class QNewton(keras.optimizers.Optimizer):
             solver. None solves classically, and the train step has no host call in it.
         update_every: Steps between two evaluations of the Hessian blocks; the gradient, λ and
             ρ are new in every step. Formed blocks are kept in the optimizer's state, N² numbers
-            each, if this is above 1 or `damping` averages them.
+            each, if this is above 1 or `damping` averages them; if above 1, so is the
+            eigendecomposition of a saddle-free step, which serves every λ.
         seed: Of the Lanczos start vectors, an int; None is 0.
         name: Name of the optimizer.
         **kwargs: Keras's own `weight_decay`, `clipnorm`, `clipvalue`, `global_clipnorm`,
@@ -131,7 +132,11 @@ class QNewton(keras.optimizers.Optimizer):
         parts = self.blocks.split(variables)
         averages = self.damping.adaptive and self.damping.memory > 1
         keeps = averages or self.update_every > 1
-        check_memory(parts, keeps, available_memory())
+        # A saddle-free step's decomposition serves every λ: it lasts as long as its block.
+        decomposes = self.update_every > 1 and self.damping.saddle_free(
+            linear=self.scheduler.quantum is not None
+        )
+        check_memory(parts, keeps + decomposes, available_memory())
         self._block_names = [part.name for part in parts]
         # State is saved by position: new variables go to the end.
         self._damping_value = self.add_variable((), dtype="float64", name="damping")
@@ -151,6 +156,14 @@ class QNewton(keras.optimizers.Optimizer):
         self._last_weights = [
             self.add_variable_from_reference(v, name="last_weights") for v in variables if averages
         ]
+        self._eigen: dict[str, tuple[Any, Any]] = {
+            part.name: (
+                self.add_variable((part.size,), dtype=dtype, name="eigenvalues"),
+                self.add_variable((part.size, part.size), dtype=dtype, name="eigenvectors"),
+            )
+            for part in parts
+            if decomposes and part.dense
+        }
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
@@ -261,6 +274,7 @@ class QNewton(keras.optimizers.Optimizer):
             seed=self.seed or 0,
             to_step=lambda directions: self._to_step(directions, weights, variables),
             keep=lambda k, compute, count: self._kept_block(parts[k], compute, count),
+            keep_eigen=lambda k, compute, same: self._kept_eigen(parts[k], compute, same),
         )
         self._record(step, parts)
         self._remember(step.memory, variables)
@@ -302,12 +316,14 @@ class QNewton(keras.optimizers.Optimizer):
 
     def _kept_block(
         self, part: Any, compute: Callable[[], tf.Tensor], count: tf.Tensor
-    ) -> tf.Tensor:
-        """The block's matrix: computed now or lately, averaged over `count` batches."""
+    ) -> tuple[tf.Tensor, tf.Tensor | bool]:
+        """The block's matrix, computed now or lately, averaged over `count` batches; and whether
+        it is the last step's.
+        """
         kept = self._kept.get(part.name)
         # Weights frozen since the state was built make another block under the same name.
         if kept is None or kept.shape[0] != part.size:
-            return compute()
+            return compute(), False
 
         old = tf.convert_to_tensor(kept)
         missing = tf.reduce_all(tf.equal(tf.linalg.diag_part(old), 0))
@@ -325,9 +341,30 @@ class QNewton(keras.optimizers.Optimizer):
 
         if self.update_every == 1:
             matrix = compute()
-            return tf.cond(count > 1, lambda: averaged(matrix), lambda: matrix)
-        due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
-        return tf.cond(due | missing, lambda: averaged(compute()), lambda: old)
+            return tf.cond(count > 1, lambda: averaged(matrix), lambda: matrix), False
+        due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0) | missing
+        return tf.cond(due, lambda: averaged(compute()), lambda: old), ~due
+
+    def _kept_eigen(
+        self, part: Any, compute: Callable[[], tuple[tf.Tensor, tf.Tensor]], same: tf.Tensor | bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Eigenvalues `[N]` and eigenvectors `[N, N]` of a block; the last step's if it is the
+        `same`.
+        """
+        values, vectors = self._eigen.get(part.name, (None, None))
+        if same is False or values is None or values.shape[0] != part.size:
+            return compute()
+        old = tf.convert_to_tensor(values), tf.convert_to_tensor(vectors)
+
+        def decomposed() -> tuple[tf.Tensor, tf.Tensor]:
+            new = compute()
+            values.assign(new[0])
+            vectors.assign(new[1])
+            return new
+
+        # Zeros before the first.
+        known = tf.reduce_any(tf.not_equal(old[1][0], 0))
+        return tf.cond(same & known, lambda: old, decomposed)
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:
         for part in parts:  # variables without a gradient may have changed the partition

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.conditioning import data_changed
-from keras_qnewton.directions import BlockStep, direction
+from keras_qnewton.directions import BlockStep, Direction, direction
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
 _ROUNDING = {tf.bfloat16: 2.0**-6, tf.float16: 2.0**-9, tf.float32: 2.0**-21, tf.float64: 2.0**-50}
@@ -85,7 +85,8 @@ def newton_step(
     seed: int = 0,
     last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
-    keep: Callable[[int, Callable[[], tf.Tensor], tf.Tensor], tf.Tensor],
+    keep: Callable[[int, Callable[[], tf.Tensor], tf.Tensor], tuple[tf.Tensor, tf.Tensor | bool]],
+    keep_eigen: Callable[[int, Callable[[], Any], tf.Tensor | bool], Any],
 ) -> Step:
     """The Newton step of `loss` at `weights`.
 
@@ -103,7 +104,10 @@ def newton_step(
         to_step: From the directions x to the step d that would be taken (learning rate,
             clipping), one tensor a weight each.
         keep: Called with a block's number, a function that computes its matrix, and m; may
-            return an earlier one, or an average over the last m.
+            return an earlier one, or an average over the last m. Also returns whether it is
+            that of the last step.
+        keep_eigen: Called with a block's number, a function that computes its eigenvalues and
+            eigenvectors, and whether it is that of the last step, whose it may then return.
     """
     at = curvature.at(loss, weights, parts)
     before = _finite(loss.value, "The loss")
@@ -112,19 +116,29 @@ def newton_step(
     count = _batches_to_average(loss, before, weights, gradients, damping, last)
     noisy = count > 1
 
-    def block(k: int, part: Any) -> tf.Tensor | None:
-        if not part.dense:
-            return None
-        matrix = keep(k, lambda: at.block(k), count)
+    def way(k: int, part: Any) -> Direction:
+        matrix, same = block(k, part) if part.dense else (None, False)
+        return direction(
+            at,
+            k,
+            part,
+            matrix,
+            gradient[k],
+            damping,
+            scheduler,
+            sparsity,
+            seed,
+            lambda compute: keep_eigen(k, compute, same),
+        )
+
+    def block(k: int, part: Any) -> tuple[tf.Tensor, tf.Tensor | bool]:
+        matrix, same = keep(k, lambda: at.block(k), count)
         # The sum has a NaN or Inf wherever the matrix has one.
         total = _finite(tf.reduce_sum(matrix), f"The Hessian block {part.name!r}")
         with tf.control_dependencies([total]):
-            return tf.identity(matrix)
+            return tf.identity(matrix), same
 
-    directions = [
-        direction(at, k, part, block(k, part), gradient[k], damping, scheduler, sparsity, seed)
-        for k, part in enumerate(parts)
-    ]
+    directions = [way(k, part) for k, part in enumerate(parts)]
     scale = tf.reduce_max(tf.stack([way.scale for way in directions]))
     start = damping.start(scale)
     first = tf.where(last.damping > 0, last.damping, start)

@@ -29,12 +29,12 @@ def available_memory() -> float:
         return math.inf
 
 
-def check_memory(parts: Sequence[Part], kept: bool, available: float) -> None:
+def check_memory(parts: Sequence[Part], kept: int, available: float) -> None:
     """Refuses blocks that would not fit, before the first step.
 
     Args:
         parts: The blocks.
-        kept: Whether all formed blocks are kept from step to step.
+        kept: How many matrices of a formed block's size are kept from step to step.
         available: Bytes.
 
     Raises:
@@ -44,7 +44,7 @@ def check_memory(parts: Sequence[Part], kept: bool, available: float) -> None:
     if not dense:
         return
     largest = max(dense, key=lambda part: part.size)
-    state = 4.0 * sum(part.size**2 for part in dense) if kept else 0.0
+    state = 4.0 * kept * sum(part.size**2 for part in dense)
     needed = _BYTES_PER_ENTRY * largest.size**2 + state
     if needed <= available:
         return

@@ -341,6 +341,39 @@ def test_update_every_reuses_the_hessian():
         np.testing.assert_allclose(w.numpy(), [expected], rtol=1e-12)
 
 
+def test_update_every_reuses_the_eigendecomposition(monkeypatch):
+    """Of a saddle-free step, whatever λ has become; and it changes no step."""
+    w = tf.Variable([0.9, -0.4, 0.2], dtype=tf.float64)
+
+    def loss_fn():
+        return tf.reduce_sum(tf.cos(3 * w)) + w[0] * w[1] * w[2]
+
+    def train(after_step):
+        w.assign([0.9, -0.4, 0.2])
+        optimizer = QNewton(curvature="hessian", update_every=3)
+        for _ in range(5):
+            before = hessian(loss_fn, [w])[0].matrix.numpy()
+            optimizer.minimize(loss_fn, [w])
+            after_step(optimizer, before)
+        assert {d.solved_by for d in optimizer.decisions} == {"eigen"}
+
+    hessians, kept, weights, expected = [], [], [], []
+
+    def look(optimizer, before):
+        ((values, vectors),) = optimizer._eigen.values()
+        hessians.append(before)
+        kept.append((vectors.numpy() * values.numpy()) @ vectors.numpy().T)
+        weights.append(w.numpy())
+
+    train(look)
+    for step, matrix in enumerate(kept):
+        np.testing.assert_allclose(matrix, hessians[step - step % 3], atol=1e-12)
+    assert np.abs(hessians[1] - hessians[0]).max() > 1e-3
+    monkeypatch.setattr(QNewton, "_kept_eigen", lambda self, part, compute, same: compute())
+    train(lambda *_: expected.append(w.numpy()))
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+
+
 def test_minimize_in_a_tf_function_equals_eager():
     results = []
     for compile_step in (False, True):
