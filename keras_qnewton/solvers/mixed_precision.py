@@ -6,7 +6,8 @@
 Each step shrinks the residual by about κ·2⁻²⁴ (Higham 2002, Accuracy and Stability of Numerical
 Algorithms, section 12.2): beyond κ of some 1e6 that does not converge, and the caller has to
 factorise in float64. Of a large matrix the residuals are computed some rows at a time: it is not
-held in float64.
+held in float64, and what is factorised of it leaves out rows of zeros, of which the solution is
+b / s: those of pixels that are always black and of units that never fire.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from keras_qnewton.solvers.checks import relative_norm
 # Rows of a large matrix that are in float64 at a time.
 _ROWS, _LARGE = 256, 2048
 _MOST_STEPS = 8
+# Of a large matrix the smallest of these sixteenths is factorised that has all rows but zeros:
+# each takes about half the work of the next. More of them are more to trace.
+_SIXTEENTHS = (10, 13, 16)
 
 
 def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple[Any, Any]:
     """``(A + sI)^-1 b``.
 
     Args:
-        matrix: A `[N, N]`, float32, symmetric; N is known when tracing.
+        matrix: A `[N, N]`, float32, symmetric and positive semidefinite; N is known when tracing.
         shift: s, float64 scalar.
         rhs: b `[N]`, float64.
         tolerance: Refines until ``||(A + sI) x - b|| <= tolerance ||b||``, or no further.
@@ -37,9 +41,49 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         x `[N]`, float64, and its relative residual, float64 scalar: above `tolerance` or NaN
         where a factor in float32 does not do.
     """
+    size = int(matrix.shape[0])
+    small = tf.cast(shift, matrix.dtype)
+
+    def solved(system: Any, gathered: Any, scattered: Any) -> tuple[Any, Any]:
+        factor = blocked_cholesky(tf.linalg.set_diag(system, tf.linalg.diag_part(system) + small))
+
+        def apply_inverse(vector: Any) -> Any:
+            return scattered(blocked_cholesky_solve(factor, gathered(vector)), vector)
+
+        x, residual = _refined(apply_inverse, matrix, shift, rhs, tolerance)
+        return x, tf.where(factor.definite, residual, tf.constant(float("nan"), tf.float64))
+
+    def as_it_is() -> tuple[Any, Any]:
+        return solved(matrix, lambda vector: vector, lambda x, _: x)
+
+    if size <= _LARGE:
+        return as_it_is()
+    # A semidefinite matrix with a zero on its diagonal has zeros in all of that row.
+    zero = tf.equal(tf.linalg.diag_part(matrix), 0)
+    order = tf.argsort(tf.cast(zero, tf.int32), stable=True)
+    count = size - tf.math.count_nonzero(zero, dtype=tf.int32)
+
+    def without_zeros(kept: int) -> tuple[Any, Any]:
+        rows = order[:kept]
+
+        def scattered(x: Any, vector: Any) -> Any:
+            return tf.tensor_scatter_nd_update(vector / small, rows[:, None], x)
+
+        system = tf.gather(tf.gather(matrix, rows), rows, axis=1)
+        return solved(system, lambda vector: tf.gather(vector, rows), scattered)
+
+    sizes = [-(-size * part // 16) for part in _SIXTEENTHS]
+    return tf.switch_case(
+        tf.searchsorted(sizes, [count])[0],
+        [*(lambda kept=kept: without_zeros(kept) for kept in sizes[:-1]), as_it_is],
+    )
+
+
+def _refined(
+    apply_inverse: Callable[[Any], Any], matrix: Any, shift: Any, rhs: Any, tolerance: float
+) -> tuple[Any, Any]:
+    """x and its relative residual, from a float32 inverse."""
     product = _product_with(matrix)
-    diagonal = tf.linalg.diag_part(matrix)
-    factor = blocked_cholesky(tf.linalg.set_diag(matrix, diagonal + tf.cast(shift, matrix.dtype)))
 
     def residual_of(x: Any) -> tuple[Any, Any]:
         gap = rhs - (product(x) + shift * x)
@@ -55,8 +99,7 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         # Scaled, so that small residuals do not underflow.
         scale = tf.reduce_max(tf.abs(gap))
         scaled = tf.cast(tf.math.divide_no_nan(gap, scale), matrix.dtype)
-        correction = tf.cast(blocked_cholesky_solve(factor, scaled), tf.float64)
-        x += scale * tf.ensure_shape(correction, x.shape)
+        x += scale * tf.ensure_shape(tf.cast(apply_inverse(scaled), tf.float64), x.shape)
         gap, following = residual_of(x)
         return step + 1, x, gap, following, residual
 
@@ -67,8 +110,7 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         (tf.constant(0), tf.zeros_like(rhs), rhs, one, one),
         parallel_iterations=1,
     )
-    nan = tf.constant(float("nan"), tf.float64)
-    return x, tf.where(factor.definite, residual, nan)
+    return x, residual
 
 
 def _product_with(matrix: Any) -> Callable[[Any], Any]:

@@ -32,6 +32,38 @@ def test_solution_is_that_of_double_precision(size, scale):
     assert np.linalg.norm(x.numpy() - expected) <= 1e-9 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("zeros", [0, 70, 150, 290, 300])
+def test_rows_of_zeros_are_left_out(monkeypatch, zeros):
+    """Anywhere in the matrix, and however many: the solution there is b / s."""
+    from keras_qnewton.solvers import mixed_precision
+
+    size, shift = 300, 1e-3
+    rng = np.random.default_rng(zeros)
+    live = np.sort(rng.permutation(size)[zeros:])
+    matrix = np.zeros((size, size), np.float32)
+    if len(live):
+        matrix[np.ix_(live, live)] = semidefinite(len(live), 1e-6)[0]
+    rhs = rng.normal(size=size)
+    monkeypatch.setattr(mixed_precision, "_LARGE", 257)
+    factorised = []
+    monkeypatch.setattr(
+        mixed_precision,
+        "blocked_cholesky",
+        lambda system, original=mixed_precision.blocked_cholesky: (
+            factorised.append(len(system)) or original(system)
+        ),
+    )
+    x, residual = mixed_cholesky(
+        tf.constant(matrix), tf.constant(shift, tf.float64), tf.constant(rhs), 1e-12
+    )
+    # Eagerly one branch alone runs: the smallest that has all rows.
+    (found,) = factorised
+    assert len(live) <= found <= max(1.3 * len(live), 188)
+    expected = np.linalg.solve(matrix.astype(np.float64) + shift * np.eye(size), rhs)
+    assert float(residual) <= 1e-12
+    np.testing.assert_allclose(x, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize(("smallest", "shift"), [(1e-12, 1e-12), (1e-3, -0.5), (1.0, np.nan)])
 def test_what_float32_cannot_factorise_does_not_pass(smallest, shift):
     matrix, rhs = semidefinite(64, smallest)
