@@ -2,9 +2,18 @@
 
 from keras_qnewton.scheduling.asymptotic import AsymptoticQLSA
 from keras_qnewton.scheduling.cg_time import CGTime
+from keras_qnewton.scheduling.circuit import CircuitQLSA
 from keras_qnewton.scheduling.detailed import DetailedQLSA
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.scheduler import Scheduler
 from keras_qnewton.scheduling.solver_time import SolverTime
 
-__all__ = ["AsymptoticQLSA", "CGTime", "DetailedQLSA", "LUTime", "Scheduler", "SolverTime"]
+__all__ = [
+    "AsymptoticQLSA",
+    "CGTime",
+    "CircuitQLSA",
+    "DetailedQLSA",
+    "LUTime",
+    "Scheduler",
+    "SolverTime",
+]

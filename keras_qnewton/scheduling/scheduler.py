@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import registry
+from keras_qnewton.scheduling.circuit import CircuitQLSA
 from keras_qnewton.scheduling.cost import CostModel, FunctionCost, float64
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.solver_time import SolverTime
@@ -70,7 +71,7 @@ class Scheduler(registry.Policy):
             classical only: then a single classical solver is not priced, and nothing
             calibrated.
         cost: Cost model of the quantum solver, or its registered name: "asymptotic" (the
-            paper's, optimistic), "detailed"; or a function of (size, condition_number,
+            paper's, optimistic), "detailed", "circuit"; or a function of (size, condition_number,
             sparsity, gate_time).
         gate_time: Seconds that a quantum gate takes.
         max_condition_number: Largest κ that may go to the quantum solver. A solver with a
@@ -446,6 +447,8 @@ class Scheduler(registry.Policy):
         if _KINDS[argument] == "cost" and isinstance(value, types.FunctionType):
             value = FunctionCost(value)
         self._check(argument, value)
+        if argument == "cost" and isinstance(value, CircuitQLSA) and self.quantum is not None:
+            return value.of(self.quantum)
         return value
 
     def _resolve_classical(self, given: Any) -> tuple[Any, ...]:
