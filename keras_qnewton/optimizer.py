@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import decision_log
+from keras_qnewton.conditioning import Spectrum
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.curvature.memory import available_memory, check_memory
 from keras_qnewton.loss import RecordedLoss, as_tensors, called
@@ -151,6 +152,11 @@ class QNewton(keras.optimizers.Optimizer):
         self._last_weights = [
             self.add_variable_from_reference(v, name="last_weights") for v in variables if averages
         ]
+        self._kept_spectra = {
+            name: self.add_variable((len(Spectrum._fields),), dtype="float64", name="spectrum")
+            for name in self._kept
+            if self.update_every > 1
+        }
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
@@ -261,6 +267,7 @@ class QNewton(keras.optimizers.Optimizer):
             seed=self.seed or 0,
             to_step=lambda directions: self._to_step(directions, weights, variables),
             keep=lambda k, compute, count: self._kept_block(parts[k], compute, count),
+            keep_spectrum=lambda k, compute: self._kept_spectrum(parts[k], compute),
         )
         self._record(step, parts)
         self._remember(step.memory, variables)
@@ -328,6 +335,21 @@ class QNewton(keras.optimizers.Optimizer):
             return tf.cond(count > 1, lambda: averaged(matrix), lambda: matrix)
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
         return tf.cond(due | missing, lambda: averaged(compute()), lambda: old)
+
+    def _kept_spectrum(
+        self, part: Any, compute: Callable[[], Spectrum]
+    ) -> tuple[Spectrum, tf.Tensor]:
+        """The ends of the spectrum of what `_kept_block` gave, and whether they are new."""
+        kept, hessian = self._kept_spectra.get(part.name), self._kept.get(part.name)
+        if kept is None or hessian is None or hessian.shape[0] != part.size:
+            return compute(), tf.constant(True)
+        old = tf.convert_to_tensor(kept)
+        due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0)
+        # Zeros are those of the first step, or of a matrix of zeros.
+        new = due | tf.reduce_all(tf.equal(old, 0))
+        ends = tf.cond(new, lambda: tf.stack(compute()), lambda: old)
+        kept.assign(ends)
+        return Spectrum(*tf.unstack(ends)), new
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:
         for part in parts:  # variables without a gradient may have changed the partition

@@ -13,12 +13,13 @@ larger λ on the same curvature. Nothing is assigned here: the caller does, once
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.conditioning import data_changed
+from keras_qnewton.conditioning import Spectrum, data_changed
 from keras_qnewton.directions import BlockStep, direction
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
@@ -84,6 +85,7 @@ def newton_step(
     last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
     keep: Callable[[int, Callable[[], tf.Tensor], tf.Tensor], tf.Tensor],
+    keep_spectrum: Callable[[int, Callable[[], Spectrum]], tuple[Spectrum, tf.Tensor]],
 ) -> Step:
     """The Newton step of `loss` at `weights`.
 
@@ -102,6 +104,9 @@ def newton_step(
             clipping), one tensor a weight each.
         keep: Called with a block's number, a function that computes its matrix, and m; may
             return an earlier one, or an average over the last m.
+        keep_spectrum: Called with a block's number and a function that estimates the ends of its
+            spectrum; may return those of the same matrix at an earlier step, and whether it
+            was estimated now.
     """
     at = curvature.at(loss, weights, parts)
     before = _finite(loss.value, "The loss")
@@ -120,7 +125,18 @@ def newton_step(
             return tf.identity(matrix)
 
     directions = [
-        direction(at, k, part, block(k, part), gradient[k], damping, scheduler, sparsity, seed)
+        direction(
+            at,
+            k,
+            part,
+            block(k, part),
+            gradient[k],
+            damping,
+            scheduler,
+            sparsity,
+            seed,
+            functools.partial(keep_spectrum, k),
+        )
         for k, part in enumerate(parts)
     ]
     scale = tf.reduce_max(tf.stack([way.scale for way in directions]))
@@ -282,4 +298,8 @@ def _blank(part: Any, dtype: tf.DType, routes: int) -> BlockStep:
         none,
         zero,
         tf.zeros([routes], tf.float64),
+        zero,
+        zero,
+        zero,
+        zero,
     )

@@ -341,6 +341,20 @@ def test_update_every_reuses_the_hessian():
         np.testing.assert_allclose(w.numpy(), [expected], rtol=1e-12)
 
 
+def test_a_kept_hessian_keeps_its_spectrum():
+    w, loss_fn, matrix, _ = quadratic()
+    optimizer = QNewton(update_every=3, damping=Adaptive(negative_curvature="shift"))
+    step = tf.function(lambda: optimizer.minimize(loss_fn, [w]), autograph=False)
+    for _ in range(6):
+        step()
+    seconds = [d.conditioning_seconds for d in optimizer.decisions]
+    assert [s > 0 for s in seconds] == [True, False, False] * 2
+    for d in optimizer.decisions:
+        # λ_max and λ_min of the matrix itself, all Lanczos steps taken.
+        shifted = np.linalg.eigvalsh(matrix) + d.damping
+        assert d.condition_number == pytest.approx(shifted[-1] / shifted[0], rel=1e-6)
+
+
 def test_minimize_in_a_tf_function_equals_eager():
     results = []
     for compile_step in (False, True):
