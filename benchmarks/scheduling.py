@@ -40,10 +40,11 @@ def lu_seconds(size, repeats):
     matrix = tf.constant(calibration._positive_definite(size))
     rhs = tf.ones([size], tf.float64)
     times = tf.constant(max(1, 384**3 // size**3))
+    solve = LU().solve  # the very same object each time, or the graph is traced anew
     solves = tf.function(calibration._repeated, autograph=False)
 
     def run():
-        solves(LU().solve, matrix, rhs, times).numpy()
+        solves(solve, matrix, rhs, times).numpy()
 
     return common.median_seconds(run, repeats) / int(times)
 
