@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import directions
+from keras_qnewton.scheduling import CGTime
 from keras_qnewton.step import Step
 from keras_qnewton.types import Decision
 
@@ -35,6 +36,10 @@ FIELDS = (
     "route",
     "solved_by",
     "rule",
+    "products",
+    "sparsity_before",
+    "added_shift",
+    "error_bound",
 )
 
 
@@ -140,6 +145,15 @@ def _decision(row: np.ndarray, scheduler: Any, block_names: Sequence[str]) -> De
     route, solved_by = routes[int(values["route"])], routes[int(values["solved_by"])]
     if route != solved_by:
         reason += f"; {route} failed its residual check, {solved_by} took over"
+    before, bound = _known(values["sparsity_before"]), _known(values["error_bound"])
+    if before is not None:
+        reason += (
+            f"; reshaped: d {before:.0f} → {sparsity}, ε = {values['added_shift']:.3g}, "
+            f"error of the step at most {bound:.2g}"
+        )
+    elif bound is not None:
+        reason += f"; reshaping failed its check (error bound {bound:.2g}), solved as it is"
+    products = _known(values["products"])
     number = int(values["block"])
     return Decision(
         route=route,
@@ -158,4 +172,17 @@ def _decision(row: np.ndarray, scheduler: Any, block_names: Sequence[str]) -> De
         residual=values["residual"],
         fallback=route != solved_by,
         solved_by=solved_by,
+        conditioning_seconds=None if products is None else _product_seconds(size) * products,
+        sparsity_before=None if before is None else int(before),
+        added_shift=_known(values["added_shift"]),
+        error_bound=bound,
     )
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
+
+
+def _product_seconds(size: int) -> float:
+    """Seconds of one product with an `[N, N]` matrix, on the machine that reads the log."""
+    return CGTime().seconds_per_entry * size**2

@@ -14,6 +14,7 @@ step tries. A circuit's solution that fails its residual check is solved again c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ import tensorflow as tf
 from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues, prune
 from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.curvature.low_rank import MAX_RANK
+from keras_qnewton.reshaping import Reshaping, Trade
 from keras_qnewton.solvers import Cholesky, ConjugateGradient, Eigen
 from keras_qnewton.solvers.eigen import EigenState
 from keras_qnewton.solvers.mixed_precision import mixed_cholesky
@@ -58,10 +60,17 @@ _ROUNDING = 8.0
 # x = 0 has the residual 1.
 _NO_SOLUTION = 0.1
 
-# Eigenvalues and eigenvectors.
-_Eigenpairs = tuple[tf.Tensor, tf.Tensor]
 # Solution, residual, and the index of the route that gave it.
 _Answer = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+_Numbers = tuple[tf.Tensor, ...]
+# From a name and a function that computes something of a block's matrix to that, or what it was at
+# an earlier step with the same matrix, and whether it is new.
+Keep = Callable[[str, Callable[[], _Numbers]], tuple[_Numbers, tf.Tensor]]
+
+
+def _computed(_: str, compute: Callable[[], _Numbers]) -> tuple[_Numbers, tf.Tensor]:
+    """Keeps nothing."""
+    return compute(), tf.constant(True)
 
 
 class BlockStep(NamedTuple):
@@ -76,6 +85,10 @@ class BlockStep(NamedTuple):
         rule: Which rule decided, int32.
         residual: `||A x - b|| / ||b||`, float64 scalar.
         predicted: Seconds by scheduler route, float64 `[R]`; NaN where nothing was priced.
+        products: Products with the matrix that κ took, float64; NaN where it took something else.
+        sparsity_before: d before reshaping, float64; NaN for a system solved as it is.
+        added_shift: ε of reshaping, likewise.
+        error_bound: Of a reshaped system's solution, as checked; NaN if none was tried.
     """
 
     x: tf.Tensor
@@ -86,6 +99,10 @@ class BlockStep(NamedTuple):
     rule: tf.Tensor
     residual: tf.Tensor
     predicted: tf.Tensor
+    products: tf.Tensor
+    sparsity_before: tf.Tensor
+    added_shift: tf.Tensor
+    error_bound: tf.Tensor
 
 
 class Direction(Protocol):
@@ -108,7 +125,7 @@ def direction(
     scheduler: Any,
     sparsity: int | float | None,
     seed: int,
-    keep_eigen: Callable[[Callable[[], _Eigenpairs]], _Eigenpairs],
+    keep: Keep = _computed,
 ) -> Direction:
     """The way in which the k-th block is solved.
 
@@ -123,8 +140,7 @@ def direction(
         sparsity: Largest number of non-zeros in a row to keep (int), the same as a fraction
             of N (float), or None to keep all.
         seed: Of the Lanczos start vectors.
-        keep_eigen: Called with a function that computes the eigenvalues and eigenvectors of the
-            matrix; may return those of an earlier step.
+        keep: Spares what was computed of the same matrix at an earlier step.
     """
     if matrix is None:
         free = MatrixFree(at, k, part.size, gradient, damping, scheduler)
@@ -135,11 +151,11 @@ def direction(
     linear = scheduler.quantum is not None or at.positive_semidefinite
     if damping.saddle_free(linear=linear):
         if Absolute.possible(scheduler, part.size):
-            return Absolute(matrix, gradient, scheduler, seed)
-        return SaddleFree(matrix, gradient, scheduler, keep_eigen)
+            return Absolute(matrix, gradient, scheduler, seed, keep)
+        return SaddleFree(matrix, gradient, scheduler, keep)
     # Pruning may take a semidefinite matrix's definiteness away.
     semidefinite = at.positive_semidefinite and sparsity is None
-    return Scheduled(matrix, gradient, damping, scheduler, semidefinite, seed)
+    return Scheduled(matrix, gradient, damping, scheduler, semidefinite, seed, keep)
 
 
 def row_limit(sparsity: int | float, size: int) -> int:
@@ -161,12 +177,12 @@ class SaddleFree:
         matrix: tf.Tensor,
         gradient: tf.Tensor,
         scheduler: Any,
-        keep_eigen: Callable[[Callable[[], _Eigenpairs]], _Eigenpairs],
+        keep: Keep = _computed,
     ):
         self._gradient, self._scheduler = gradient, scheduler
         self._sparsity = _row_nonzeros(matrix)
         self._eigen = Eigen()
-        self._state = EigenState(matrix, *keep_eigen(lambda: self._eigen.init(matrix)[1:]))
+        self._state = EigenState(matrix, *keep("eigen", lambda: self._eigen.init(matrix)[1:])[0])
         self._magnitudes = tf.abs(tf.cast(self._state.eigenvalues, tf.float64))
         self.scale = tf.reduce_max(self._magnitudes)
 
@@ -196,10 +212,20 @@ class Absolute:
         quantum = scheduler.quantum
         return hasattr(quantum, "solve_absolute") and quantum.name in scheduler.possible(size)
 
-    def __init__(self, matrix: tf.Tensor, gradient: tf.Tensor, scheduler: Any, seed: int = 0):
+    def __init__(
+        self,
+        matrix: tf.Tensor,
+        gradient: tf.Tensor,
+        scheduler: Any,
+        seed: int = 0,
+        keep: Keep = _computed,
+    ):
         self._matrix, self._gradient, self._scheduler = matrix, gradient, scheduler
         self._sparsity = _row_nonzeros(matrix)
-        spectrum = extremal_eigenvalues(matrix, iterations=_LANCZOS_STEPS, seed=seed)
+        spectrum, new = _kept_spectrum(
+            keep, lambda: extremal_eigenvalues(matrix, iterations=_LANCZOS_STEPS, seed=seed)
+        )
+        self._products = _products(_LANCZOS_STEPS, matrix, new)
         self._norm = _largest(spectrum)
         # Not the bound: Ritz values are far closer than their residuals say.
         self.scale = tf.maximum(tf.abs(spectrum.lambda_min), tf.abs(spectrum.lambda_max))
@@ -234,6 +260,8 @@ class Absolute:
             rule + RULE_ABSOLUTE,
             residual,
             predicted,
+            self._products,
+            *_not_reshaped(),
         )
 
 
@@ -382,6 +410,7 @@ class Scheduled:
         scheduler: Any,
         semidefinite: bool = False,
         seed: int = 0,
+        keep: Keep = _computed,
     ):
         self._gradient, self._damping, self._scheduler = gradient, damping, scheduler
         self._size = int(matrix.shape[0])
@@ -395,36 +424,118 @@ class Scheduled:
         )
         self._matrix = matrix if self._mixed else tf.cast(matrix, tf.float64)
         self._sparsity = _row_nonzeros(matrix, shifted=True)
-        if semidefinite:  # the large end alone, which is found first
-            found = extremal_eigenvalues(matrix, iterations=_LANCZOS_STEPS // 2, seed=seed)
-            self._spectrum = _semidefinite(found, matrix.dtype)
-        else:
-            self._spectrum = extremal_eigenvalues(
-                self._matrix, iterations=_LANCZOS_STEPS, seed=seed
-            )
+        steps = _LANCZOS_STEPS // 2 if semidefinite else _LANCZOS_STEPS
+
+        def ends() -> Spectrum:
+            if not semidefinite:
+                return extremal_eigenvalues(self._matrix, iterations=steps, seed=seed)
+            # The large end alone, which is found first.
+            found = extremal_eigenvalues(matrix, iterations=steps, seed=seed)
+            return _semidefinite(found, matrix.dtype)
+
+        self._spectrum, new = _kept_spectrum(keep, ends)
+        self._products = _products(steps, matrix if semidefinite else self._matrix, new)
+        self._semidefinite = semidefinite
         self._bounded = damping.adaptive or semidefinite
+        if not self._bounded:  # maybe a factorisation
+            self._products = tf.constant(math.nan, tf.float64)
         self.scale = _largest(self._spectrum)
+        # Reshaping needs a lower bound of the eigenvalues, and a price to lower.
+        priced = len(scheduler.candidates(self._bounded)) > 1 or scheduler.quantum is not None
+        self._reshaping = None
+        if scheduler.reshape is not None and self._bounded and priced and not self._mixed:
+            self._reshaping = Reshaping(self._matrix, self._sparsity, scheduler)
+
+    def estimate(self, damping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """κ of H + s I, and s, at damping λ; scalars, float64."""
+        shift = self._damping.shift(self._matrix, self._spectrum, damping)
+        return self._condition_number(shift), shift
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
-        shift = self._damping.shift(self._matrix, self._spectrum, damping)
-        kappa = self._condition_number(shift)
-        sparsity = self._sparsity
+        kappa, shift = self.estimate(damping)
+        reshaping = self._reshaping
+        if reshaping is None:
+            return self._solve_as_it_is(kappa, shift)
+        smallest = self._lowest(shift)
+        largest = self._spectrum.lambda_max + self._spectrum.residual_max + shift
+        trade = reshaping.pick(smallest, largest, kappa)
+
+        step = tf.cond(
+            trade.better,
+            lambda: self._solve_reshaped(reshaping, trade, shift, smallest),
+            self._not_solved,
+        )
+        # Written so that NaN fails.
+        return tf.cond(
+            step.error_bound <= self._scheduler.reshape.bound,
+            lambda: step,
+            lambda: self._solve_as_it_is(kappa, shift)._replace(error_bound=step.error_bound),
+        )
+
+    def _not_solved(self) -> BlockStep:
+        """A `BlockStep` in which nothing is known."""
+        unknown, none = tf.constant(math.nan, tf.float64), tf.constant(0)
+        predicted = tf.fill([len(self._scheduler.routes)], unknown)
+        return BlockStep(
+            tf.zeros_like(self._gradient),
+            *(unknown, unknown, none, none, none, unknown),
+            predicted,
+            unknown,
+            *_not_reshaped(),
+        )
+
+    def _solve_as_it_is(self, kappa: tf.Tensor, shift: tf.Tensor) -> BlockStep:
+        """(H + s I) x = g."""
         index, predicted, rule = self._scheduler.choose_index(
-            self._size, kappa, sparsity, definite=self._bounded
+            self._size, kappa, self._sparsity, definite=self._bounded
         )
         rhs = tf.cast(self._gradient, tf.float64)
-        run = self._run_mixed if self._mixed else self._run
-        x, residual, used = run(shift, rhs, kappa, index, predicted)
+        if self._mixed:
+            x, residual, used = self._run_mixed(shift, rhs, kappa, index, predicted)
+        else:
+            x, residual, used = self._run(self._system(shift), rhs, kappa, index, predicted)
         return BlockStep(
             tf.cast(x, self._gradient.dtype),
             kappa,
-            sparsity,
+            self._sparsity,
             index + len(FIXED_ROUTES),
             used,
             rule,
             residual,
             predicted,
+            self._products,
+            *_not_reshaped(),
         )
+
+    def _solve_reshaped(
+        self, reshaping: Reshaping, trade: Trade, shift: tf.Tensor, smallest: tf.Tensor
+    ) -> BlockStep:
+        """Â x̂ = g, and how far x̂ may be from the solution of the system as it is."""
+        index, predicted, rule = self._scheduler.choose_index(
+            self._size, trade.condition_number, trade.sparsity, definite=True
+        )
+        rhs = tf.cast(self._gradient, tf.float64)
+        system = reshaping.system(trade, shift)
+        x, residual, used = self._run(system, rhs, trade.condition_number, index, predicted)
+        gap = rhs - tf.linalg.matvec(self._matrix, x) - shift * x
+        return BlockStep(
+            tf.cast(x, self._gradient.dtype),
+            trade.condition_number,
+            trade.sparsity,
+            index + len(FIXED_ROUTES),
+            used,
+            rule,
+            residual,
+            predicted,
+            self._products,
+            self._sparsity,
+            trade.shift,
+            self._scheduler.reshape.checked_error(smallest, gap, x),
+        )
+
+    def _lowest(self, shift: tf.Tensor) -> tf.Tensor:
+        """σ: no eigenvalue of H + s I is below, given that Lanczos found the lower end."""
+        return self._spectrum.lambda_min - self._spectrum.residual_min + shift
 
     def _system(self, shift: tf.Tensor) -> tf.Tensor:
         """H + s I in float64."""
@@ -434,6 +545,10 @@ class Scheduled:
     def _condition_number(self, shift: tf.Tensor) -> tf.Tensor:
         """κ(H + s I): a bound, or an estimate where there is no cheap bound."""
         bound = _bound(self._spectrum, shift)
+        if self._semidefinite:
+            # Rounding, which the bound takes off the shift, moves eigenvalues by far less.
+            largest = self._spectrum.lambda_max + self._spectrum.residual_max + shift
+            return tf.where(shift > 0, largest / shift, bound)
         if self._bounded:
             return bound
 
@@ -444,8 +559,7 @@ class Scheduled:
         # 1 %, and where it is for the log alone, a factorisation is too much for it.
         if len(self._scheduler.possible(self._size)) > 1:
             return estimated()
-        lowest = self._spectrum.lambda_min - self._spectrum.residual_min + shift
-        return tf.cond(lowest > 0, lambda: bound, estimated)
+        return tf.cond(self._lowest(shift) > 0, lambda: bound, estimated)
 
     def _run_mixed(
         self, shift: tf.Tensor, rhs: tf.Tensor, kappa: tf.Tensor, *choice: tf.Tensor
@@ -462,12 +576,12 @@ class Scheduled:
         return tf.cond(
             residual <= tolerance,
             lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
-            lambda: self._run(shift, rhs, kappa, *choice),
+            lambda: self._run(self._system(shift), rhs, kappa, *choice),
         )
 
     def _run(
         self,
-        shift: tf.Tensor,
+        system: tf.Tensor,
         rhs: tf.Tensor,
         kappa: tf.Tensor,
         index: tf.Tensor,
@@ -475,7 +589,6 @@ class Scheduled:
     ) -> _Answer:
         """Solution, residual, and the index of the route that gave it."""
         scheduler, definite = self._scheduler, self._bounded
-        system = self._system(shift)
         # Another factorisation does not lower a residual that rounding explains.
         rounding = tf.minimum(_ROUNDING * EPSILON[tf.float64] * kappa, _NO_SOLUTION)
         rounding = tf.where(tf.math.is_finite(kappa), rounding, tf.zeros_like(rounding))
@@ -545,7 +658,26 @@ def _unscheduled(
         tf.constant(rule),
         tf.cast(solution.residual, tf.float64),
         nothing,
+        tf.constant(math.nan, tf.float64),
+        *_not_reshaped(),
     )
+
+
+def _kept_spectrum(keep: Keep, compute: Callable[[], Spectrum]) -> tuple[Spectrum, tf.Tensor]:
+    (ends,), new = keep("spectrum", lambda: (tf.stack(compute()),))
+    return Spectrum(*tf.unstack(ends, len(Spectrum._fields))), new
+
+
+def _not_reshaped() -> tuple[tf.Tensor, ...]:
+    """The last three of `BlockStep` for a system solved as it is."""
+    return (tf.constant(math.nan, tf.float64),) * 3
+
+
+def _products(steps: int, matrix: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+    """Lanczos steps in products with a float64 matrix, none if it was spared; float64 scalar."""
+    # A product takes as long as the matrix takes to be read.
+    made = min(steps, int(matrix.shape[0])) * matrix.dtype.size / tf.float64.size
+    return tf.where(new, tf.constant(made, tf.float64), tf.zeros([], tf.float64))
 
 
 def _row_nonzeros(matrix: tf.Tensor, shifted: bool = False) -> tf.Tensor:

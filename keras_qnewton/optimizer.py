@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import decision_log
+from keras_qnewton.conditioning import Spectrum
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.curvature.memory import available_memory, check_memory
 from keras_qnewton.loss import RecordedLoss, as_tensors, called
@@ -156,14 +157,16 @@ class QNewton(keras.optimizers.Optimizer):
         self._last_weights = [
             self.add_variable_from_reference(v, name="last_weights") for v in variables if averages
         ]
-        self._eigen: dict[str, tuple[Any, Any]] = {
-            part.name: (
-                self.add_variable((part.size,), dtype=dtype, name="eigenvalues"),
-                self.add_variable((part.size, part.size), dtype=dtype, name="eigenvectors"),
-            )
-            for part in parts
-            if decomposes and part.dense
-        }
+        self._derived: dict[tuple[str, str], list[Any]] = {}
+        for part in parts if self.update_every > 1 else ():
+            if part.dense:
+                ends = self.add_variable((len(Spectrum._fields),), dtype="float64", name="spectrum")
+                self._derived[part.name, "spectrum"] = [ends]
+            if part.dense and decomposes:
+                self._derived[part.name, "eigen"] = [
+                    self.add_variable((part.size,), dtype=dtype, name="eigenvalues"),
+                    self.add_variable((part.size, part.size), dtype=dtype, name="eigenvectors"),
+                ]
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
@@ -274,7 +277,9 @@ class QNewton(keras.optimizers.Optimizer):
             seed=self.seed or 0,
             to_step=lambda directions: self._to_step(directions, weights, variables),
             keep=lambda k, compute, count: self._kept_block(parts[k], compute, count),
-            keep_eigen=lambda k, compute, same: self._kept_eigen(parts[k], compute, same),
+            keep_derived=lambda k, same, what, compute: self._kept_derived(
+                parts[k], same, what, compute
+            ),
         )
         self._record(step, parts)
         self._remember(step.memory, variables)
@@ -345,26 +350,30 @@ class QNewton(keras.optimizers.Optimizer):
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0) | missing
         return tf.cond(due, lambda: averaged(compute()), lambda: old), ~due
 
-    def _kept_eigen(
-        self, part: Any, compute: Callable[[], tuple[tf.Tensor, tf.Tensor]], same: tf.Tensor | bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Eigenvalues `[N]` and eigenvectors `[N, N]` of a block; the last step's if it is the
-        `same`.
+    def _kept_derived(
+        self,
+        part: Any,
+        same: tf.Tensor | bool,
+        what: str,
+        compute: Callable[[], Sequence[tf.Tensor]],
+    ) -> tuple[Sequence[tf.Tensor], tf.Tensor]:
+        """What is computed of a block's matrix, that of the last step if the matrix is the `same`;
+        and whether it is new.
         """
-        values, vectors = self._eigen.get(part.name, (None, None))
-        if same is False or values is None or values.shape[0] != part.size:
-            return compute()
-        old = tf.convert_to_tensor(values), tf.convert_to_tensor(vectors)
+        kept = self._derived.get((part.name, what))
+        if kept is None or same is False:
+            return compute(), tf.constant(True)
+        old = [tf.convert_to_tensor(variable) for variable in kept]
 
-        def decomposed() -> tuple[tf.Tensor, tf.Tensor]:
-            new = compute()
-            values.assign(new[0])
-            vectors.assign(new[1])
-            return new
+        def computed() -> list[tf.Tensor]:
+            values = list(compute())
+            for variable, value in zip(kept, values, strict=True):
+                variable.assign(value)
+            return values
 
-        # Zeros before the first.
-        known = tf.reduce_any(tf.not_equal(old[1][0], 0))
-        return tf.cond(same & known, lambda: old, decomposed)
+        # Zeros are those before the first, or of a matrix of zeros.
+        new = ~same | tf.reduce_all(tf.equal(old[0], 0))
+        return tf.cond(new, computed, lambda: old), new
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:
         for part in parts:  # variables without a gradient may have changed the partition

@@ -13,6 +13,7 @@ larger λ on the same curvature. Nothing is assigned here: the caller does, once
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ def newton_step(
     last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
     keep: Callable[[int, Callable[[], tf.Tensor], tf.Tensor], tuple[tf.Tensor, tf.Tensor | bool]],
-    keep_eigen: Callable[[int, Callable[[], Any], tf.Tensor | bool], Any],
+    keep_derived: Callable[[int, tf.Tensor | bool, str, Callable[[], Any]], Any],
 ) -> Step:
     """The Newton step of `loss` at `weights`.
 
@@ -106,8 +107,8 @@ def newton_step(
         keep: Called with a block's number, a function that computes its matrix, and m; may
             return an earlier one, or an average over the last m. Also returns whether it is
             that of the last step.
-        keep_eigen: Called with a block's number, a function that computes its eigenvalues and
-            eigenvectors, and whether it is that of the last step, whose it may then return.
+        keep_derived: Called with a block's number, whether its matrix is that of the last step,
+            and what `directions.Keep` is called with.
     """
     at = curvature.at(loss, weights, parts)
     before = _finite(loss.value, "The loss")
@@ -128,7 +129,7 @@ def newton_step(
             scheduler,
             sparsity,
             seed,
-            lambda compute: keep_eigen(k, compute, same),
+            functools.partial(keep_derived, k, same),
         )
 
     def block(k: int, part: Any) -> tuple[tf.Tensor, tf.Tensor | bool]:
@@ -301,4 +302,8 @@ def _blank(part: Any, dtype: tf.DType, routes: int) -> BlockStep:
         none,
         zero,
         tf.zeros([routes], tf.float64),
+        zero,
+        zero,
+        zero,
+        zero,
     )

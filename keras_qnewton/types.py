@@ -82,6 +82,14 @@ class Decision:
         residual: ``||A x - b|| / ||b||`` of the solution that was used.
         fallback: Whether `route` failed its check and `solved_by` took over.
         solved_by: Solver whose solution was used.
+        conditioning_seconds: Predicted seconds of estimating κ at this step: its products with
+            the matrix; 0 where κ's ingredients were kept with the Hessian (`update_every`), so
+            that the mean over steps is the amortised price. None where it is not known: a
+            block that is not formed, or an estimate by factorisation.
+        sparsity_before: d before the system was reshaped; None where it was solved as it is.
+        added_shift: ε that reshaping added to the diagonal; None where it did not.
+        error_bound: Upper bound of ‖x̂ - x‖/‖x‖, of reshaping; above the scheduler's bound if its
+            check failed and the system was solved as it is. None where nothing was tried.
         step_seconds: Wall seconds of the whole training step, as `NewtonLog` measured them.
     """
 
@@ -101,6 +109,10 @@ class Decision:
     residual: float | None = None
     fallback: bool | None = None
     solved_by: str | None = None
+    conditioning_seconds: float | None = dataclasses.field(default=None, compare=False)
+    sparsity_before: int | None = None
+    added_shift: float | None = None
+    error_bound: float | None = None
     step_seconds: float | None = dataclasses.field(default=None, compare=False)
 
     @classmethod

@@ -2,9 +2,22 @@
 
 from keras_qnewton.scheduling.asymptotic import AsymptoticQLSA
 from keras_qnewton.scheduling.cg_time import CGTime
+from keras_qnewton.scheduling.circuit import CircuitQLSA
 from keras_qnewton.scheduling.detailed import DetailedQLSA
 from keras_qnewton.scheduling.lu_time import LUTime
+from keras_qnewton.scheduling.reshape import Reshape
 from keras_qnewton.scheduling.scheduler import Scheduler
 from keras_qnewton.scheduling.solver_time import SolverTime
+from keras_qnewton.scheduling.sparse_lu_time import SparseLUTime
 
-__all__ = ["AsymptoticQLSA", "CGTime", "DetailedQLSA", "LUTime", "Scheduler", "SolverTime"]
+__all__ = [
+    "AsymptoticQLSA",
+    "CGTime",
+    "CircuitQLSA",
+    "DetailedQLSA",
+    "LUTime",
+    "Reshape",
+    "Scheduler",
+    "SolverTime",
+    "SparseLUTime",
+]

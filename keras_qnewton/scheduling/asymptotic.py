@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_qnewton.registry import Policy, register
-from keras_qnewton.scheduling.cost import check_epsilon, float64, log2, readout_repetitions
+from keras_qnewton.registry import register
+from keras_qnewton.scheduling.cost import QuantumCost, float64, log2
 
 
 @register("cost", "asymptotic")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class AsymptoticQLSA(Policy):
+class AsymptoticQLSA(QuantumCost):
     """seconds = gate_time · d · κ · log₂(N·κ/ε).
 
     The scaling of the best quantum linear system algorithms with every constant set to 1:
     an optimistic lower end, thousands of times below what `DetailedQLSA` counts. Neither is
-    the cost of a circuit that a simulator runs here.
+    the cost of a circuit that a simulator runs here: that is `CircuitQLSA`.
 
     Args:
         epsilon: ε, accuracy of the solution, in (0, 1).
-        readout: Whether to charge for reading the solution out: time × N/ε² repetitions.
-            The paper leaves this out.
+        readout: See `QuantumCost`. The paper leaves this out.
+        preparation: See `QuantumCost`; κ log₂(1/ε) preparations, the scaling of Costa et al.
+            2022 (PRX Quantum 3, 040303). The paper leaves this out, too.
+        parallel: See `QuantumCost`.
 
     Raises:
-        ValueError: If `epsilon` is not between 0 and 1.
+        ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
     """
 
-    def __init__(self, epsilon: float = 1e-4, readout: bool = False) -> None:
-        self.epsilon = check_epsilon(epsilon)
-        self.readout = bool(readout)
-
-    def seconds(self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any) -> tf.Tensor:
-        """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`."""
+    def depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+        """d · κ · log₂(N·κ/ε) gates, one after the other; scalar float64."""
         n, kappa = float64(size), float64(condition_number)
-        gates = float64(sparsity) * kappa * log2(n * kappa / self.epsilon)
-        once = float64(gate_time) * gates
-        return once * readout_repetitions(size, self.epsilon) if self.readout else once
+        return float64(sparsity) * kappa * log2(n * kappa / self.epsilon)
 
-    def get_config(self) -> dict[str, Any]:
-        return {"epsilon": self.epsilon, "readout": self.readout}
+    def preparations(self, condition_number: Any) -> tf.Tensor:
+        """κ log₂(1/ε), scalar float64."""
+        return float64(condition_number) * math.log2(1 / self.epsilon)

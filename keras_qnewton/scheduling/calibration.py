@@ -36,7 +36,7 @@ _CUBE = 256**3
 _SLOWEST = 0.25
 # Part of the fingerprint: raise it when what is measured changes.
 _VERSION = 3
-_measured: dict[tuple[str, str], Coefficients] = {}
+_measured: dict[tuple[str, str], tuple[float, ...]] = {}
 
 
 def coefficients(solver: str = "lu", dtype: str = "float64") -> Coefficients:
@@ -49,17 +49,40 @@ def coefficients(solver: str = "lu", dtype: str = "float64") -> Coefficients:
         solver: Registered name of a solver whose time depends on N alone.
         dtype: "float32" or "float64".
     """
-    key = (fingerprint(), f"{solver} {dtype}")
+    what = f"{solver} {dtype}"
+    a, b, c = remembered(what, lambda: fit(measure(solver, dtype)), _coefficients)
+    return a, b, c
+
+
+def remembered(
+    what: str,
+    measured: Callable[[], tuple[float, ...]],
+    checked: Callable[[Iterable[float]], tuple[float, ...]],
+) -> tuple[float, ...]:
+    """Numbers from the process's memory, else the cache file, else measured now.
+
+    Args:
+        what: Their name, in the cache file.
+        measured: Makes them.
+        checked: Returns what the file has, or raises ValueError or TypeError.
+    """
+    key = (fingerprint(), what)
     if key not in _measured:
-        stored = _read().get(key[0], {}).get(key[1])
-        if stored is None:
-            stored = fit(measure(solver, dtype))
+        try:
+            stored = checked(_read()[key[0]][what])
+        except (KeyError, ValueError, TypeError):
+            stored = measured()
             _write(*key, stored)
         _measured[key] = stored
     return _measured[key]
 
 
-def measure(solver: str, dtype: str, sizes: Iterable[int] = SIZES) -> dict[int, float]:
+def measure(
+    solver: str,
+    dtype: str,
+    sizes: Iterable[int] = SIZES,
+    system: Callable[[int], np.ndarray] | None = None,
+) -> dict[int, float]:
     """Seconds of one solve in a graph by size: the best of a few, after one to warm up.
 
     The best, not the mean: whatever else the machine does can only add time.
@@ -68,6 +91,7 @@ def measure(solver: str, dtype: str, sizes: Iterable[int] = SIZES) -> dict[int, 
         solver: Registered name.
         dtype: "float32" or "float64".
         sizes: N, ascending.
+        system: From N to a positive definite matrix `[N, N]`; a dense one by default.
     """
     solve = registry.resolve("solver", solver, "solver", needs=("solve",)).solve
     seconds: dict[int, float] = {}
@@ -75,7 +99,7 @@ def measure(solver: str, dtype: str, sizes: Iterable[int] = SIZES) -> dict[int, 
         for size in sizes:
             if seconds and _next(seconds, size) > _SLOWEST:
                 break
-            matrix = tf.constant(_positive_definite(size), dtype)
+            matrix = tf.constant((system or _positive_definite)(size), dtype)
             count = tf.constant(min(200, max(1, _CUBE // size**3)))
             repeated = tf.function(_repeated, autograph=False)  # one for each static shape
             runs = []
@@ -174,14 +198,11 @@ def cache_file() -> pathlib.Path:
     return pathlib.Path(root) / "keras_qnewton" / "calibration.json"
 
 
-def _read() -> dict[str, dict[str, Coefficients]]:
+def _read() -> dict[str, dict[str, Any]]:
     """What the cache file holds; nothing if it is missing, unreadable or not ours."""
     try:
         stored = json.loads(cache_file().read_text(encoding="utf-8"))
-        return {
-            str(device): {str(what): _coefficients(three) for what, three in entries.items()}
-            for device, entries in stored.items()
-        }
+        return {str(device): dict(entries) for device, entries in stored.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
@@ -193,7 +214,7 @@ def _coefficients(three: Iterable[float]) -> Coefficients:
     return a, b, c
 
 
-def _write(device: str, what: str, measured: Coefficients) -> None:
+def _write(device: str, what: str, measured: tuple[float, ...]) -> None:
     """Adds one entry to the cache file, or does nothing if the folder cannot be written."""
     everything = _read()
     everything.setdefault(device, {})[what] = measured

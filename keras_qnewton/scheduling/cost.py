@@ -1,4 +1,4 @@
-"""What a cost model is, and the term all quantum ones share.
+"""What a cost model is, and the terms all quantum ones share.
 
 Cost models are written in TensorFlow ops on float64, so that a choice made inside a training
 graph, where κ and d are tensors, is the one that the same numbers give eagerly.
@@ -6,6 +6,7 @@ graph, where κ and d are tensors, is the one that the same numbers give eagerly
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +30,75 @@ class CostModel(Protocol):
             gate_time: Seconds a quantum gate takes; classical models ignore it.
         """
         ...
+
+
+class QuantumCost(Policy):
+    """What the quantum cost models share: the switches for what is around the solve.
+
+        seconds = gate_time · (G + P · S) · max(1, R / parallel)
+
+        G   layers of gates of one state |x⟩, by `depth`
+        S   layers of one preparation of |b⟩, `preparation_depth`; 0 without `preparation`
+        P   preparations for one state |x⟩, by `preparations`
+        R   states |x⟩ that are needed: `readout_repetitions` with `readout`, else 1
+
+    Args:
+        epsilon: ε, accuracy of the solution, in (0, 1).
+        readout: Whether to charge for reading all N amplitudes.
+        preparation: Whether to charge for preparing |b⟩.
+        parallel: How many circuits run, and query the matrix, at the same time. The queries of
+            one circuit wait for each other; only those of different shots can be made in
+            parallel, so that this matters with `readout` alone.
+
+    Raises:
+        ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 1e-4,
+        readout: bool = False,
+        preparation: bool = False,
+        parallel: int = 1,
+    ) -> None:
+        self._epsilon = check_epsilon(epsilon)
+        self._set_switches(readout, preparation, parallel)
+
+    def _set_switches(self, readout: bool, preparation: bool, parallel: int) -> None:
+        self.readout = bool(readout)
+        self.preparation = bool(preparation)
+        self.parallel = _check_parallel(parallel)
+
+    @property
+    def epsilon(self) -> float:
+        """ε."""
+        return self._epsilon
+
+    def depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+        """G, scalar float64; arguments as in `CostModel.seconds`."""
+        raise NotImplementedError
+
+    def preparations(self, condition_number: Any) -> tf.Tensor:
+        """P, scalar float64."""
+        raise NotImplementedError
+
+    def seconds(self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any) -> tf.Tensor:
+        """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`."""
+        layers = self.depth(size, condition_number, sparsity)
+        if self.preparation:
+            layers += self.preparations(condition_number) * preparation_depth(size)
+        once = float64(gate_time) * layers
+        if not self.readout:
+            return once
+        return once * tf.maximum(readout_repetitions(size, self.epsilon) / self.parallel, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "epsilon": self.epsilon,
+            "readout": self.readout,
+            "preparation": self.preparation,
+            "parallel": self.parallel,
+        }
 
 
 @keras.saving.register_keras_serializable(package="keras_qnewton")
@@ -86,6 +156,23 @@ def readout_repetitions(size: Any, epsilon: float) -> tf.Tensor:
     return float64(size) / epsilon**2
 
 
+def qubits(size: Any) -> tf.Tensor:
+    """n = ⌈log₂ N⌉, at least 1, scalar float64."""
+    # log₂ of a power of two must not be rounded up.
+    return tf.maximum(tf.math.ceil(log2(float64(size)) - 1e-9), 1.0)
+
+
+def preparation_depth(size: Any) -> tf.Tensor:
+    """2^(n+1) - n - 2 layers of gates, scalar float64: |b⟩ from N numbers.
+
+    The tree of multiplexed rotations that our circuits begin with (Möttönen et al. 2004,
+    arXiv:quant-ph/0407010), each rotation and CNOT a layer. A state without structure takes of
+    the order of N layers without ancillas.
+    """
+    n = qubits(size)
+    return tf.pow(tf.constant(2.0, tf.float64), n + 1) - n - 2
+
+
 def check_epsilon(epsilon: float) -> float:
     """`epsilon` as a float in (0, 1).
 
@@ -97,3 +184,15 @@ def check_epsilon(epsilon: float) -> float:
             f"Argument `epsilon` must be an accuracy between 0 and 1. Received: epsilon={epsilon}"
         )
     return float(epsilon)
+
+
+def _check_parallel(parallel: Any) -> int:
+    try:
+        number = operator.index(parallel)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(parallel, bool):
+        raise ValueError(
+            f"Argument `parallel` must be a positive integer. Received: parallel={parallel!r}"
+        )
+    return number

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_qnewton.registry import Policy, register
-from keras_qnewton.scheduling.cost import check_epsilon, float64, log2, readout_repetitions
+from keras_qnewton.registry import register
+from keras_qnewton.scheduling.cost import QuantumCost, float64, log2
 
 
 @register("cost", "detailed")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class DetailedQLSA(Policy):
+class DetailedQLSA(QuantumCost):
     """seconds = gate_time · E[Q] · d · log₂ N, Q the queries to a block encoding of A.
 
     Q is the closed upper bound of D. Jennings, M. Lostaglio, S. Pallister, A. Sornborger and
@@ -24,15 +24,13 @@ class DetailedQLSA(Policy):
 
     Args:
         epsilon: ε, accuracy of the solution, in (0, 1).
-        readout: Whether to charge for reading the solution out: time × N/ε² repetitions.
+        readout: See `QuantumCost`.
+        preparation: See `QuantumCost`; two preparations a query.
+        parallel: See `QuantumCost`.
 
     Raises:
-        ValueError: If `epsilon` is not between 0 and 1.
+        ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
     """
-
-    def __init__(self, epsilon: float = 1e-4, readout: bool = False) -> None:
-        self.epsilon = check_epsilon(epsilon)
-        self.readout = bool(readout)
 
     def queries(self, condition_number: Any, alpha: Any = 1.0) -> tf.Tensor:
         """Q*, queries of one run, which succeeds with probability 0.39 - 0.204ε at least.
@@ -61,12 +59,11 @@ class DetailedQLSA(Policy):
         """Q*/(0.39 - 0.204ε): queries until success, on average; scalar float64."""
         return self.queries(condition_number, alpha) / (0.39 - 0.204 * self.epsilon)
 
-    def seconds(self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any) -> tf.Tensor:
-        """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`."""
-        qubits = log2(tf.maximum(float64(size), 2.0))
-        gates = self.expected_queries(condition_number) * float64(sparsity) * qubits
-        once = float64(gate_time) * gates
-        return once * readout_repetitions(size, self.epsilon) if self.readout else once
+    def depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+        """E[Q] · d · log₂ N gates, one after the other; scalar float64."""
+        width = log2(tf.maximum(float64(size), 2.0))
+        return self.expected_queries(condition_number) * float64(sparsity) * width
 
-    def get_config(self) -> dict[str, Any]:
-        return {"epsilon": self.epsilon, "readout": self.readout}
+    def preparations(self, condition_number: Any) -> tf.Tensor:
+        """2 E[Q], scalar float64: a reflection about |b⟩ prepares and unprepares it."""
+        return 2 * self.expected_queries(condition_number)

@@ -24,8 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import registry
+from keras_qnewton.scheduling.circuit import CircuitQLSA
 from keras_qnewton.scheduling.cost import CostModel, FunctionCost, float64
 from keras_qnewton.scheduling.lu_time import LUTime
+from keras_qnewton.scheduling.reshape import Reshape
 from keras_qnewton.scheduling.solver_time import SolverTime
 from keras_qnewton.types import Decision, Solver
 
@@ -60,8 +62,8 @@ class Scheduler(registry.Policy):
     Of several classical solvers the fastest is taken that can solve the system: one with
     `definite = True` (Cholesky, conjugate gradients) only where the system is known to be
     positive definite. Where its residual fails, the others are tried, "lu" last. A solver with
-    `host = True` ("lapack") keeps a graph from being exported or compiled by XLA, whether it
-    is chosen or not: name it only where neither is wanted.
+    `host = True` ("lapack", "sparse_lu") keeps a graph from being exported or compiled by XLA,
+    whether it is chosen or not: name it only where neither is wanted.
 
     Args:
         classical: Solver, or its registered name; a sequence of them; or "auto", the fastest
@@ -70,7 +72,7 @@ class Scheduler(registry.Policy):
             classical only: then a single classical solver is not priced, and nothing
             calibrated.
         cost: Cost model of the quantum solver, or its registered name: "asymptotic" (the
-            paper's, optimistic), "detailed"; or a function of (size, condition_number,
+            paper's, optimistic), "detailed", "circuit"; or a function of (size, condition_number,
             sparsity, gate_time).
         gate_time: Seconds that a quantum gate takes.
         max_condition_number: Largest κ that may go to the quantum solver. A solver with a
@@ -80,11 +82,15 @@ class Scheduler(registry.Policy):
             simulated gate by gate or emulated; QSVT takes log₂ N + 2 qubits.
         classical_cost: Cost model of the classical solvers, or its registered name; or a
             mapping of them by route. What is left out, or None, is calibrated on this machine
-            solver by solver (`SolverTime`, in float64) when it is first needed; a single solver
-            that cannot be calibrated costs what LU does.
+            solver by solver (`SolverTime`, in float64; `SparseLUTime`) when it is first needed; a
+            single solver that cannot be calibrated costs what LU does.
         tolerance: Largest relative residual ‖Ax-b‖/‖b‖ at which a quantum solution is used;
             above it the caller falls back to a classical solver. From one classical solver it
             goes on to the next above what rounding explains, too.
+        reshape: Whether positive definite systems may be made sparser and better conditioned where
+            that lowers the predicted time: True, the largest relative error of the step as a
+            number in (0, 1), or a `Reshape`. The error is checked, and a system whose check
+            fails is solved as it is.
 
     Raises:
         ValueError: If an argument is not one of these. An unknown name is reported here if
@@ -101,6 +107,7 @@ class Scheduler(registry.Policy):
         max_qubits: int = 12,
         classical_cost: ClassicalCost = None,
         tolerance: float = 1e-6,
+        reshape: bool | float | Reshape = False,
     ) -> None:
         self.gate_time = _number("gate_time", gate_time, "a positive number of seconds")
         self.max_condition_number = _number(
@@ -108,6 +115,7 @@ class Scheduler(registry.Policy):
         )
         self.max_qubits = _count("max_qubits", max_qubits)
         self.tolerance = _number("tolerance", tolerance, "a positive number")
+        self.reshape = _reshape(reshape)
         self._given: dict[str, Any] = {
             "classical": list(classical) if isinstance(classical, (list, tuple)) else classical,
             "quantum": quantum,
@@ -412,11 +420,13 @@ class Scheduler(registry.Policy):
             "max_condition_number": self.max_condition_number,
             "max_qubits": self.max_qubits,
             "tolerance": self.tolerance,
+            "reshape": False if self.reshape is None else _serialized(self.reshape),
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Scheduler:
-        policies = {name: _deserialized(config[name]) for name in _KINDS if name in config}
+        names = (*_KINDS, "reshape")
+        policies = {name: _deserialized(config[name]) for name in names if name in config}
         return cls(**{**config, **policies})
 
     def _static_rule(self, size: int) -> Rule | None:
@@ -446,6 +456,8 @@ class Scheduler(registry.Policy):
         if _KINDS[argument] == "cost" and isinstance(value, types.FunctionType):
             value = FunctionCost(value)
         self._check(argument, value)
+        if argument == "cost" and isinstance(value, CircuitQLSA) and self.quantum is not None:
+            return value.of(self.quantum)
         return value
 
     def _resolve_classical(self, given: Any) -> tuple[Any, ...]:
@@ -477,6 +489,9 @@ class Scheduler(registry.Policy):
 
     def _calibrated(self, solver: Any) -> CostModel:
         name = str(solver.name)
+        if hasattr(solver, "cost"):
+            model: CostModel = registry.resolve("cost", solver.cost, "classical_cost")
+            return model
         if getattr(solver, "direct", False) and name in registry.names("solver"):
             return SolverTime(name)
         if len(self.classical) > 1:
@@ -506,6 +521,19 @@ class Scheduler(registry.Policy):
                 "Argument `quantum` must be another solver than `classical`. "
                 f"Received: both of name {value.name!r}"
             )
+
+
+def _reshape(given: Any) -> Reshape | None:
+    if isinstance(given, Reshape):
+        return given
+    if isinstance(given, bool):
+        return Reshape() if given else None
+    if not isinstance(given, (int, float)):
+        raise ValueError(
+            "Argument `reshape` must be True, False, a relative error between 0 and 1, or a "
+            f"`Reshape`. Received: reshape={given!r}"
+        )
+    return Reshape(bound=given)
 
 
 def _serialized(given: Any) -> Any:

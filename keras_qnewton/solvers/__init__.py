@@ -14,6 +14,7 @@ from keras_qnewton.solvers.quantum.adiabatic import AdiabaticWalk
 from keras_qnewton.solvers.quantum.hhl import HHL
 from keras_qnewton.solvers.quantum.qsvt import QSVT
 from keras_qnewton.solvers.quantum.readout import Exact, Shots
+from keras_qnewton.solvers.sparse_lu import SparseLU
 
 __all__ = [
     "HHL",
@@ -26,4 +27,5 @@ __all__ = [
     "Exact",
     "Lapack",
     "Shots",
+    "SparseLU",
 ]

@@ -351,16 +351,17 @@ def test_update_every_reuses_the_eigendecomposition(monkeypatch):
     def train(after_step):
         w.assign([0.9, -0.4, 0.2])
         optimizer = QNewton(curvature="hessian", update_every=3)
+        step = tf.function(lambda: optimizer.minimize(loss_fn, [w]), autograph=False)
         for _ in range(5):
             before = hessian(loss_fn, [w])[0].matrix.numpy()
-            optimizer.minimize(loss_fn, [w])
+            step()
             after_step(optimizer, before)
         assert {d.solved_by for d in optimizer.decisions} == {"eigen"}
 
     hessians, kept, weights, expected = [], [], [], []
 
     def look(optimizer, before):
-        ((values, vectors),) = optimizer._eigen.values()
+        values, vectors = next(v for (_, what), v in optimizer._derived.items() if what == "eigen")
         hessians.append(before)
         kept.append((vectors.numpy() * values.numpy()) @ vectors.numpy().T)
         weights.append(w.numpy())
@@ -369,9 +370,25 @@ def test_update_every_reuses_the_eigendecomposition(monkeypatch):
     for step, matrix in enumerate(kept):
         np.testing.assert_allclose(matrix, hessians[step - step % 3], atol=1e-12)
     assert np.abs(hessians[1] - hessians[0]).max() > 1e-3
-    monkeypatch.setattr(QNewton, "_kept_eigen", lambda self, part, compute, same: compute())
+    monkeypatch.setattr(
+        QNewton, "_kept_derived", lambda self, *given: (given[-1](), tf.constant(True))
+    )
     train(lambda *_: expected.append(w.numpy()))
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
+
+
+def test_a_kept_hessian_keeps_its_spectrum():
+    w, loss_fn, matrix, _ = quadratic()
+    optimizer = QNewton(update_every=3, damping=Adaptive(negative_curvature="shift"))
+    step = tf.function(lambda: optimizer.minimize(loss_fn, [w]), autograph=False)
+    for _ in range(6):
+        step()
+    seconds = [d.conditioning_seconds for d in optimizer.decisions]
+    assert [s > 0 for s in seconds] == [True, False, False] * 2
+    for d in optimizer.decisions:
+        # λ_max and λ_min of the matrix itself, all Lanczos steps taken.
+        shifted = np.linalg.eigvalsh(matrix) + d.damping
+        assert d.condition_number == pytest.approx(shifted[-1] / shifted[0], rel=1e-6)
 
 
 def test_minimize_in_a_tf_function_equals_eager():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from keras_qnewton import registry
 from keras_qnewton.scheduling import (
     AsymptoticQLSA,
+    CircuitQLSA,
     DetailedQLSA,
     LUTime,
     Scheduler,
@@ -22,12 +23,15 @@ from keras_qnewton.scheduling import (
     calibration,
 )
 from keras_qnewton.scheduling.cost import CostModel, FunctionCost
+from keras_qnewton.solvers import QSVT
 
 MODELS = {
     "asymptotic": AsymptoticQLSA(1e-3),
     "asymptotic, readout": AsymptoticQLSA(1e-3, readout=True),
     "detailed": DetailedQLSA(1e-3),
     "detailed, readout": DetailedQLSA(1e-3, readout=True),
+    "circuit": CircuitQLSA("qsvt"),
+    "circuit, sparse": CircuitQLSA(QSVT(encoding="sparse"), readout=True, parallel=9),
     "coefficients": LUTime(coefficients=(1e-11, 1e-9, 1e-5)),
     "another solver": SolverTime("eigen", coefficients=(1e-10, 1e-9, 1e-5)),
     "table": LUTime(table={10: 1e-5, 100: 1e-4, 1000: 3e-2}),

@@ -20,6 +20,7 @@ from keras_qnewton.solvers import (
     ConjugateGradient,
     Eigen,
     Lapack,
+    SparseLU,
 )
 from keras_qnewton.types import Solver
 
@@ -28,6 +29,7 @@ from .systems import relative_error, symmetric, vector
 SOLVERS = {
     "lu": LU(),
     "lapack": Lapack(),
+    "sparse_lu": SparseLU(),
     "cholesky": Cholesky(),
     "eigen": Eigen(),
     "cg": ConjugateGradient(tolerance=1e-12),
@@ -166,7 +168,7 @@ def test_contract(name):
     assert isinstance(solver, Solver)
     assert type(solver) is type(SOLVERS[name])
     assert solver.name == name
-    assert solver.host is (name in ("lapack", *QUANTUM))
+    assert solver.host is (name in ("lapack", "sparse_lu", *QUANTUM))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,7 @@ def test_contract(name):
     [
         LU(refinements=3),
         Lapack(refinements=2, tolerance=1e-3),
+        SparseLU(refinements=0, tolerance=1e-3),
         Cholesky(refinements=0),
         Eigen(),
         ConjugateGradient(tolerance=1e-3, max_iterations=7),

@@ -15,6 +15,7 @@ from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.absolute import DTYPE, AbsoluteResult, apply_absolute
 from keras_qnewton.solvers.quantum.backends.choice import choose
+from keras_qnewton.solvers.quantum.circuit_depth import circuit_depth
 from keras_qnewton.solvers.quantum.encodings import (
     ENCODINGS,
     BlockEncoding,
@@ -167,6 +168,23 @@ class QSVT(RefinedSolver):
 
     def _degree(self, condition_number: float) -> int:
         return inverse_degree(bucket(condition_number), self.epsilon)
+
+    def circuit_depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+        """Layers of gates of one run, but for the preparation of b; scalar float64.
+
+        By the formulas of `circuit_depth`, in TensorFlow operations: nothing is built. For a
+        matrix at hand, details["resources"] counts the circuit itself.
+
+        Args:
+            size: N, an int or a scalar tensor.
+            condition_number: κ₂ of the matrix, at least 1; a number or a scalar tensor.
+            sparsity: d, largest number of non-zeros in a row; a number or a scalar tensor.
+
+        Raises:
+            ValueError: For an encoding whose depth is not known without its circuit.
+        """
+        name = self._encoding_class.name
+        return circuit_depth(name, size, condition_number, sparsity, self.epsilon)
 
     def solve(self, matrix: Any, rhs: Any) -> Solution:
         """Solves ``matrix @ x = rhs``; see `StagedSolver.solve`, and `init` for its errors."""

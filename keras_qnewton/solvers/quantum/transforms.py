@@ -25,7 +25,7 @@ from keras_qnewton.solvers.quantum.smoothed import smoothed_coefficients, smooth
 _HEADROOM = 0.9
 # κ is rounded up to a power of 2^(1/8), 9 % apart: Newton's matrices change a little each
 # step, and a slightly higher degree is cheaper than finding phases anew.
-_STEPS_PER_OCTAVE = 8
+STEPS_PER_OCTAVE = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ class Transform:
 
 def bucket(condition_number: float) -> float:
     """`condition_number` >= 1 rounded up to the grid on which transforms are shared."""
-    steps = math.ceil(math.log2(condition_number) * _STEPS_PER_OCTAVE - 1e-9)
-    return float(2 ** (max(steps, 1) / _STEPS_PER_OCTAVE))
+    steps = math.ceil(math.log2(condition_number) * STEPS_PER_OCTAVE - 1e-9)
+    return float(2 ** (max(steps, 1) / STEPS_PER_OCTAVE))
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,0 +1,169 @@
+"""What the scheduler believes against what is: seconds of LU, and condition numbers.
+
+a   `tf.linalg.lu` and its solve, traced, N = 128 to 4,096: seconds predicted by the calibration,
+    made anew, over seconds measured afterwards
+b   κ of training Hessians of digits, 64-w-10, full batch, damped as the optimizer damps them at
+    that step: the estimate's seconds over those of the LU solve, and the estimate over κ by
+    all eigenvalues
+
+python benchmarks/scheduling.py [--repeats 5] [--widths 13,27,54] [--steps 0,4,8,12]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+
+# NumPy's and SciPy's BLAS count their threads when they are loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "2")
+
+import common
+import numpy as np
+import scipy.linalg
+import tensorflow as tf
+
+from keras_qnewton import Adaptive, QNewton, Scheduler
+from keras_qnewton.curvature import gauss_newton, hessian
+from keras_qnewton.directions import Scheduled
+from keras_qnewton.scheduling import CGTime, SolverTime, calibration
+from keras_qnewton.solvers import LU
+
+SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+# Predicted over measured, or the inverse.
+WORST, MEDIAN = 2.0, 1.3
+# Of an LU solve's seconds, and of the exact κ.
+SHARE, ERROR = 0.1, 0.1
+
+
+def lu_seconds(size, repeats):
+    """Median seconds of one LU solve, some in a row in one graph as in training."""
+    matrix = tf.constant(calibration._positive_definite(size))
+    rhs = tf.ones([size], tf.float64)
+    times = tf.constant(max(1, 384**3 // size**3))
+    solve = LU().solve  # the very same object each time, or the graph is traced anew
+    solves = tf.function(calibration._repeated, autograph=False)
+
+    def run():
+        solves(solve, matrix, rhs, times).numpy()
+
+    return common.median_seconds(run, repeats) / int(times)
+
+
+def lu_calibration(repeats):
+    model = SolverTime("lu", coefficients=calibration.fit(calibration.measure("lu", "float64")))
+    print("a   LU: seconds predicted and measured")
+    rows = []
+    for size in SIZES:
+        predicted, measured = float(model.seconds(size)), lu_seconds(size, repeats)
+        factor = max(predicted / measured, measured / predicted)
+        rows.append({"size": size, "predicted": predicted, "measured": measured})
+        print(f"{size:>6}  {predicted:.3g}  {measured:.3g}  factor {factor:.2f}", flush=True)
+    factors = [max(r["predicted"] / r["measured"], r["measured"] / r["predicted"]) for r in rows]
+    worst, median = max(factors), statistics.median(factors)
+    met = worst <= WORST and median <= MEDIAN
+    print(f"    worst factor {worst:.2f}, median {median:.2f}: {'met' if met else 'MISSED'}")
+    return {"part": "lu", "rows": rows, "worst": worst, "median": median, "met": met}
+
+
+def training_systems(width, curvature, steps):
+    """(step, H, g, λ) along a training of digits; H as the optimizer has it."""
+    x, y = (tf.constant(a) for a in common.digits(1797))
+    model = common.keras_mlp((64, width, 10))
+    weights = model.trainable_variables
+
+    def loss_fn():
+        logits = model(x)
+        return tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
+        )
+
+    optimizer = QNewton(curvature=curvature, damping=Adaptive(negative_curvature="shift"))
+    step = tf.function(lambda: optimizer.minimize(loss_fn, weights))
+    compute = {"gauss_newton": gauss_newton, "hessian": hessian}[curvature]
+    for k in range(max(steps) + 1):
+        block = compute(loss_fn, weights)[0] if k in steps else None
+        step()
+        if block is not None:
+            gradient = tf.reshape(block.gradient, [-1])
+            yield k, block.matrix, gradient, optimizer.decisions[-1].damping
+
+
+def condition_numbers(widths, steps, repeats):
+    print("b   κ: the estimate's seconds over the LU solve's; the estimate over the exact one")
+    per_entry = CGTime().seconds_per_entry
+    rows = []
+    for width in widths:
+        for curvature in ("gauss_newton", "hessian"):
+            for k, matrix, gradient, damping in training_systems(width, curvature, steps):
+                rows.append(one(matrix, gradient, damping, curvature == "gauss_newton", repeats))
+                row = rows[-1] | {"width": width, "curvature": curvature, "step": k}
+                row["predicted_seconds"] = per_entry * row["products"] * row["size"] ** 2
+                rows[-1] = row
+                print(
+                    f"    N = {row['size']:>5}  {curvature:<13}step {k:>2}  λ {damping:.1e}  "
+                    f"{row['share']:6.1%} of LU (predicted {row['predicted_seconds']:.3g} s, "
+                    f"measured {row['seconds']:.3g} s)  "
+                    f"κ {row['kappa']:.3g}, exact {row['exact']:.3g}: {row['error']:+.2%}",
+                    flush=True,
+                )
+    share, error = max(r["share"] for r in rows), max(abs(r["error"]) for r in rows)
+    print(
+        f"    largest share {share:.1%}, largest error {error:.1%}: "
+        f"{'met' if share <= SHARE and error <= ERROR else 'MISSED'}"
+    )
+    met = share <= SHARE and error <= ERROR
+    return {"part": "condition", "rows": rows, "share": share, "error": error, "met": met}
+
+
+def one(matrix, gradient, damping, semidefinite, repeats):
+    """Estimate, its seconds, LU's, and the exact κ of one damped Hessian."""
+    policy, scheduler = Adaptive(negative_curvature="shift"), Scheduler(quantum=None)
+    strength = tf.constant(damping, tf.float64)
+
+    @tf.function
+    def estimate(matrix):
+        way = Scheduled(matrix, gradient, policy, scheduler, semidefinite)
+        return way.estimate(strength)
+
+    kappa, shift = (float(t) for t in estimate(matrix))
+    seconds = common.median_seconds(lambda: estimate(matrix)[0].numpy(), 4 * repeats)
+    system = matrix.numpy().astype("float64")
+    system[np.diag_indices(len(system))] += shift
+    solve = tf.function(lambda a, b: LU().solve(a, b).x)
+    a, b = tf.constant(system), tf.cast(gradient, tf.float64)
+    by_lu = common.median_seconds(lambda: solve(a, b).numpy(), repeats)
+    values = np.abs(scipy.linalg.eigvalsh(system))
+    exact = float(values.max() / values.min())
+    return {
+        "size": len(system),
+        "kappa": kappa,
+        "exact": exact,
+        "error": kappa / exact - 1,
+        "seconds": seconds,
+        "lu_seconds": by_lu,
+        "share": seconds / by_lu,
+        "products": 10 if semidefinite else 20,
+    }
+
+
+def numbers(text):
+    return [int(number) for number in text.split(",")]
+
+
+def main():
+    options = common.parser(__doc__)
+    options.add_argument("--widths", type=numbers, default=[13, 27, 54])
+    options.add_argument("--steps", type=numbers, default=[0, 4, 8, 12])
+    options.add_argument("--only", choices=("a", "b"))
+    arguments = options.parse_args()
+    common.limit_threads()
+    results = []
+    if arguments.only != "b":
+        results.append(lu_calibration(arguments.repeats))
+    if arguments.only != "a":
+        results.append(condition_numbers(arguments.widths, arguments.steps, arguments.repeats))
+    common.save("scheduling", results)
+
+
+if __name__ == "__main__":
+    main()
