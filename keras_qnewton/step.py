@@ -79,7 +79,7 @@ def newton_step(
     curvature: Any,
     damping: Any,
     scheduler: Any,
-    sparsity: int | float | None,
+    pruning: Any,
     seed: int = 0,
     last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
@@ -95,7 +95,7 @@ def newton_step(
         curvature: Policy with `at(loss, weights, parts)`.
         damping: Policy, see `conditioning.damping`.
         scheduler: Chooses among linear solvers.
-        sparsity: See `directions.direction`.
+        pruning: See `directions.direction`.
         seed: See `directions.direction`.
         last: What the step before left.
         to_step: From the directions x to the step d that would be taken (learning rate,
@@ -120,7 +120,7 @@ def newton_step(
             return tf.identity(matrix)
 
     directions = [
-        direction(at, k, part, block(k, part), gradient[k], damping, scheduler, sparsity, seed)
+        direction(at, k, part, block(k, part), gradient[k], damping, scheduler, pruning, seed)
         for k, part in enumerate(parts)
     ]
     scale = tf.reduce_max(tf.stack([way.scale for way in directions]))
