@@ -59,13 +59,14 @@ class Pruning(Policy):
             that came out is what the log has and the scheduler prices.
 
         compensate: Whether to give back on the diagonal what pruning takes from the smallest
-            eigenvalue, so that a semidefinite block stays so: see `conditioning.compensation`.
+            eigenvalue, so that a semidefinite block stays so (`conditioning.compensation`). For
+            `Constant(definite=True)`; saddle-free steps, which take |λ|, do better without.
 
     Raises:
         ValueError: If an argument is not one of these.
     """
 
-    def __init__(self, sparsity: int | float, keep: str = "matching", compensate: bool = True):
+    def __init__(self, sparsity: int | float, keep: str = "matching", compensate: bool = False):
         if keep not in KEEP:
             raise ValueError(f"Argument `keep` must be one of {KEEP}. Received: keep={keep!r}")
         self.sparsity = _checked_sparsity(sparsity)

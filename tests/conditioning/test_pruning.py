@@ -178,7 +178,7 @@ def test_compensation_leaves_an_indefinite_matrix_its_own_negative_curvature():
     assert after >= min(floor, before) - 1e-9
 
 
-@pytest.mark.parametrize("pruning", [Pruning(0.25), Pruning(3, keep="either", compensate=False)])
+@pytest.mark.parametrize("pruning", [Pruning(0.25, compensate=True), Pruning(3, "either")])
 def test_policy(pruning):
     matrix = symmetric(12) @ symmetric(12)
     again = Pruning.from_config(pruning.get_config())
