@@ -1,4 +1,4 @@
-"""python -m examples.paper --out results/paper [--profile offline|online|smoke] [--text FILE]"""
+"""python -m examples.paper --out results/paper [--profile offline|online|smoke] [--only FAMILY]"""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write to")
     parser.add_argument("--profile", choices=("offline", "online", "smoke"), default="offline")
     parser.add_argument("--text", help="text file for the language model")
+    parser.add_argument("--only", choices=("mlp", "bert", "gpt"), help="one family of models")
     arguments = parser.parse_args()
     console = Console()
-    results = study.run(arguments.profile, arguments.out, console, arguments.text)
+    results = study.run(arguments.profile, arguments.out, console, arguments.text, arguments.only)
     for claim in results["claims"]:
         verdict = {True: "yes", False: "no", None: "not seen"}[claim["holds"]]
         console.print(f"[bold]{claim['claim']}[/] {verdict}. {claim['answer']}")

@@ -66,7 +66,7 @@ def draw(
             (7, 3.6),
             _routes,
             "Share of each block's systems that go to the circuit; the paper's cost model, "
-            "κ at most 1e4, 12 qubits.",
+            "κ at most 1e4, as many qubits as it takes.",
             prices["paper"][0].decisions,
             prices["paper"],
         )

@@ -27,10 +27,10 @@ def scheduler(model: str, gate_time: float = GATE_TIMES[0]) -> Scheduler:
     """The paper's scheduler, LU or a circuit, under a cost model.
 
     By default a circuit is not simulated where κ is above about 2,000; priced it may be, up to
-    the paper's 1e4.
+    the paper's 1e4, whatever its qubits.
     """
     quantum = QSVT(backend="emulator", max_degree=10**7)
-    return Scheduler(quantum=quantum, cost=MODELS[model], gate_time=gate_time)
+    return Scheduler(quantum=quantum, cost=MODELS[model], gate_time=gate_time, max_qubits=64)
 
 
 # For the sweeps.

@@ -72,13 +72,28 @@ EPSILONS = (1e-5, 1e-3, 1e-1, 1e1, 1e4)
 HIDDEN_SIZES = (34, 44, 54)
 
 
-def study(profile: str, text: str | None = None) -> Study:
+def study(profile: str, text: str | None = None, only: str | None = None) -> Study:
     """The runs of a profile.
 
     Args:
         profile: "offline", "online" (downloads MNIST and IMDB), or "smoke".
         text: A file for the language model, or None.
+        only: A family's name, to leave the others out; the sweeps are the perceptron's.
     """
+    whole = _study(profile, text)
+    if only is None:
+        return whole
+    families = tuple(f for f in whole.families if f.name == only)
+    if not families:
+        raise ValueError(f"Argument `only` must be a family of the profile. Received: {only!r}")
+    if only == "mlp":
+        return dataclasses.replace(whole, families=families)
+    return dataclasses.replace(
+        whole, families=families, sparsities=(), epsilons=(), hidden_sizes=()
+    )
+
+
+def _study(profile: str, text: str | None) -> Study:
     perceptron = Family("mlp", data.digits, models.perceptron, "hessian", 16, 512, 150)
     bert = Family(
         "bert",
@@ -100,7 +115,7 @@ def study(profile: str, text: str | None = None) -> Study:
         steps=40,
         learning_rate=0.1,
     )
-    offline = Study((perceptron, bert, gpt), 30, SPARSITIES, EPSILONS, HIDDEN_SIZES)
+    offline = Study((perceptron, bert, gpt), 20, SPARSITIES, EPSILONS, HIDDEN_SIZES)
     if profile == "offline":
         return offline
     if profile == "online":

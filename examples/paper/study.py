@@ -21,7 +21,11 @@ from .settings import study as settings_of
 
 
 def run(
-    profile: str, out: pathlib.Path, console: Console, text: str | None = None
+    profile: str,
+    out: pathlib.Path,
+    console: Console,
+    text: str | None = None,
+    only: str | None = None,
 ) -> dict[str, Any]:
     """Everything; writes results.json, report.html, figures and logs to `out`.
 
@@ -30,7 +34,7 @@ def run(
     """
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    study = settings_of(profile, text)
+    study = settings_of(profile, text, only)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         everything: list[Decision] = []
