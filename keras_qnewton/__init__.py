@@ -11,7 +11,7 @@ if _keras.backend.backend() != "tensorflow":
 
 from keras_qnewton.audit import audit
 from keras_qnewton.callbacks import NewtonLog
-from keras_qnewton.conditioning import Adaptive, Constant
+from keras_qnewton.conditioning import Adaptive, Constant, Pruning
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.optimizer import QNewton
 from keras_qnewton.scheduling import Scheduler
@@ -26,6 +26,7 @@ __all__ = [
     "Constant",
     "Decision",
     "NewtonLog",
+    "Pruning",
     "QNewton",
     "Scheduler",
     "Solution",

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import decision_log
-from keras_qnewton.conditioning import Spectrum
+from keras_qnewton.conditioning import Pruning, Spectrum
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.curvature.memory import available_memory, check_memory
 from keras_qnewton.loss import RecordedLoss, as_tensors, called
@@ -52,7 +52,7 @@ class QNewton(keras.optimizers.Optimizer):
             are not formed: see `Blocks`.
         damping: "adaptive", "constant" (the paper's), or an `Adaptive` or `Constant` object.
         sparsity: Prunes each block, symmetrically, to this many non-zeros a row (an int) or
-            this fraction of N (a float in (0, 1]); None keeps all.
+            this fraction of N (a float in (0, 1]); or a `Pruning` object. None keeps all.
         scheduler: A `Scheduler` that sends each linear system to a classical or a quantum
             solver. None solves classically, and the train step has no host call in it.
         update_every: Steps between two evaluations of the Hessian blocks; the gradient, λ and
@@ -85,7 +85,7 @@ class QNewton(keras.optimizers.Optimizer):
         curvature: Any = "auto",
         blocks: Any = "auto",
         damping: Any = "adaptive",
-        sparsity: int | float | None = None,
+        sparsity: Any = None,
         scheduler: Scheduler | None = None,
         update_every: int = 1,
         seed: int | None = None,
@@ -100,7 +100,6 @@ class QNewton(keras.optimizers.Optimizer):
                 "steps, not gradients. Use a larger batch. Received: "
                 f"gradient_accumulation_steps={kwargs['gradient_accumulation_steps']}"
             )
-        sparsity = _checked_sparsity(sparsity)
         update_every = _checked_integer("update_every", update_every, least=1)
         seed = None if seed is None else _checked_integer("seed", seed, least=0)
         if scheduler is not None and not isinstance(scheduler, Scheduler):
@@ -116,7 +115,7 @@ class QNewton(keras.optimizers.Optimizer):
         self.scheduler = (
             Scheduler(classical="cholesky", quantum=None) if scheduler is None else scheduler
         )
-        self.sparsity = sparsity
+        self.sparsity, self._pruning = _checked_pruning(sparsity)
         self.update_every = update_every
         self.seed = seed
         self._has_default_scheduler = scheduler is None
@@ -272,7 +271,7 @@ class QNewton(keras.optimizers.Optimizer):
             curvature=self.curvature,
             damping=self.damping,
             scheduler=self.scheduler,
-            sparsity=self.sparsity,
+            pruning=self._pruning,
             last=self._memory(variables, loss.value.dtype),
             seed=self.seed or 0,
             to_step=lambda directions: self._to_step(directions, weights, variables),
@@ -414,7 +413,7 @@ class QNewton(keras.optimizers.Optimizer):
             curvature=serialize(self.curvature),
             blocks=serialize(self.blocks),
             damping=serialize(self.damping),
-            sparsity=self.sparsity,
+            sparsity=(serialize(self.sparsity) if callable(self.sparsity) else self.sparsity),
             scheduler=None if self._has_default_scheduler else serialize(self.scheduler),
             update_every=self.update_every,
             seed=self.seed,
@@ -424,7 +423,7 @@ class QNewton(keras.optimizers.Optimizer):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QNewton:
         config = dict(config)
-        for key in ("curvature", "blocks", "damping", "scheduler"):
+        for key in ("curvature", "blocks", "damping", "sparsity", "scheduler"):
             if isinstance(config.get(key), dict):
                 config[key] = keras.saving.deserialize_keras_object(
                     config[key], custom_objects=custom_objects
@@ -432,19 +431,12 @@ class QNewton(keras.optimizers.Optimizer):
         return super().from_config(config, custom_objects=custom_objects)
 
 
-def _checked_sparsity(sparsity: Any) -> int | float | None:
-    """`sparsity` as a plain int (a count), a plain float (a fraction) or None."""
-    if sparsity is None:
-        return None
-    if isinstance(sparsity, (int, np.integer)):
-        if not isinstance(sparsity, bool) and sparsity >= 1:
-            return int(sparsity)
-    elif isinstance(sparsity, (float, np.floating)) and 0 < sparsity <= 1:
-        return float(sparsity)
-    raise ValueError(
-        "Argument `sparsity` must be a positive integer (non-zeros a row), a float in (0, 1] "
-        f"(fraction of a row), or None. Received: sparsity={sparsity!r}"
-    )
+def _checked_pruning(sparsity: Any) -> tuple[Any, Any]:
+    """`sparsity` with plain numbers for NumPy's, and the policy that it stands for."""
+    if sparsity is None or callable(sparsity):
+        return sparsity, sparsity
+    pruning = Pruning(sparsity)
+    return pruning.sparsity, pruning
 
 
 def _checked_integer(argument: str, value: Any, least: int) -> int:

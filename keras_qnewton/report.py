@@ -17,7 +17,7 @@ from typing import Any
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.types import Decision, is_known
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
        color: #222; background: #fff; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -64,7 +64,7 @@ def page_of(decisions: Sequence[Decision]) -> str:
         blocks[str(d.block)].append(d)
     sections = [
         "<h1>A Newton run</h1>",
-        _table([("", True), ("", False)], _summary(decisions, steps, blocks)),
+        table([("", True), ("", False)], _summary(decisions, steps, blocks)),
         "<h2>Convergence</h2>",
         _figure(_loss, steps, caption="This batch's loss before each step, and after it."),
         _figure(
@@ -76,7 +76,7 @@ def page_of(decisions: Sequence[Decision]) -> str:
         "<h2>Conditioning</h2>",
         _figure(_kappa, blocks, caption="Condition number κ of each block's damped system."),
         "<h2>Who solved what</h2>",
-        _table(
+        table(
             [
                 ("block", True),
                 ("N", False),
@@ -104,7 +104,7 @@ def page_of(decisions: Sequence[Decision]) -> str:
         ]
     sections += [
         f"<h2>The last {min(_LAST_ROWS, len(decisions))} decisions</h2>",
-        _table(
+        table(
             [
                 ("step", False),
                 ("block", True),
@@ -120,12 +120,17 @@ def page_of(decisions: Sequence[Decision]) -> str:
             [_decision_row(d) for d in decisions[-_LAST_ROWS:]],
         ),
     ]
-    body = "\n".join(sections)
+    return page("A Newton run", sections)
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+    """A self-contained HTML page; `title` is plain text, `sections` are HTML."""
+    title, body = html.escape(title), "\n".join(sections)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>A Newton run</title><style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
+        f"<title>{title}</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
     )
 
 
@@ -180,8 +185,8 @@ def _decision_row(d: Decision) -> list[str]:
     ]
 
 
-def _table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:
-    """Columns are (heading, whether it holds text)."""
+def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:
+    """HTML of a table; columns are (heading, whether it holds text), cells plain text."""
 
     def cell(tag: str, value: str, text: bool) -> str:
         return f"<{tag}{' class=text' if text else ''}>{html.escape(value)}</{tag}>"

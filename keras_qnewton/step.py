@@ -82,7 +82,7 @@ def newton_step(
     curvature: Any,
     damping: Any,
     scheduler: Any,
-    sparsity: int | float | None,
+    pruning: Any,
     seed: int = 0,
     last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
@@ -99,7 +99,7 @@ def newton_step(
         curvature: Policy with `at(loss, weights, parts)`.
         damping: Policy, see `conditioning.damping`.
         scheduler: Chooses among linear solvers.
-        sparsity: See `directions.direction`.
+        pruning: See `directions.direction`.
         seed: See `directions.direction`.
         last: What the step before left.
         to_step: From the directions x to the step d that would be taken (learning rate,
@@ -127,7 +127,7 @@ def newton_step(
             gradient[k],
             damping,
             scheduler,
-            sparsity,
+            pruning,
             seed,
             functools.partial(keep_derived, k, same),
         )

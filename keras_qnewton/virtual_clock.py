@@ -102,6 +102,24 @@ def project(
         ValueError: For an empty log, a scheduler without a quantum solver, or a gate time that
             is not positive.
     """
+    return projections(log, [gate_time], scheduler)[0]
+
+
+def projections(
+    log: Sequence[Decision] | str | os.PathLike[str],
+    gate_times: Sequence[float],
+    scheduler: Scheduler | None = None,
+) -> list[Projection]:
+    """`project` at several gate times, for little more than the price of one.
+
+    Args:
+        log: As for `project`.
+        gate_times: Seconds each.
+        scheduler: As for `project`.
+
+    Raises:
+        ValueError: As for `project`.
+    """
     decisions = Decisions.from_jsonl(log) if isinstance(log, (str, os.PathLike)) else list(log)
     if not decisions:
         raise ValueError(f"Argument `log` must have at least one decision. Received: log={log!r}")
@@ -111,68 +129,92 @@ def project(
             "Argument `scheduler` must have a quantum solver. "
             "Received: a scheduler with quantum=None"
         )
-    at = copy.copy(scheduler)
-    at.gate_time = Scheduler(quantum=None, gate_time=gate_time).gate_time  # checked
-    seconds = {plan: np.full(len(decisions), math.nan) for plan in PLANS}
-    routes = [d.route for d in decisions]
+    times = [Scheduler(quantum=None, gate_time=t).gate_time for t in gate_times]  # checked
+    seconds = [{plan: np.full(len(decisions), math.nan) for plan in PLANS} for _ in times]
+    routes = [[d.route for d in decisions] for _ in times]
     even = np.full(len(decisions), math.nan)
-    for size in sorted({d.size for d in decisions}):
-        own = [k for k, d in enumerate(decisions) if d.size == size]
+    kinds = [(d.size, _was_definite(d, scheduler)) for d in decisions]
+    for size, definite in sorted(set(kinds)):
+        own = [k for k, kind in enumerate(kinds) if kind == (size, definite)]
         kappa = np.array([decisions[k].condition_number for k in own], float)
         sparsity = np.array([max(decisions[k].sparsity, 1) for k in own], float)
-        index, classical, prices = _prices(at, size, kappa, sparsity)
-        for plan, values in prices.items():
-            seconds[plan][own] = values
-        for k, i, best in zip(own, index, classical, strict=True):
-            if routes[k] in FIXED_ROUTES:
-                seconds["scheduled"][k] = best
-            else:
-                routes[k] = at.routes[i]
-        even[own] = _break_even(at, size, kappa, sparsity, prices["lu"])
+        index, classical, prices = _prices(scheduler, size, definite, kappa, sparsity, times)
+        for t in range(len(times)):
+            for plan, values in prices.items():
+                seconds[t][plan][own] = values[t]
+            for k, i, best in zip(own, index[t], classical[t], strict=True):
+                if routes[t][k] in FIXED_ROUTES:
+                    seconds[t]["scheduled"][k] = best
+                else:
+                    routes[t][k] = scheduler.routes[i]
+        even[own] = _break_even(scheduler, size, kappa, sparsity, prices["lu"][0])
     names = np.array([str(d.block) for d in decisions])
     break_even = {}
     for block in dict.fromkeys(names.tolist()):
         known = even[(names == block) & ~np.isnan(even)]
         if known.size:
             break_even[block] = float(np.median(known))
-    return Projection(float(gate_time), decisions, seconds, routes, break_even)
+    return [
+        Projection(time, decisions, prices, where, break_even)
+        for time, prices, where in zip(times, seconds, routes, strict=True)
+    ]
+
+
+def _was_definite(decision: Decision, scheduler: Scheduler) -> bool:
+    """Whether the run knew the system to be definite: only then was every solver priced."""
+    classical = {str(solver.name) for solver in scheduler.classical}
+    return classical <= set(decision.predicted)
 
 
 def _prices(
-    scheduler: Scheduler, size: int, kappa: np.ndarray, sparsity: np.ndarray
+    scheduler: Scheduler,
+    size: int,
+    definite: bool,
+    kappa: np.ndarray,
+    sparsity: np.ndarray,
+    gate_times: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """The scheduler's choice, the best classical price, and the price by plan, each `[M]`."""
+    """The scheduler's choice, the best classical price, and the price by plan, each `[G, M]`."""
     cg = CGTime()
     models = dict(zip(scheduler.routes, scheduler.classical_cost, strict=False))
     lu: Any = models.get("lu", LUTime())
 
     @tf.function
-    def price(pair: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        k, d = pair[0], pair[1]
-        index, _, _ = scheduler.choose_index(size, k, d)
+    def price(row: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        k, d = row[0], row[1]
+        at = copy.copy(scheduler)
+        at.gate_time = row[2]
+        index, _, _ = at.choose_index(size, k, d, definite)
         known = tf.math.is_finite(k) & (k > 0)
         unknown = tf.constant(math.nan, tf.float64)
         safe = tf.where(known, tf.maximum(k, 1.0), tf.ones_like(k))
-        quantum = scheduler.cost.seconds(size, safe, d, scheduler.gate_time)
+        quantum = at.cost.seconds(size, safe, d, at.gate_time)
         conjugate = cg.seconds(size, safe, d)
         return (
             index,
             tf.cast(lu.seconds(size, safe, d), tf.float64),
             tf.where(known, quantum, unknown),
             tf.where(known, conjugate, unknown),
-            scheduler.predict(size, k, d),
+            at.predict(size, k, d, definite),
         )
 
-    pairs = tf.constant(np.stack([kappa, sparsity], 1))
+    times = np.repeat(np.array(gate_times, float), len(kappa))
+    repeated = (np.tile(values, len(gate_times)) for values in (kappa, sparsity))
+    rows = tf.constant(np.stack([*repeated, times], 1))
     signature = (tf.int32, *[tf.float64] * 4)
     index, by_lu, quantum, conjugate, predicted = (
-        t.numpy() for t in tf.map_fn(price, pairs, fn_output_signature=signature)
+        t.numpy() for t in tf.map_fn(price, rows, fn_output_signature=signature)
     )
     own = predicted[:, : len(scheduler.routes) - 1]
     best = np.nanmin(np.concatenate([own, np.stack([by_lu, conjugate], 1)], 1), 1)
     chosen = np.take_along_axis(predicted, index[:, None].astype(int), 1)[:, 0]
     plans = {"lu": by_lu, "best classical": best, "quantum": quantum, "scheduled": chosen}
-    return index, best, plans
+    shape = len(gate_times), len(kappa)
+    return (
+        index.reshape(shape),
+        best.reshape(shape),
+        {plan: values.reshape(shape) for plan, values in plans.items()},
+    )
 
 
 def _break_even(
@@ -180,7 +222,7 @@ def _break_even(
 ) -> np.ndarray:
     """The gate time at which the quantum price is LU's, `[M]`.
 
-    Prices grow with the gate time, for most models in proportion: bisection in its logarithm
+    Prices grow with the gate time, for most models in proportion; bisection in its logarithm
     takes any that grow.
     """
 
@@ -193,10 +235,14 @@ def _break_even(
             fn_output_signature=tf.float64,
         )
 
+    known = np.isfinite(kappa) & (kappa > 0)
+    guess = by_lu / quantum(tf.ones(len(kappa), tf.float64)).numpy()
+    proportional = np.isclose(quantum(tf.constant(guess)).numpy(), by_lu, rtol=1e-12, atol=0)
+    if np.all(proportional[known]):
+        return np.where(known, guess, math.nan)
     low, high = np.full(len(kappa), -40.0), np.full(len(kappa), 5.0)  # log10 of seconds
     for _ in range(60):
         middle = (low + high) / 2
         below = quantum(tf.constant(10.0**middle)).numpy() <= by_lu
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    known = np.isfinite(kappa) & (kappa > 0)
     return np.where(known, np.where(low > -39.9, 10.0**low, 0.0), math.nan)

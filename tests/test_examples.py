@@ -1,10 +1,16 @@
 """The examples, each as a user runs it: a process of its own, and its verdict."""
 
+import html
+import json
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+
+from keras_qnewton import project
+from keras_qnewton.decision_log import Decisions
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
@@ -43,3 +49,53 @@ def test_quantum_classifier():
 @pytest.mark.slow
 def test_digits_mlp():
     run("digits_mlp.py")
+
+
+def test_paper(tmp_path):
+    """The study's smoke profile: what it writes, and that it says what its logs say."""
+    result = subprocess.run(
+        [sys.executable, "-m", "examples.paper", "--profile", "smoke", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=EXAMPLES.parent,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == len(list(tmp_path.glob("*.png"))) == 5
+    assert not re.search(r'(src|href)="(?!data:)', page) and "width=device-width" in page
+
+    for name, family in found["families"].items():
+        log = Decisions.from_jsonl(tmp_path / f"{name}.jsonl")
+        assert len(log) == family["systems"]
+        # As run, at 1e-6 s a gate.
+        as_run = project(log, 1e-6)
+        assert all(d.predicted["qsvt"] > d.predicted["lu"] for d in log)
+        assert list(as_run.routes) == [d.route for d in log]
+        prices = family["prices"]["models"]["paper"]
+        predicted = sum(d.predicted[d.route] for d in log)
+        assert prices["seconds"]["scheduled"][0] == pytest.approx(predicted, rel=1e-9)
+        assert as_run.total("lu") == pytest.approx(prices["seconds"]["lu"][0], rel=1e-9)
+        # Shorter gates never cost more, nor does readout ever cost less.
+        with_readout = family["prices"]["models"]["paper, with readout"]
+        assert prices["saved_against_lu"] == sorted(prices["saved_against_lu"])
+        for free, paid in zip(
+            prices["saved_against_lu"], with_readout["saved_against_lu"], strict=True
+        ):
+            assert 0 <= paid <= free < 1
+        for block in family["blocks"]:
+            even = block["break_even"]
+            readout = even["paper"] * 1e-8 / block["size"]  # N/ε² runs, ε = 1e-4
+            assert even["paper, with readout"] == pytest.approx(readout, rel=1e-6)
+        for record in family["probes"]:
+            mass = list(record["row_mass"].values())
+            assert mass == sorted(mass, reverse=True) and 0 < mass[0] <= 1 + 1e-9
+    assert set(found["sweeps"]) == {"sparsity", "epsilon", "hidden"}
+    saved, routed, falls = found["claims"]
+    assert saved["number"] == max(
+        found["families"]["mlp"]["prices"]["models"]["paper"]["saved_against_lu"]
+    )
+    assert routed["above"] <= routed["systems"]
+    assert falls["number"] == max(block["fall"] for block in falls["blocks"])
+    for claim in found["claims"]:
+        assert claim["answer"] in html.unescape(page)

@@ -8,10 +8,11 @@ import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from keras_qnewton import NewtonLog, QNewton, Scheduler, project
+from keras_qnewton import Constant, NewtonLog, QNewton, Scheduler, project
 from keras_qnewton.scheduling import CGTime, DetailedQLSA, LUTime
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.types import Decision
+from keras_qnewton.virtual_clock import projections
 from tests.optimizer.models import compiled, fit
 
 LU_TIME = LUTime(coefficients=(1e-10, 1e-9, 1e-6))
@@ -47,6 +48,34 @@ def test_at_the_runs_gate_time_the_routes_are_the_runs(run):
         np.testing.assert_allclose(priced.seconds["scheduled"], predicted, rtol=1e-12)
         by_lu = [d.predicted["lu"] for d in decisions]
         np.testing.assert_allclose(priced.seconds["lu"], by_lu, rtol=1e-12)
+
+
+def test_routes_of_a_run_that_knew_its_systems_to_be_definite():
+    """Cholesky may be chosen only there, which the log says by what was priced."""
+    own = Scheduler(
+        classical=("cholesky", "lu"),
+        quantum=QSVT(backend="emulator"),
+        classical_cost={"lu": LU_TIME, "cholesky": LUTime(coefficients=(3e-11, 1e-9, 1e-6))},
+        gate_time=1e-9,
+    )
+    for damping in (Constant(5e-3, definite=True), Constant(5e-3)):
+        optimizer = QNewton(0.1, "hessian", "variable", damping, scheduler=own)
+        fit(compiled(optimizer), steps=4)
+        routes = [d.route for d in optimizer.decisions]
+        assert ("cholesky" in routes) == damping.definite
+        priced = project(optimizer.decisions, 1e-9, own)
+        assert list(priced.routes) == routes
+
+
+def test_several_gate_times_at_once(run):
+    own, decisions, path = run
+    times = [1e-6, 1e-9, 1e-15]
+    for time, priced in zip(times, projections(path, times, own), strict=True):
+        alone = project(decisions, time, own)
+        assert priced.gate_time == time
+        assert (priced.routes, priced.break_even) == (alone.routes, alone.break_even)
+        for plan, seconds in alone.seconds.items():
+            np.testing.assert_array_equal(priced.seconds[plan], seconds)
 
 
 @settings(deadline=None, max_examples=8)

@@ -4,13 +4,14 @@ from keras_qnewton.conditioning.condition_number import condition_number, log_co
 from keras_qnewton.conditioning.damping import Adaptive, Constant
 from keras_qnewton.conditioning.lanczos import Spectrum, extremal_eigenvalues
 from keras_qnewton.conditioning.noise import data_changed
-from keras_qnewton.conditioning.pruning import Pruned, prune
+from keras_qnewton.conditioning.pruning import Pruned, Pruning, prune
 from keras_qnewton.conditioning.regularization import regularize
 
 __all__ = [
     "Adaptive",
     "Constant",
     "Pruned",
+    "Pruning",
     "Spectrum",
     "condition_number",
     "data_changed",

@@ -57,6 +57,7 @@ class Adaptive(Policy):
     """
 
     adaptive = True
+    definite = False  # λ adapts, whatever λ_min's error bound adds to it
     # Nocedal & Wright, Algorithm 4.1: below 1/4 the model is not to be trusted that far.
     sufficient_ratio = 0.25
 

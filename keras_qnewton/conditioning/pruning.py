@@ -1,25 +1,33 @@
-"""Symmetric pruning: at most d non-zeros a row, (i, j) and (j, i) together.
+"""Symmetric pruning: (i, j) and (j, i) are kept or dropped together.
 
-Choosing which pairs to keep is a b-matching: rows are vertices, entries (i, j) edges of
-weight a_ij², and a row has room for d - 1 edges beside its diagonal. Edges are kept by local
-dominance (Preis 1999; Khan et al., "Efficient approximation algorithms for weighted
-b-matching", SIAM J. Sci. Comput. 38, 2016): in each round every row points at its heaviest
-remaining edges, as many as it has room for, and an edge at which both ends point is kept.
-The result is what a greedy pass over all entries from the largest down would keep, at least
-half of the largest Σ a_ij² there is, but found in a few parallel rounds.
+    "matching"   at most d non-zeros a row
+    "either"     each row's d largest, and their mirror images: d is what comes out, usually more
+
+Choosing which pairs to keep of at most d a row is a b-matching: rows are vertices, entries
+(i, j) edges of weight a_ij², and a row has room for d - 1 edges beside its diagonal. Edges are
+kept by local dominance (Preis 1999; Khan et al., "Efficient approximation algorithms for
+weighted b-matching", SIAM J. Sci. Comput. 38, 2016): in each round every row points at its
+heaviest remaining edges, as many as it has room for, and an edge at which both ends point is
+kept. The result is what a greedy pass over all entries from the largest down would keep, at
+least half of the largest Σ a_ij² there is, but found in a few parallel rounds.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.conditioning.arguments import square_matrix, symmetrised
+from keras_qnewton.conditioning.compensation import compensated
+from keras_qnewton.registry import Policy
 
 # Entries in no particular order take a handful of rounds, |a_ij| falling off steadily from
 # one corner about N/d. Stopping early leaves rows emptier than allowed, nothing worse.
 _MAX_ROUNDS = 64
+KEEP = ("matching", "either")
 
 
 class Pruned(NamedTuple):
@@ -39,8 +47,63 @@ class Pruned(NamedTuple):
     spectral_bound: tf.Tensor
 
 
-def prune(matrix: Any, max_row_nonzeros: Any) -> Pruned:
-    """Keeps the largest entries of a symmetric matrix, at most d a row.
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class Pruning(Policy):
+    """How a block is pruned: `QNewton(sparsity=Pruning(0.1, keep="either"))`.
+
+    Args:
+        sparsity: d, an int, or the same as a fraction of N, a float in (0, 1].
+        keep: "matching": at most d non-zeros a row, so that a circuit's price is what was asked
+            for. "either": each row's d largest, and every entry whose mirror image is among its
+            row's: closer to the matrix, but rows of large entries become denser than asked. The d
+            that came out is what the log has and the scheduler prices.
+
+        compensate: Whether to give back on the diagonal what pruning takes from the smallest
+            eigenvalue, so that a semidefinite block stays so (`conditioning.compensation`). For
+            `Constant(definite=True)`; saddle-free steps, which take |λ|, do better without.
+
+    Raises:
+        ValueError: If an argument is not one of these.
+    """
+
+    def __init__(self, sparsity: int | float, keep: str = "matching", compensate: bool = False):
+        if keep not in KEEP:
+            raise ValueError(f"Argument `keep` must be one of {KEEP}. Received: keep={keep!r}")
+        self.sparsity = _checked_sparsity(sparsity)
+        self.keep = keep
+        self.compensate = bool(compensate)
+
+    def row_limit(self, size: int) -> int:
+        """d for a block of N weights, between 1 and N."""
+        d = self.sparsity if isinstance(self.sparsity, int) else round(self.sparsity * size)
+        return max(1, min(d, size))
+
+    def __call__(self, matrix: tf.Tensor) -> Pruned:
+        """What `matrix` `[N, N]` becomes; the norms are those of the dropped entries."""
+        pruned = prune(matrix, self.row_limit(int(matrix.shape[0])), self.keep)
+        if self.compensate:
+            pruned = pruned._replace(matrix=compensated(matrix, pruned.matrix)[0])
+        return pruned
+
+    def get_config(self) -> dict[str, Any]:
+        return {"sparsity": self.sparsity, "keep": self.keep, "compensate": self.compensate}
+
+
+def _checked_sparsity(sparsity: Any) -> int | float:
+    """`sparsity` as a plain int (a count) or a plain float (a fraction)."""
+    if isinstance(sparsity, (int, np.integer)):
+        if not isinstance(sparsity, bool) and sparsity >= 1:
+            return int(sparsity)
+    elif isinstance(sparsity, (float, np.floating)) and 0 < sparsity <= 1:
+        return float(sparsity)
+    raise ValueError(
+        "Argument `sparsity` must be a positive integer (non-zeros a row), a float in (0, 1] "
+        f"(fraction of a row), or None. Received: sparsity={sparsity!r}"
+    )
+
+
+def prune(matrix: Any, max_row_nonzeros: Any, keep: str = "matching") -> Pruned:
+    """Keeps the largest entries of a symmetric matrix.
 
     The diagonal is always kept and counts as one of the d. Kept entries are not changed. Runs
     eagerly and inside a `tf.function`; equal magnitudes are told apart by a fixed hash of the
@@ -50,15 +113,20 @@ def prune(matrix: Any, max_row_nonzeros: Any) -> Pruned:
         matrix: `[N, N]`, float32 or float64, symmetric (to rounding: its symmetric part is
             what is pruned); a tensor or an array.
         max_row_nonzeros: d ≥ 1, an int or a scalar int tensor. d ≥ N keeps everything.
+        keep: "matching": at most d non-zeros a row. "either": (i, j) if it is among the d
+            largest of row i or of row j, so that a row may have more than d.
 
     Returns:
         A `Pruned`.
 
     Raises:
-        ValueError: If `matrix` is not square or not float32 or float64, or `max_row_nonzeros`
-            is not a positive integer; eagerly also if `matrix` is not symmetric or finite.
+        ValueError: If `matrix` is not square or not float32 or float64, `max_row_nonzeros` is
+            not a positive integer, or `keep` not one of these; eagerly also if `matrix` is not
+            symmetric or finite.
     """
     matrix = square_matrix(matrix)
+    if keep not in KEEP:
+        raise ValueError(f"Argument `keep` must be one of {KEEP}. Received: keep={keep!r}")
     if not tf.is_tensor(max_row_nonzeros) and (
         int(max_row_nonzeros) != max_row_nonzeros or max_row_nonzeros < 1
     ):
@@ -66,15 +134,16 @@ def prune(matrix: Any, max_row_nonzeros: Any) -> Pruned:
             "Argument `max_row_nonzeros` must be a positive integer. "
             f"Received: max_row_nonzeros={max_row_nonzeros}"
         )
-    return Pruned(*_prune(matrix, tf.cast(max_row_nonzeros, tf.int32)))
+    return Pruned(*_prune(matrix, tf.cast(max_row_nonzeros, tf.int32), keep))
 
 
 @tf.function(reduce_retracing=True)
-def _prune(matrix: tf.Tensor, max_row_nonzeros: tf.Tensor) -> tuple[tf.Tensor, ...]:
+def _prune(matrix: tf.Tensor, max_row_nonzeros: tf.Tensor, keep: str) -> tuple[tf.Tensor, ...]:
     matrix = symmetrised(matrix)
     n = tf.shape(matrix)[0]
     diagonal = tf.cast(tf.eye(n), tf.bool)
-    kept = diagonal | _matched(tf.abs(matrix), ~diagonal, tf.maximum(max_row_nonzeros, 1) - 1)
+    chosen = _matched if keep == "matching" else _chosen_by_either
+    kept = diagonal | chosen(tf.abs(matrix), ~diagonal, tf.maximum(max_row_nonzeros, 1) - 1)
     pruned = tf.where(kept, matrix, tf.zeros_like(matrix))
 
     dropped = tf.abs(tf.cast(tf.where(kept, tf.zeros_like(matrix), matrix), tf.float64))
@@ -96,17 +165,11 @@ def _matched(magnitudes: tf.Tensor, allowed: tf.Tensor, capacity: tf.Tensor) -> 
     order = _heaviest_first(magnitudes)
     place = tf.argsort(order, axis=1)
 
-    def pointed_at(free: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
-        """The `room[i]` heaviest of row i's free edges."""
-        ranked = tf.gather(free, order, batch_dims=1)
-        first = ranked & (tf.cumsum(tf.cast(ranked, tf.int32), axis=1) <= room[:, None])
-        return tf.gather(first, place, batch_dims=1)
-
     def proceed(_round, free, _kept, _room):
         return tf.reduce_any(free)
 
     def body(round_, free, kept, room):
-        pointed = pointed_at(free, room)
+        pointed = _pointed_at(order, place, free, room)
         mutual = pointed & tf.transpose(pointed)
         room -= tf.reduce_sum(tf.cast(mutual, tf.int32), axis=1)
         open_ = room > 0
@@ -124,6 +187,21 @@ def _matched(magnitudes: tf.Tensor, allowed: tf.Tensor, capacity: tf.Tensor) -> 
         parallel_iterations=1,
     )
     return state[2]
+
+
+def _chosen_by_either(magnitudes: tf.Tensor, allowed: tf.Tensor, capacity: tf.Tensor) -> tf.Tensor:
+    """Mask `[N, N]`, symmetric: edges among the `capacity` heaviest allowed ones of either end."""
+    order = _heaviest_first(magnitudes)
+    room = tf.fill([tf.shape(magnitudes)[0]], capacity)
+    pointed = _pointed_at(order, tf.argsort(order, axis=1), allowed & (magnitudes > 0), room)
+    return pointed | tf.transpose(pointed)
+
+
+def _pointed_at(order: tf.Tensor, place: tf.Tensor, free: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
+    """The `room[i]` heaviest of row i's free edges; `order` its columns, `place` its inverse."""
+    ranked = tf.gather(free, order, batch_dims=1)
+    first = ranked & (tf.cumsum(tf.cast(ranked, tf.int32), axis=1) <= room[:, None])
+    return tf.gather(first, place, batch_dims=1)
 
 
 def _heaviest_first(magnitudes: tf.Tensor) -> tf.Tensor:

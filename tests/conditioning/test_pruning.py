@@ -6,7 +6,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_qnewton import Pruning
 from keras_qnewton.conditioning import prune, regularize
+from keras_qnewton.conditioning.compensation import compensated
 from keras_qnewton.conditioning.pruning import _edge_hash
 
 
@@ -112,6 +114,87 @@ def test_pruning_alone_can_lose_definiteness():
         factor = np.random.default_rng(seed).normal(size=(12, 12))
         lost += np.linalg.eigvalsh(prune(factor @ factor.T, 4).matrix.numpy())[0] < 0
     assert lost > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 24), d=st.integers(1, 26), seed=st.integers(0, 10**6))
+def test_either_keeps_each_rows_largest_and_their_mirror_images(n, d, seed):
+    matrix = symmetric(n, seed)
+    off = np.where(np.eye(n, dtype=bool), 0, np.abs(matrix))
+    least = np.sort(off, axis=1)[:, max(n - d + 1, 0)] if d > 1 and n > 1 else np.full(n, np.inf)
+    largest = off >= least[:, None]
+    kept = largest | largest.T | np.eye(n, dtype=bool)
+    result = prune(matrix, d, keep="either")
+    np.testing.assert_array_equal(result.matrix, np.where(kept, matrix, 0))
+    assert int(result.row_nonzeros) == np.count_nonzero(kept, axis=1).max()
+    assert float(result.delta_norm) <= float(prune(matrix, d).delta_norm) * (1 + 1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(2, 20),
+    d=st.integers(1, 20),
+    seed=st.integers(0, 10**6),
+    keep=st.sampled_from(["matching", "either"]),
+)
+def test_compensation_gives_back_what_pruning_took(n, d, seed, keep):
+    """Semidefinite stays so, by NumPy's eigenvalues, whatever the rows' scales."""
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(n, n // 2 + 1)) * 10 ** rng.uniform(-2, 2, size=(n, 1))
+    matrix = factor @ factor.T
+    pruned = prune(matrix, d, keep).matrix
+    whole, lost = compensated(matrix, pruned)
+    added = whole.numpy() - pruned.numpy()
+    np.testing.assert_array_equal(added, np.diag(np.diag(added)))
+    expected = np.diag(matrix) * float(lost)
+    np.testing.assert_allclose(np.diag(added), expected, atol=2e-6 * np.trace(matrix), rtol=1e-9)
+    roots = np.sqrt(np.diag(matrix))
+    scaled = whole.numpy() / np.outer(roots, roots)
+    assert np.linalg.eigvalsh(scaled)[0] >= -1e-9
+    # And no more than that: the pruned matrix's own smallest eigenvalue, scaled.
+    own = np.linalg.eigvalsh(pruned.numpy() / np.outer(roots, roots))[0]
+    assert float(lost) <= max(0.0, -own) * (1 + 1e-6) + 1e-6
+
+
+def test_nothing_lost_is_nothing_added():
+    matrix = np.diag([3.0, 1.0, 0.0]) + 0.1
+    whole, lost = compensated(tf.constant(matrix), tf.constant(matrix))
+    assert float(lost) <= 1e-12
+    np.testing.assert_allclose(whole, matrix, rtol=1e-12)
+    zero = tf.zeros([3, 3])
+    assert np.array_equal(compensated(zero, zero)[0], zero)
+
+
+def test_compensation_leaves_an_indefinite_matrix_its_own_negative_curvature():
+    matrix = symmetric(16, seed=3)
+    pruned = prune(matrix, 4).matrix
+    whole, lost = compensated(matrix, pruned)
+    roots = np.sqrt(np.maximum(np.abs(np.diag(matrix)), 1e-6 * np.abs(np.diag(matrix)).max()))
+    floor, before, after = (
+        np.linalg.eigvalsh(a / np.outer(roots, roots))[0] for a in (matrix, pruned.numpy(), whole)
+    )
+    assert floor < 0
+    assert float(lost) == pytest.approx(max(0.0, floor - before), rel=1e-6, abs=1e-9)
+    assert after >= min(floor, before) - 1e-9
+
+
+@pytest.mark.parametrize("pruning", [Pruning(0.25, compensate=True), Pruning(3, "either")])
+def test_policy(pruning):
+    matrix = symmetric(12) @ symmetric(12)
+    again = Pruning.from_config(pruning.get_config())
+    assert again.get_config() == pruning.get_config() and again.row_limit(12) == 3
+    result = again(tf.constant(matrix))
+    expected = prune(matrix, 3, pruning.keep)
+    assert result[1:] == expected[1:] and int(result.row_nonzeros) == int(expected.row_nonzeros)
+    definite = np.linalg.eigvalsh(result.matrix.numpy())[0] >= -1e-9
+    lost = np.linalg.eigvalsh(expected.matrix.numpy())[0] < -1e-9
+    assert definite == (pruning.compensate or not lost)
+
+
+@pytest.mark.parametrize("arguments", [(0.5, "both"), (0,), (1.5,), (True,), ("half",)])
+def test_bad_policy(arguments):
+    with pytest.raises(ValueError, match=r"Argument `(keep|sparsity)` must be"):
+        Pruning(*arguments)
 
 
 @pytest.mark.parametrize("kind", ["normal", "equal"])

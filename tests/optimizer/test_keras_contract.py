@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qnewton import Adaptive, Blocks, Constant, QNewton, Scheduler
+from keras_qnewton import Adaptive, Blocks, Constant, Pruning, QNewton, Scheduler
 from keras_qnewton.curvature import ExactHessian
 from keras_qnewton.solvers import QSVT
 from tests.derivatives import get_flat
@@ -30,9 +30,10 @@ from tests.optimizer.models import L, compiled, fit, regression_data, regression
             weight_decay=0.1,
         ),
         QNewton(damping=Constant(1e-2), sparsity=3),
+        QNewton(sparsity=Pruning(0.5, keep="either", compensate=True)),
         QNewton(keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.9)),
     ],
-    ids=["default", "objects", "constant", "schedule"],
+    ids=["default", "objects", "constant", "pruning", "schedule"],
 )
 def test_config_round_trip(optimizer):
     config = optimizer.get_config()
@@ -210,6 +211,7 @@ def test_mixed_bfloat16_trains():
         ({"damping": "none"}, "`damping` must be one of 'adaptive', 'constant', or an object"),
         ({"sparsity": 0}, "`sparsity` must be a positive integer"),
         ({"sparsity": 1.5}, "`sparsity` must be a positive integer"),
+        ({"sparsity": "half"}, "`sparsity` must be a positive integer"),
         ({"scheduler": "fast"}, "`scheduler` must be a `Scheduler` object or None"),
         ({"update_every": 0}, "`update_every` must be an integer of at least 1"),
         ({"seed": -1}, "`seed` must be an integer of at least 0"),

@@ -1,0 +1,92 @@
+"""The study as one HTML page, images embedded, with the style of `keras_qnewton.report`."""
+
+from __future__ import annotations
+
+import base64
+import html
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from keras_qnewton.report import page, table
+
+_VERDICTS = {True: "Yes.", False: "No.", None: "Not seen."}
+
+
+def of(results: dict[str, Any], pictures: Sequence[tuple[str, pathlib.Path, str]]) -> str:
+    """The page as a string."""
+    sections = [
+        "<h1>What scheduling Newton's linear systems saves</h1>",
+        "<p>Newton's method for Keras models, layer by layer, with the regularisation of "
+        "arXiv:2405.00252. Every linear system of the runs is priced by LU, by the best classical "
+        "solver, by a quantum computer, and as scheduled between LU and the quantum computer. "
+        "Prices of circuits are projections of a cost model; classical ones are measured on "
+        "this machine. The paper's model counts no constants and no reading of the solution; "
+        "“detailed” counts the constants of arXiv:2305.11352, “with readout” the "
+        "N/ε² runs that reading N amplitudes takes.</p>",
+        "<h2>The paper's three claims</h2>",
+    ]
+    for claim in results["claims"]:
+        sections.append(
+            f"<p><b>{html.escape(claim['claim'])} {_VERDICTS[claim['holds']]}</b> "
+            f"{html.escape(claim['answer'])}</p>"
+        )
+    sections += ["<h2>Training</h2>", _training(results)]
+    sections += ["<h2>Break-even gate times</h2>", _break_even(results)]
+    for heading, path, caption in pictures:
+        image = base64.b64encode(path.read_bytes()).decode()
+        sections.append(
+            f"<h2>{html.escape(heading)}</h2><figure>"
+            f'<img style="width:100%;min-width:20rem" alt="{html.escape(heading)}" '
+            f'src="data:image/png;base64,{image}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+    return page("What scheduling Newton's linear systems saves", sections)
+
+
+def _training(results: dict[str, Any]) -> str:
+    columns = [("model", True), ("optimizer", True)]
+    columns += [
+        (name, False)
+        for name in ("steps", "first loss", "last loss", "test accuracy", "seconds a step")
+    ]
+    rows = [
+        [
+            family,
+            name,
+            f"{run['steps']:,}",
+            f"{run['first_loss']:.3g}",
+            f"{run['last_loss']:.3g}",
+            f"{run['test_accuracy']:.3f}",
+            f"{run['seconds_a_step']:.3g}",
+        ]
+        for family, own in results["families"].items()
+        for name, run in own["runs"].items()
+    ]
+    return table(columns, rows)
+
+
+def _break_even(results: dict[str, Any]) -> str:
+    models = list(next(iter(results["families"].values()))["prices"]["models"])
+    columns = [("model", True), ("block", True), ("N", False), ("d", False), ("κ", False)]
+    columns += [(name, False) for name in models]
+    rows = [
+        [
+            family,
+            block["block"],
+            f"{block['size']:,}",
+            f"{block['sparsity']:,}",
+            f"{block['kappa']:.3g}",
+            *(_seconds(block["break_even"][name]) for name in models),
+        ]
+        for family, own in results["families"].items()
+        for block in own["blocks"]
+    ]
+    note = (
+        "<p>Seconds a gate may take for the circuit to cost what LU does; medians of the run.</p>"
+    )
+    return note + table(columns, rows)
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
