@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qnewton import Adaptive, Constant, Scheduler, directions
-from keras_qnewton.directions import Scheduled
+from keras_qnewton import Adaptive, Constant, Scheduler
+from keras_qnewton.directions import Scheduled, scheduled
 from keras_qnewton.solvers.mixed_precision import mixed_cholesky
 
 
@@ -85,11 +85,11 @@ def test_large_blocks_are_solved_as_small_ones(monkeypatch, failing):
         return way, way.solve(tf.constant(1e-3, tf.float64))
 
     small, expected = solve()
-    monkeypatch.setattr(directions, "_LARGE", 100)
+    monkeypatch.setattr(scheduled, "_LARGE", 100)
     if failing == "condition":
-        monkeypatch.setattr(directions, "_MIXED_CONDITION", 10.0)
+        monkeypatch.setattr(scheduled, "_MIXED_CONDITION", 10.0)
     if failing == "residual":
-        monkeypatch.setattr(directions, "target", lambda *_: -1.0)
+        monkeypatch.setattr(scheduled, "target", lambda *_: -1.0)
     large, found = solve()
     assert not small._mixed and large._mixed
     assert float(found.residual) <= (1e-8 if failing == "nothing" else 1e-12)

@@ -1,0 +1,296 @@
+"""(H + s(λ) I)^(-1) g of a formed block, by the solver that the scheduler chooses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues
+from keras_qnewton.conditioning.lanczos import EPSILON
+from keras_qnewton.directions.block_step import (
+    FIXED_ROUTES,
+    BlockStep,
+    Keep,
+    computed,
+    not_reshaped,
+)
+from keras_qnewton.directions.reshaping import Reshaping, Trade
+from keras_qnewton.directions.spectrum import (
+    LANCZOS_STEPS,
+    condition_bound,
+    kept_spectrum,
+    largest,
+    products_of,
+    row_nonzeros,
+    semidefinite_spectrum,
+)
+from keras_qnewton.solvers import Eigen
+from keras_qnewton.solvers.mixed_precision import mixed_cholesky
+from keras_qnewton.solvers.refinement import target
+
+# A matrix that no linear solver can take (Cholesky: not positive definite; LU: singular).
+_LAST_RESORT = FIXED_ROUTES.index("eigen")
+# Where nothing but λ_min's error bound is between a fixed shift and a needlessly short step: on
+# a pruned block of 1,040 weights the bound is 4e-3 after 20 steps, 6e-7 after 60 (λ_min -1e-2).
+_DEFINITE_STEPS = 60
+# From this N on a factorisation in float64 is what a step takes longest for.
+_LARGE = 512
+# κ up to which refinement makes up for one in float32.
+_MIXED_CONDITION = 1e6
+# Of a backward stable solve's residual, ‖Ax - b‖ ≤ c u κ ‖b‖ (Higham 2002, section 7.1).
+_ROUNDING = 8.0
+# x = 0 has the residual 1.
+_NO_SOLUTION = 0.1
+
+# Solution, residual, and the index of the route that gave it.
+_Answer = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+class Scheduled:
+    """(H + s I)^(-1) g to float64 residuals, by the solver that the scheduler chooses."""
+
+    def __init__(
+        self,
+        matrix: tf.Tensor,
+        gradient: tf.Tensor,
+        damping: Any,
+        scheduler: Any,
+        semidefinite: bool = False,
+        seed: int = 0,
+        keep: Keep = computed,
+    ):
+        self._gradient, self._damping, self._scheduler = gradient, damping, scheduler
+        self._size = int(matrix.shape[0])
+        # A solve of a small block costs little beside the curvature: double precision makes the
+        # residual check mean something at condition numbers up to 1e12.
+        self._mixed = (
+            semidefinite
+            and self._size >= _LARGE
+            and matrix.dtype == tf.float32
+            and scheduler.possible(self._size) == ("cholesky",)
+        )
+        self._matrix = matrix if self._mixed else tf.cast(matrix, tf.float64)
+        self._sparsity = row_nonzeros(matrix, shifted=True)
+        steps = _DEFINITE_STEPS if damping.definite else LANCZOS_STEPS
+        if semidefinite:
+            steps = LANCZOS_STEPS // 2
+
+        def ends() -> Spectrum:
+            if not semidefinite:
+                return extremal_eigenvalues(self._matrix, iterations=steps, seed=seed)
+            # The large end alone, which is found first.
+            found = extremal_eigenvalues(matrix, iterations=steps, seed=seed)
+            return semidefinite_spectrum(found, matrix.dtype)
+
+        self._spectrum, new = kept_spectrum(keep, ends)
+        self._products = products_of(steps, matrix if semidefinite else self._matrix, new)
+        self._semidefinite = semidefinite
+        self._bounded = damping.adaptive or damping.definite or semidefinite
+        if not self._bounded:  # maybe a factorisation
+            self._products = tf.constant(math.nan, tf.float64)
+        self.scale = largest(self._spectrum)
+        # Reshaping needs a lower bound of the eigenvalues, and a price to lower.
+        priced = len(scheduler.candidates(self._bounded)) > 1 or scheduler.quantum is not None
+        self._reshaping = None
+        if scheduler.reshape is not None and self._bounded and priced and not self._mixed:
+            self._reshaping = Reshaping(self._matrix, self._sparsity, scheduler)
+
+    def estimate(self, damping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """κ of H + s I, and s, at damping λ; scalars, float64."""
+        shift = self._damping.shift(self._matrix, self._spectrum, damping)
+        return self._condition_number(shift), shift
+
+    def solve(self, damping: tf.Tensor) -> BlockStep:
+        kappa, shift = self.estimate(damping)
+        reshaping = self._reshaping
+        if reshaping is None:
+            return self._solve_as_it_is(kappa, shift)
+        smallest = self._lowest(shift)
+        largest = self._spectrum.lambda_max + self._spectrum.residual_max + shift
+        trade = reshaping.pick(smallest, largest, kappa)
+
+        step = tf.cond(
+            trade.better,
+            lambda: self._solve_reshaped(reshaping, trade, shift, smallest),
+            self._not_solved,
+        )
+        # Written so that NaN fails.
+        return tf.cond(
+            step.error_bound <= self._scheduler.reshape.bound,
+            lambda: step,
+            lambda: self._solve_as_it_is(kappa, shift)._replace(error_bound=step.error_bound),
+        )
+
+    def _not_solved(self) -> BlockStep:
+        """A `BlockStep` in which nothing is known."""
+        unknown, none = tf.constant(math.nan, tf.float64), tf.constant(0)
+        predicted = tf.fill([len(self._scheduler.routes)], unknown)
+        return BlockStep(
+            tf.zeros_like(self._gradient),
+            *(unknown, unknown, none, none, none, unknown),
+            predicted,
+            unknown,
+            *not_reshaped(),
+        )
+
+    def _solve_as_it_is(self, kappa: tf.Tensor, shift: tf.Tensor) -> BlockStep:
+        """(H + s I) x = g."""
+        index, predicted, rule = self._scheduler.choose_index(
+            self._size, kappa, self._sparsity, definite=self._bounded
+        )
+        rhs = tf.cast(self._gradient, tf.float64)
+        if self._mixed:
+            x, residual, used = self._run_mixed(shift, rhs, kappa, index, predicted)
+        else:
+            x, residual, used = self._run(self._system(shift), rhs, kappa, index, predicted)
+        return BlockStep(
+            tf.cast(x, self._gradient.dtype),
+            kappa,
+            self._sparsity,
+            index + len(FIXED_ROUTES),
+            used,
+            rule,
+            residual,
+            predicted,
+            self._products,
+            *not_reshaped(),
+        )
+
+    def _solve_reshaped(
+        self, reshaping: Reshaping, trade: Trade, shift: tf.Tensor, smallest: tf.Tensor
+    ) -> BlockStep:
+        """Â x̂ = g, and how far x̂ may be from the solution of the system as it is."""
+        index, predicted, rule = self._scheduler.choose_index(
+            self._size, trade.condition_number, trade.sparsity, definite=True
+        )
+        rhs = tf.cast(self._gradient, tf.float64)
+        system = reshaping.system(trade, shift)
+        x, residual, used = self._run(system, rhs, trade.condition_number, index, predicted)
+        gap = rhs - tf.linalg.matvec(self._matrix, x) - shift * x
+        return BlockStep(
+            tf.cast(x, self._gradient.dtype),
+            trade.condition_number,
+            trade.sparsity,
+            index + len(FIXED_ROUTES),
+            used,
+            rule,
+            residual,
+            predicted,
+            self._products,
+            self._sparsity,
+            trade.shift,
+            self._scheduler.reshape.checked_error(smallest, gap, x),
+        )
+
+    def _lowest(self, shift: tf.Tensor) -> tf.Tensor:
+        """σ: no eigenvalue of H + s I is below, given that Lanczos found the lower end."""
+        return self._spectrum.lambda_min - self._spectrum.residual_min + shift
+
+    def _system(self, shift: tf.Tensor) -> tf.Tensor:
+        """H + s I in float64."""
+        matrix = tf.cast(self._matrix, tf.float64)
+        return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + shift)
+
+    def _condition_number(self, shift: tf.Tensor) -> tf.Tensor:
+        """κ(H + s I): a bound, or an estimate where there is no cheap bound."""
+        bound = condition_bound(self._spectrum, shift)
+        if self._semidefinite:
+            # Rounding, which the bound takes off the shift, moves eigenvalues by far less.
+            largest = self._spectrum.lambda_max + self._spectrum.residual_max + shift
+            return tf.where(shift > 0, largest / shift, bound)
+        if self._bounded:
+            return bound
+
+        def estimated() -> tf.Tensor:
+            return condition_number(self._system(shift), method="lanczos")
+
+        # Not shifted past its negative eigenvalues, maybe. Where κ decides, it is estimated to
+        # 1 %, and where it is for the log alone, a factorisation is too much for it.
+        if len(self._scheduler.possible(self._size)) > 1:
+            return estimated()
+        return tf.cond(self._lowest(shift) > 0, lambda: bound, estimated)
+
+    def _run_mixed(
+        self, shift: tf.Tensor, rhs: tf.Tensor, kappa: tf.Tensor, *choice: tf.Tensor
+    ) -> _Answer:
+        """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
+        tolerance = target(None, np.float64)
+        nan = tf.constant(float("nan"), tf.float64)
+        x, residual = tf.cond(
+            kappa <= _MIXED_CONDITION,
+            lambda: mixed_cholesky(self._matrix, shift, rhs, tolerance),
+            lambda: (tf.zeros_like(rhs), nan),
+        )
+        # Written so that a NaN residual fails.
+        return tf.cond(
+            residual <= tolerance,
+            lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
+            lambda: self._run(self._system(shift), rhs, kappa, *choice),
+        )
+
+    def _run(
+        self,
+        system: tf.Tensor,
+        rhs: tf.Tensor,
+        kappa: tf.Tensor,
+        index: tf.Tensor,
+        predicted: tf.Tensor,
+    ) -> _Answer:
+        """Solution, residual, and the index of the route that gave it."""
+        scheduler, definite = self._scheduler, self._bounded
+        # Another factorisation does not lower a residual that rounding explains.
+        rounding = tf.minimum(_ROUNDING * EPSILON[tf.float64] * kappa, _NO_SOLUTION)
+        rounding = tf.where(tf.math.is_finite(kappa), rounding, tf.zeros_like(rounding))
+        sound = tf.maximum(rounding, scheduler.tolerance)
+
+        def by(route: int) -> _Answer:
+            solution = scheduler.solvers[route].solve(system, rhs)
+            return solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + route)
+
+        def last_resort() -> _Answer:
+            solution = Eigen().solve(system, rhs)
+            return solution.x, solution.residual, tf.constant(_LAST_RESORT)
+
+        def tried(route: int, *others: int) -> _Answer:
+            answer = by(route)
+            if others:
+                return tf.cond(
+                    answer[1] <= sound, lambda: answer, lambda: _better(answer, tried(*others))
+                )
+            # Adaptive damping tries again at a larger λ, at which the system is definite.
+            if self._damping.adaptive:
+                return answer
+            return tf.cond(tf.math.is_finite(answer[1]), lambda: answer, last_resort)
+
+        def classical() -> _Answer:
+            first = scheduler.fastest(predicted, definite)
+            if isinstance(first, int):
+                return tried(*scheduler.attempts(first, definite))
+            orders = [
+                scheduler.attempts(k, definite) for k in range(len(scheduler.candidates(definite)))
+            ]
+            return tf.switch_case(first, [lambda order=order: tried(*order) for order in orders])
+
+        # A circuit is a host call: it must not be in a graph that could never choose it.
+        quantum = scheduler.quantum
+        if quantum is None or quantum.name not in scheduler.possible(self._size, definite):
+            return classical()
+        circuit = scheduler.routes.index(quantum.name)
+        failed = tf.constant(float("nan"), tf.float64)
+        answer = tf.cond(
+            tf.equal(index, circuit),
+            lambda: by(circuit),
+            lambda: (tf.zeros_like(rhs), failed, tf.constant(_LAST_RESORT)),
+        )
+        # Written so that a NaN residual fails.
+        return tf.cond(answer[1] <= scheduler.tolerance, lambda: answer, classical)
+
+
+def _better(first: _Answer, second: _Answer) -> _Answer:
+    """The answer with the smaller residual; the second if the first has none."""
+    take = (second[1] < first[1]) | ~tf.math.is_finite(first[1])
+    x, residual, used = (tf.where(take, b, a) for a, b in zip(first, second, strict=True))
+    return x, residual, used
