@@ -90,8 +90,23 @@ def test_papers_table_with_adaptive_damping(sparsity):
     assert accuracy >= 0.94
 
 
-@pytest.mark.parametrize("sparsity", [None, 0.5, 0.1, Pruning(0.1, "either", compensate=True)])
-@pytest.mark.parametrize("blocks", ["layer", "full"])
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "sparsity, blocks",
+    [
+        (None, "full"),
+        (Pruning(0.1, "either", compensate=True), "layer"),
+        slow(None, "layer"),
+        slow(0.5, "layer"),
+        slow(0.5, "full"),
+        slow(0.1, "layer"),
+        slow(0.1, "full"),
+        slow(Pruning(0.1, "either", compensate=True), "full"),
+    ],
+)
 def test_no_step_goes_uphill(sparsity, blocks):
     """gᵀx > 0 in every block of every step, x from the weights' change, g by a tape."""
     x, y, *_ = digits()

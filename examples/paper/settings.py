@@ -101,7 +101,7 @@ def _study(profile: str, text: str | None) -> Study:
         models.bert,
         "fisher",
         hidden=8,
-        batch=256,
+        batch=64,
         steps=40,
         learning_rate=0.1,
     )
@@ -111,7 +111,7 @@ def _study(profile: str, text: str | None) -> Study:
         models.gpt,
         "fisher",
         hidden=8,
-        batch=128,
+        batch=32,
         steps=40,
         learning_rate=0.1,
     )
