@@ -37,6 +37,7 @@ bench: venv
 	$(BIN)/python benchmarks/fisher.py
 	$(BIN)/python benchmarks/race.py
 	$(BIN)/python benchmarks/quantum.py
+	$(BIN)/python benchmarks/scheduling.py
 
 clean:
 	rm -rf .venv .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,8 +5,11 @@ a   `tf.linalg.lu` and its solve, traced, N = 128 to 4,096: seconds predicted by
 b   κ of training Hessians of digits, 64-w-10, full batch, damped as the optimizer damps them at
     that step: the estimate's seconds over those of the LU solve, and the estimate over κ by
     all eigenvalues
+c   predicted seconds of the linear systems of a training on digits, 64-16-16-10, full batch, 15
+    steps by layer, a circuit at 1e-12 s a gate or LU: reshaped, over as they are
 
 python benchmarks/scheduling.py [--repeats 5] [--widths 13,27,54] [--steps 0,4,8,12]
+    [--only a b c]
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import statistics
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "2")
 
 import common
+import keras
 import numpy as np
 import scipy.linalg
 import tensorflow as tf
@@ -26,7 +30,7 @@ from keras_qnewton import Adaptive, QNewton, Scheduler
 from keras_qnewton.curvature import gauss_newton, hessian
 from keras_qnewton.directions import Scheduled
 from keras_qnewton.scheduling import CGTime, SolverTime, calibration
-from keras_qnewton.solvers import LU
+from keras_qnewton.solvers import LU, QSVT
 
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 # Predicted over measured, or the inverse.
@@ -146,6 +150,44 @@ def one(matrix, gradient, damping, semidefinite, repeats):
     }
 
 
+def reshaping():
+    print("c   reshaped systems: predicted seconds, and what was traded")
+    x, y = common.digits(1797)
+    rows = []
+    for bound in (False, 0.1, 0.3, 0.9):
+        scheduler = Scheduler(
+            quantum=QSVT(backend="emulator", max_degree=10**7),
+            gate_time=1e-12,
+            max_qubits=64,
+            reshape=bound,
+        )
+        model = common.keras_mlp((64, 16, 16, 10))
+        optimizer = QNewton(blocks="layer", scheduler=scheduler)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=optimizer, loss=loss)
+        model.fit(x, y, batch_size=len(x), epochs=15, verbose=0)
+        decisions = optimizer.decisions
+        rows.append(
+            {
+                "bound": float(bound),
+                "seconds": sum(d.predicted[d.route] for d in decisions),
+                "reshaped": sum(d.sparsity_before is not None for d in decisions),
+                "systems": len(decisions),
+                "largest_error": max((d.error_bound or 0.0) for d in decisions),
+                "loss": decisions[-1].loss_after,
+            }
+        )
+        row = rows[-1]
+        print(
+            f"    bound {bound!s:>5}: {row['seconds']:.3g} s, "
+            f"{row['seconds'] / rows[0]['seconds']:.3f} of that as they are; "
+            f"{row['reshaped']} of {row['systems']} reshaped, error at most "
+            f"{row['largest_error']:.2g}, loss {row['loss']:.2g}",
+            flush=True,
+        )
+    return {"part": "reshape", "rows": rows}
+
+
 def numbers(text):
     return [int(number) for number in text.split(",")]
 
@@ -154,14 +196,16 @@ def main():
     options = common.parser(__doc__)
     options.add_argument("--widths", type=numbers, default=[13, 27, 54])
     options.add_argument("--steps", type=numbers, default=[0, 4, 8, 12])
-    options.add_argument("--only", choices=("a", "b"))
+    options.add_argument("--only", nargs="+", choices=("a", "b", "c"), default=["a", "b", "c"])
     arguments = options.parse_args()
     common.limit_threads()
     results = []
-    if arguments.only != "b":
+    if "a" in arguments.only:
         results.append(lu_calibration(arguments.repeats))
-    if arguments.only != "a":
+    if "b" in arguments.only:
         results.append(condition_numbers(arguments.widths, arguments.steps, arguments.repeats))
+    if "c" in arguments.only:
+        results.append(reshaping())
     common.save("scheduling", results)
 
 
