@@ -117,10 +117,10 @@ def _loss(figure: Any, runs: dict[str, Run], prices: Sequence[Projection]) -> No
         # The run's own solves were LU's.
         rest = max(newton.seconds - float(np.median(list(own.by_step("lu").values()))), 0.0)
         axes.plot((scheduled + rest).cumsum(), newton.losses, "C3:", label="scheduled + the rest")
-        for name, colour in (("sgd", "0.6"), ("adam", "0.2")):
+        for name, label, colour in (("sgd", "SGD", "0.6"), ("adam", "Adam", "0.2")):
             run = runs[name]
             times = run.seconds * np.arange(1, len(run.losses) + 1)
-            axes.plot(times, run.losses, color=colour, lw=1, label=name.upper())
+            axes.plot(times, run.losses, color=colour, lw=1, label=label)
         _dress(axes, "seconds", "loss")
         axes.set_title(f"{own.gate_time:.0e} s a gate", fontsize="medium")
     panels[-1].axis("off")
