@@ -123,17 +123,22 @@ def test_a_step_that_raises_the_loss_is_not_taken():
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"blocks": "layer"},
-        {"blocks": "variable", "damping": Adaptive(negative_curvature="shift")},
-        {"sparsity": 0.5},
         {"sparsity": 3, "damping": Adaptive(negative_curvature="shift")},
         {"update_every": 3},
-        {"learning_rate": 0.5},
         {"clipnorm": 0.1},
         {"weight_decay": 1e-4},
-        {"use_ema": True},
-        {"scheduler": Scheduler(quantum=None)},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {},
+                {"blocks": "variable", "damping": Adaptive(negative_curvature="shift")},
+                {"sparsity": 0.5},
+                {"learning_rate": 0.5},
+                {"use_ema": True},
+                {"scheduler": Scheduler(quantum=None)},
+            )
+        ),
     ],
     ids=str,
 )
