@@ -43,6 +43,7 @@ def test_trains_without_tensorflow_quantum():
 
 
 def test_another_keras_backend_is_refused():
+    pytest.importorskip("jax")
     out = run(
         "import os; os.environ['KERAS_BACKEND'] = 'jax'\nimport keras_qnewton",
     )
