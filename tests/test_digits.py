@@ -21,13 +21,13 @@ def digits():
     return (x / 16).astype("float32"), y.astype("int32")
 
 
-def network(seed):
+def network(seed, activation="tanh"):
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
         [
             L.Input((64,)),
-            L.Dense(16, activation="tanh"),
-            L.Dense(16, activation="tanh"),
+            L.Dense(16, activation=activation),
+            L.Dense(16, activation=activation),
             L.Dense(10),
         ]
     )

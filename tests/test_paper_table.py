@@ -10,54 +10,27 @@ import pytest
 import tensorflow as tf
 
 pytest.importorskip("sklearn")
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from examples.paper.training import RiseAndFall
 from keras_qnewton import Constant, Pruning, QNewton
 from keras_qnewton.curvature import hessian
+from tests.test_digits import CROSS_ENTROPY, digits, network
 
 L = keras.layers
-CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 STEPS = 150
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class WarmUpAndDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Linearly up to 1e-2 in 15 steps, and down to 0 at step 150."""
-
-    def __call__(self, step):
-        done = tf.cast(step, tf.float32)
-        return 1e-2 * tf.minimum((done + 1) / 15, (STEPS - done) / (STEPS - 15))
-
-    def get_config(self):
-        return {}
-
-
-def digits():
+def split_digits():
     """Training pixels and classes, then the test set's."""
-    x, y = load_digits(return_X_y=True)
-    x, x_test, y, y_test = train_test_split(
-        (x / 16).astype("float32"), y.astype("int32"), test_size=0.2, random_state=0
-    )
+    x, x_test, y, y_test = train_test_split(*digits(), test_size=0.2, random_state=0)
     return x, y, x_test, y_test
-
-
-def network(seed):
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential(
-        [
-            L.Input((64,)),
-            L.Dense(16, activation="relu"),
-            L.Dense(16, activation="relu"),
-            L.Dense(10),
-        ]
-    )
 
 
 def train(optimizer, epochs=50, seed=0):
     """The model, and its test accuracy."""
-    x, y, x_test, y_test = digits()
-    model = network(seed)
+    x, y, x_test, y_test = split_digits()
+    model = network(seed, "relu")
     model.compile(optimizer=optimizer, loss=CROSS_ENTROPY, metrics=["accuracy"])
     model.fit(x, y, batch_size=512, epochs=epochs, verbose=0)
     return model, model.evaluate(x_test, y_test, verbose=0)[1]
@@ -65,7 +38,7 @@ def train(optimizer, epochs=50, seed=0):
 
 def papers(**kwargs):
     options = {"blocks": "layer", "curvature": "hessian"} | kwargs
-    return QNewton(WarmUpAndDecay(), damping=Constant(5e-3, definite=True), **options)
+    return QNewton(RiseAndFall(1e-2, STEPS), damping=Constant(5e-3, definite=True), **options)
 
 
 @pytest.mark.slow
@@ -109,7 +82,7 @@ def slow(*case):
 )
 def test_no_step_goes_uphill(sparsity, blocks):
     """gᵀx > 0 in every block of every step, x from the weights' change, g by a tape."""
-    x, y, *_ = digits()
+    x, y, *_ = split_digits()
     x, y = x[:512, ::4], y[:512]
     keras.utils.set_random_seed(0)
     model = keras.Sequential([L.Input((16,)), L.Dense(6, activation="relu"), L.Dense(10)])

@@ -57,7 +57,6 @@ class Pruning(Policy):
             for. "either": each row's d largest, and every entry whose mirror image is among its
             row's: closer to the matrix, but rows of large entries become denser than asked. The d
             that came out is what the log has and the scheduler prices.
-
         compensate: Whether to give back on the diagonal what pruning takes from the smallest
             eigenvalue, so that a semidefinite block stays so (`conditioning.compensation`). For
             `Constant(definite=True)`; saddle-free steps, which take |λ|, do better without.

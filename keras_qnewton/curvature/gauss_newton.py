@@ -148,21 +148,14 @@ class GaussNewtonLinearized(Linearized):
         if self._output.kind != "softmax cross-entropy":
             return list(gradients)
         lost = self._lost(self._output_gradient, self._likeliest)
+
+        def won_back() -> list[tf.Tensor]:
+            added = self._network.gradient(self._z, self.points, lost, unconnected_gradients="zero")
+            return [g + more for g, more in zip(gradients, added, strict=True)]
+
         # A backward pass, which models that are certain of few examples do without.
-        return tf.cond(
-            tf.norm(lost) > _NEGLIGIBLE * tf.norm(self._output_gradient),
-            lambda: [
-                g + more
-                for g, more in zip(
-                    gradients,
-                    self._network.gradient(
-                        self._z, self.points, lost, unconnected_gradients="zero"
-                    ),
-                    strict=True,
-                )
-            ],
-            lambda: list(gradients),
-        )
+        worth_it = tf.norm(lost) > _NEGLIGIBLE * tf.norm(self._output_gradient)
+        return tf.cond(worth_it, won_back, lambda: list(gradients))
 
     def value_error(self) -> tf.Tensor:
         """About how far rounding has moved the loss, float64 scalar.

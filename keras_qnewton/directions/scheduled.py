@@ -14,6 +14,7 @@ from keras_qnewton.directions.block_step import (
     FIXED_ROUTES,
     BlockStep,
     Keep,
+    Numbers,
     computed,
     not_reshaped,
 )
@@ -138,51 +139,54 @@ class Scheduled:
 
     def _solve_as_it_is(self, kappa: tf.Tensor, shift: tf.Tensor) -> BlockStep:
         """(H + s I) x = g."""
-        index, predicted, rule = self._scheduler.choose_index(
-            self._size, kappa, self._sparsity, definite=self._bounded
-        )
+        choice = self._choice(kappa, self._sparsity, self._bounded)
         rhs = tf.cast(self._gradient, tf.float64)
         if self._mixed:
-            x, residual, used = self._run_mixed(shift, rhs, kappa, index, predicted)
+            answer = self._run_mixed(shift, rhs, kappa, *choice[:2])
         else:
-            x, residual, used = self._run(self._system(shift), rhs, kappa, index, predicted)
-        return BlockStep(
-            tf.cast(x, self._gradient.dtype),
-            kappa,
-            self._sparsity,
-            index + len(FIXED_ROUTES),
-            used,
-            rule,
-            residual,
-            predicted,
-            self._products,
-            *not_reshaped(),
-        )
+            answer = self._run(self._system(shift), rhs, kappa, *choice[:2])
+        return self._step(kappa, self._sparsity, choice, answer, not_reshaped())
 
     def _solve_reshaped(
         self, reshaping: Reshaping, trade: Trade, shift: tf.Tensor, smallest: tf.Tensor
     ) -> BlockStep:
         """Â x̂ = g, and how far x̂ may be from the solution of the system as it is."""
-        index, predicted, rule = self._scheduler.choose_index(
-            self._size, trade.condition_number, trade.sparsity, definite=True
-        )
+        kappa, sparsity = trade.condition_number, trade.sparsity
+        choice = self._choice(kappa, sparsity, definite=True)
         rhs = tf.cast(self._gradient, tf.float64)
-        system = reshaping.system(trade, shift)
-        x, residual, used = self._run(system, rhs, trade.condition_number, index, predicted)
-        gap = rhs - tf.linalg.matvec(self._matrix, x) - shift * x
+        answer = self._run(reshaping.system(trade, shift), rhs, kappa, *choice[:2])
+        gap = rhs - tf.linalg.matvec(self._matrix, answer[0]) - shift * answer[0]
+        error = self._scheduler.reshape.checked_error(smallest, gap, answer[0])
+        return self._step(kappa, sparsity, choice, answer, (self._sparsity, trade.shift, error))
+
+    def _choice(self, kappa: tf.Tensor, sparsity: tf.Tensor, definite: bool) -> Numbers:
+        """Route, predicted seconds, and rule, of `Scheduler.choose_index`."""
+        choice: Numbers = self._scheduler.choose_index(
+            self._size, kappa, sparsity, definite=definite
+        )
+        return choice
+
+    def _step(
+        self,
+        kappa: tf.Tensor,
+        sparsity: tf.Tensor,
+        choice: Numbers,
+        answer: _Answer,
+        reshaped: Numbers,
+    ) -> BlockStep:
+        """A `BlockStep`; `reshaped` are its last three."""
+        (index, predicted, rule), (x, residual, used) = choice, answer
         return BlockStep(
             tf.cast(x, self._gradient.dtype),
-            trade.condition_number,
-            trade.sparsity,
+            kappa,
+            sparsity,
             index + len(FIXED_ROUTES),
             used,
             rule,
             residual,
             predicted,
             self._products,
-            self._sparsity,
-            trade.shift,
-            self._scheduler.reshape.checked_error(smallest, gap, x),
+            *reshaped,
         )
 
     def _lowest(self, shift: tf.Tensor) -> tf.Tensor:

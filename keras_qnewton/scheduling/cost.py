@@ -67,7 +67,7 @@ class QuantumCost(Policy):
     def _set_switches(self, readout: bool, preparation: bool, parallel: int) -> None:
         self.readout = bool(readout)
         self.preparation = bool(preparation)
-        self.parallel = _check_parallel(parallel)
+        self.parallel = check_count("parallel", parallel)
 
     @property
     def epsilon(self) -> float:
@@ -186,13 +186,18 @@ def check_epsilon(epsilon: float) -> float:
     return float(epsilon)
 
 
-def _check_parallel(parallel: Any) -> int:
+def check_count(argument: str, value: Any) -> int:
+    """`value` as an int of at least 1.
+
+    Raises:
+        ValueError: If it is not; `argument` is its name there.
+    """
     try:
-        number = operator.index(parallel)
+        number = operator.index(value)
     except TypeError:
         number = 0
-    if number < 1 or isinstance(parallel, bool):
+    if number < 1 or isinstance(value, bool):
         raise ValueError(
-            f"Argument `parallel` must be a positive integer. Received: parallel={parallel!r}"
+            f"Argument `{argument}` must be a positive integer. Received: {argument}={value!r}"
         )
     return number

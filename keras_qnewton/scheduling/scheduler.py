@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import enum
 import math
-import operator
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ import tensorflow as tf
 
 from keras_qnewton import registry
 from keras_qnewton.scheduling.circuit import CircuitQLSA
-from keras_qnewton.scheduling.cost import CostModel, FunctionCost, float64
+from keras_qnewton.scheduling.cost import CostModel, FunctionCost, check_count, float64
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.reshape import Reshape
 from keras_qnewton.scheduling.solver_time import SolverTime
@@ -113,7 +112,7 @@ class Scheduler(registry.Policy):
         self.max_condition_number = _number(
             "max_condition_number", max_condition_number, "a number, at least 1", least=1.0
         )
-        self.max_qubits = _count("max_qubits", max_qubits)
+        self.max_qubits = check_count("max_qubits", max_qubits)
         self.tolerance = _number("tolerance", tolerance, "a positive number")
         self.reshape = _reshape(reshape)
         self._given: dict[str, Any] = {
@@ -193,7 +192,7 @@ class Scheduler(registry.Policy):
         keep the graph from being exported.
         """
         classical = tuple(self.routes[k] for k in self.candidates(definite))
-        if self._static_rule(_count("size", size)) is None:
+        if self._static_rule(check_count("size", size)) is None:
             return (*classical, str(self.quantum.name))
         return classical
 
@@ -245,7 +244,7 @@ class Scheduler(registry.Policy):
             The index into `routes` (int32), predicted seconds (float64 `[R]`, NaN if nothing
             had to be priced) and the `Rule` that decided (int32).
         """
-        rule = self._static_rule(_count("size", size))
+        rule = self._static_rule(check_count("size", size))
         candidates = self.candidates(definite)
         if self.quantum is None and len(candidates) == 1:
             nothing = tf.fill([len(self.routes)], tf.constant(math.nan, tf.float64))
@@ -328,7 +327,7 @@ class Scheduler(registry.Policy):
                 "Scheduler.choose() gives Python values and has none in a graph: "
                 "use Scheduler.choose_index() inside a tf.function."
             )
-        size, sparsity = _count("size", size), _count("sparsity", sparsity)
+        size, sparsity = check_count("size", size), check_count("sparsity", sparsity)
         kappa = float(condition_number)
         index, predicted, rule = self.choose_index(size, kappa, sparsity, definite)
         by_route = {
@@ -565,17 +564,4 @@ def _number(argument: str, value: Any, meaning: str, least: float = 0.0) -> floa
         number = math.nan
     if not (0 < number < math.inf and number >= least) or isinstance(value, bool):
         raise ValueError(f"Argument `{argument}` must be {meaning}. Received: {argument}={value!r}")
-    return number
-
-
-def _count(argument: str, value: Any) -> int:
-    """`value` as an int of at least 1."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(
-            f"Argument `{argument}` must be a positive integer. Received: {argument}={value!r}"
-        )
     return number

@@ -107,7 +107,10 @@ def test_the_schedulers_own_solver_is_priced():
 @pytest.mark.parametrize("model", [AsymptoticQLSA, DetailedQLSA, CircuitQLSA])
 def test_switches(model):
     arguments = (64, 30.0, 4, 1e-9)
-    price = lambda **switches: float(model(**switches).seconds(*arguments))  # noqa: E731
+
+    def price(**switches):
+        return float(model(**switches).seconds(*arguments))
+
     bare, prepared = price(preparation=False), price(preparation=True)
     assert prepared - bare == pytest.approx(
         1e-9 * float(model().preparations(30.0)) * float(preparation_depth(64)), rel=1e-9
