@@ -24,6 +24,9 @@ import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 THREADS = 2
+# A shorter run is repeated within one timing, like `timeit`'s: at first call caches are cold, and
+# threads that a peer left behind still spin.
+SHORTEST_TIMING = 0.02
 # Exponents from noisy times: a fit this far above the theory is no evidence against it.
 EXPONENT_TOLERANCE = 0.15
 
@@ -76,15 +79,19 @@ def optional(name: str) -> Any:
 
 
 def median_seconds(run: Run, repeats: int, warm_up: bool = True) -> float:
-    """Median over `repeats` runs, after one that compiles; `run` must wait for its result."""
+    """Median over `repeats` timings, after a run that compiles; `run` must wait for its result."""
+    number = 1
     if warm_up:
         run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+        number = max(1, math.ceil(SHORTEST_TIMING / _mean_seconds(run, 1)))
+    return statistics.median(_mean_seconds(run, number) for _ in range(repeats))
+
+
+def _mean_seconds(run: Run, number: int) -> float:
+    start = time.perf_counter()
+    for _ in range(number):
         run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return (time.perf_counter() - start) / number
 
 
 def compare(

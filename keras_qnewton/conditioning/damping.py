@@ -10,6 +10,7 @@
 References:
     Dauphin et al. 2014, arXiv:1406.2572 (saddle-free Newton, |H|).
     Nocedal & Wright 2006, Algorithm 4.1 (trust ratio) and section 3.4 (shifted Hessians).
+    Nielsen 1999, IMM-REP-1999-05, Technical University of Denmark (how λ falls).
     arXiv:2405.00252 (regularisation by epsilon max|H|).
 """
 
@@ -27,6 +28,8 @@ NEGATIVE_CURVATURE = ("auto", "absolute", "shift")
 # Relative to the largest |eigenvalue|: outside of these λ no longer changes a step in single
 # precision, and a scale of the loss changes nothing.
 _SMALLEST, _LARGEST = 1e-12, 1e12
+# Of λ from one step to the next.
+_FASTEST_FALL = 0.25
 # A block of zeros still needs a positive shift.
 _TINY = 1e-300
 
@@ -124,7 +127,9 @@ class Adaptive(Policy):
             accepted: Boolean scalar.
             scale: The largest |eigenvalue| of H, float64 scalar.
         """
-        trusted = tf.where(ratio > 0.75, damping / 4.0, damping)
+        # Nielsen 1999, equation 2.5: the better the step, the more, without a jump.
+        excess = 2.0 * ratio - 1.0
+        trusted = damping * tf.clip_by_value(1.0 - excess * excess * excess, _FASTEST_FALL, 1.0)
         after_accept = tf.where(ratio < self.sufficient_ratio, damping * 4.0, trusted)
         known = tf.where(accepted, after_accept, self.raised(damping))
         # Nothing to measure: the model has converged, or λ is so large that steps vanish. The

@@ -293,10 +293,13 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         if not self._has_rows():
             return None
         layers = self._covering(k)
-        if layers is not None:
+        found = self._tapped(k)
+        # With one row an example, one product of all rows is less work than one for each pair of
+        # outputs.
+        one_row = found is not None and self._roots_per_example() == 1
+        if layers is not None and not one_row:
             outputs = [(layer.preactivations, False) for layer in layers]
             return self._fitting(outputs), lambda: self._assemble(k, layers)
-        found = self._tapped(k)
         if found is None:
             return None
         return self._tap_fitting(found), lambda: self._from_rows(k, found)
@@ -485,11 +488,13 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         """a `[B, P, i]`: what the weight is multiplied by at each position."""
         examples = tf.shape(self._recorded)[0]
         if tap.kind == "bias":
-            return tf.ones([examples, self._positions(tap)[0], 1], self.dtype)
+            positions = self._positions(tap)[0] if _is_formed(tap) else 1
+            return tf.ones([examples, positions, 1], self.dtype)
         a = self._values[tap.inputs]
         if tap.window is not None:
             a = tf.image.extract_patches(a, **tap.window)
-        return tf.reshape(a, [examples, -1, self._shapes[tap.variable][:-1].num_elements()])
+        positions = -1 if _is_formed(tap) else 1
+        return tf.reshape(a, [examples, positions, self._shapes[tap.variable][:-1].num_elements()])
 
     def _positions(self, tap: Tap) -> tuple[tf.Tensor, int]:
         """P and o: rows of z an example, and their length."""

@@ -139,7 +139,10 @@ class LowRank:
 
 def formed_rows(inputs: tf.Tensor, derivatives: tf.Tensor) -> tf.Tensor:
     """Σ_p a_bp ⊗ d_bcp: `[B, P, i]`, `[C, B, P, o]` -> `[B, C, i·o]`."""
-    rows = tf.einsum("bpi,cbpo->bcio", inputs, derivatives)
+    if inputs.shape[1] == 1:
+        rows = inputs[:, :, :, None] * tf.transpose(derivatives, [1, 0, 2, 3])
+    else:
+        rows = tf.einsum("bpi,cbpo->bcio", inputs, derivatives)
     shape = tf.shape(rows)
     size = int(inputs.shape[2]) * int(derivatives.shape[3])
     return tf.ensure_shape(tf.reshape(rows, [shape[0], shape[1], size]), [None, None, size])

@@ -265,34 +265,56 @@ def _diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
     table = [position[min(o, p), max(o, p)] for o in range(outputs) for p in range(outputs)]
     if inputs >= _MANY_INPUTS:
         return _large_block(a, weights, table)
-    grams = _weighted_grams(a, weights)
-    square = tf.reshape(tf.gather(grams, table), [outputs, outputs, inputs, inputs])
-    return tf.reshape(tf.transpose(square, [2, 0, 3, 1]), [inputs * outputs, inputs * outputs])
+    grams = tf.reshape(
+        tf.gather(_weighted_grams(a, weights), table, axis=1), [inputs, outputs, outputs, inputs]
+    )
+    return tf.reshape(tf.transpose(grams, [0, 1, 3, 2]), [inputs * outputs, inputs * outputs])
 
 
 def _weighted_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """aᵀ diag(w_q) a for each column of w: `[B, i]`, `[B, Q]` -> `[Q, i, i]`, symmetric."""
+    """aᵀ diag(w_q) a for each column of w: `[B, i]`, `[B, Q]` -> `[i, Q, i]`, symmetric in i."""
     inputs, count = int(a.shape[1]), int(weights.shape[1])
     chunk = max(1, min(count, _MAX_ELEMENTS // (inputs * (a.shape[0] or _ASSUMED_BATCH))))
     pieces = -(-count // chunk)
-    transposed = tf.transpose(a)
-    padded = tf.transpose(tf.pad(weights, [[0, 0], [0, pieces * chunk - count]]))
+    half = -(-inputs // 2)
+    upper, lower = a[:, :half], a[:, half:]
+
+    def weighted(left: tf.Tensor, w: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        """leftᵀ diag(w_q) right: with all q in its columns, the product is a wide one."""
+        columns = tf.reshape(w[:, :, None] * right[:, None, :], [-1, chunk * int(right.shape[1])])
+        product = tf.matmul(left, columns, transpose_a=True)
+        return tf.reshape(product, [-1, chunk, int(right.shape[1])])
 
     def some(w: tf.Tensor) -> tf.Tensor:
-        left = tf.reshape(transposed[None] * w[:, None, :], [chunk * inputs, -1])
-        grams = tf.reshape(tf.matmul(left, a), [chunk, inputs, inputs])
-        return (grams + tf.linalg.matrix_transpose(grams)) / 2
+        # Three of the four quarters are computed, the fourth is one of them transposed.
+        first = _symmetric(weighted(upper, w, upper))
+        if inputs == 1:
+            return first
+        second = weighted(a, w, lower)
+        across, last = second[:half], _symmetric(second[half:])
+        return tf.concat(
+            [
+                tf.concat([first, across], 2),
+                tf.concat([tf.transpose(across, [2, 1, 0]), last], 2),
+            ],
+            0,
+        )
 
     if pieces == 1:
-        return some(padded)
-    grouped = tf.reshape(padded, [pieces, chunk, -1])
+        return some(weights)
+    padded = tf.pad(weights, [[0, 0], [0, pieces * chunk - count]])
     grams = tf.map_fn(
         some,
-        grouped,
-        fn_output_signature=tf.TensorSpec([chunk, inputs, inputs], a.dtype),
+        tf.transpose(tf.reshape(padded, [-1, pieces, chunk]), [1, 0, 2]),
+        fn_output_signature=tf.TensorSpec([inputs, chunk, inputs], a.dtype),
         parallel_iterations=1,
     )
-    return tf.reshape(grams, [-1, inputs, inputs])[:count]
+    return tf.reshape(tf.transpose(grams, [1, 0, 2, 3]), [inputs, -1, inputs])[:, :count]
+
+
+def _symmetric(grams: tf.Tensor) -> tf.Tensor:
+    """`[i, Q, i]`, symmetric but for rounding, made so to the bit."""
+    return (grams + tf.transpose(grams, [2, 1, 0])) / 2
 
 
 def _large_block(a: tf.Tensor, weights: tf.Tensor, table: Sequence[int]) -> tf.Tensor:

@@ -43,22 +43,23 @@ class BlockedFactor(NamedTuple):
     definite: Any
 
 
-def blocked_cholesky(matrix: Any) -> BlockedFactor:
-    """Factorises a symmetric matrix; never raises for one that is not positive definite.
+def blocked_cholesky(matrix: Any, shift: Any = None) -> BlockedFactor:
+    """Factorises a symmetric A + sI; never raises where that is not positive definite.
 
     The blocks are unrolled when the graph is traced, about 16 operations each. A matrix whose
     N is small, or not known then, is one block: `tf.linalg.cholesky`. Its upper
     triangle is read, but for the diagonal blocks, of which it is the lower.
 
     Args:
-        matrix: Tensor `[N, N]`, symmetric, float32 or float64.
+        matrix: A, tensor `[N, N]`, symmetric, float32 or float64.
+        shift: s, scalar, None for 0; added block by block, without a copy of A.
 
     Returns:
         `BlockedFactor`.
     """
     size = matrix.shape[0]
     if size is None or size < _SMALLEST:
-        block, definite = _diagonal_block(matrix)
+        block, definite = _diagonal_block(_shifted(matrix, shift))
         return BlockedFactor((block,), (), definite)
     panel = _PANEL if size < _LARGE else _LARGE_PANEL
     identity = tf.eye(panel, dtype=matrix.dtype)
@@ -72,6 +73,7 @@ def blocked_cholesky(matrix: Any) -> BlockedFactor:
             lead, above_rest = _split(above, width)
             row -= tf.matmul(lead, above, transpose_a=True)
         mine, rest = _split(row, width)
+        mine = _shifted(mine, shift)
         if start:
             # What follows a failure means nothing: the identity spares the log its warnings.
             mine = tf.where(
@@ -123,6 +125,12 @@ def _diagonal_block(block: Any) -> tuple[Any, Any]:
     pivots = tf.linalg.diag_part(factor)
     positive = tf.reduce_all((pivots > 0) & tf.math.is_finite(pivots))
     return tf.where(positive, factor, tf.ones([], block.dtype)), positive
+
+
+def _shifted(block: Any, shift: Any) -> Any:
+    if shift is None:
+        return block
+    return tf.linalg.set_diag(block, tf.linalg.diag_part(block) + tf.cast(shift, block.dtype))
 
 
 def _split(rows: Any, width: int) -> tuple[Any, Any]:

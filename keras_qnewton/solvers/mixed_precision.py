@@ -45,7 +45,7 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
     small = tf.cast(shift, matrix.dtype)
 
     def solved(system: Any, gathered: Any, scattered: Any) -> tuple[Any, Any]:
-        factor = blocked_cholesky(tf.linalg.set_diag(system, tf.linalg.diag_part(system) + small))
+        factor = blocked_cholesky(system, small)
 
         def apply_inverse(vector: Any) -> Any:
             return scattered(blocked_cholesky_solve(factor, gathered(vector)), vector)

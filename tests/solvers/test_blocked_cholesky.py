@@ -54,6 +54,14 @@ def test_backward_error_is_lapacks(size, dtype, condition_number):
     assert np.all(np.diag(lower) > 0)
 
 
+@pytest.mark.parametrize("size", [5, 385, 700])
+def test_a_shift_is_that_of_the_matrix(size):
+    matrix = gauss_newton(size, 1e8, "float64")
+    factor = tf.function(blocked_cholesky)(tf.constant(matrix), 0.5)
+    lapack = scipy.linalg.cholesky(matrix + 0.5 * np.eye(size), lower=True)
+    np.testing.assert_allclose(np.tril(assembled(factor)), lapack, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype, condition_number", [("float32", 1e3), ("float64", 1e8)])
 @pytest.mark.parametrize("size", SIZES)
 def test_substitution_is_scipys(size, dtype, condition_number):

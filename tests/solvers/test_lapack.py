@@ -27,8 +27,8 @@ def test_factors_are_scipys(size, definite, seed, dtype):
     factors = state.factors.numpy().T
     if definite:
         assert state.kind == CHOLESKY
-        expected = scipy.linalg.cholesky(matrix)
-        np.testing.assert_allclose(np.triu(factors), expected, atol=1e-5)
+        expected = scipy.linalg.cholesky(matrix, lower=True)
+        np.testing.assert_allclose(np.tril(factors), expected, atol=1e-5)
     else:
         assert state.kind == LU
         expected, pivots = scipy.linalg.lu_factor(matrix)

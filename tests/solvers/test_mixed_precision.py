@@ -49,8 +49,8 @@ def test_rows_of_zeros_are_left_out(monkeypatch, zeros):
     monkeypatch.setattr(
         mixed_precision,
         "blocked_cholesky",
-        lambda system, original=mixed_precision.blocked_cholesky: (
-            factorised.append(len(system)) or original(system)
+        lambda system, shift, original=mixed_precision.blocked_cholesky: (
+            factorised.append(len(system)) or original(system, shift)
         ),
     )
     x, residual = mixed_cholesky(
