@@ -15,13 +15,14 @@ They are never put together to one matrix; the solve goes through them one by on
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 # Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
 _SMALLEST = 385
-# A panel of 128 leaves least to the serial diagonal blocks; with 256 a large matrix needs half
+# A panel of about 128 leaves least to the serial diagonal blocks; with 256 a large matrix needs half
 # the operations, and half the copies of U.
 _PANEL, _LARGE_PANEL, _LARGE = 128, 256, 1025
 # Triangular solves run on one thread: from this width on, in two halves side by side.
@@ -61,7 +62,7 @@ def blocked_cholesky(matrix: Any, shift: Any = None) -> BlockedFactor:
     if size is None or size < _SMALLEST:
         block, definite = _diagonal_block(_shifted(matrix, shift))
         return BlockedFactor((block,), (), definite)
-    panel = _PANEL if size < _LARGE else _LARGE_PANEL
+    panel = _panel(size)
     identity = tf.eye(panel, dtype=matrix.dtype)
     diagonal: list[Any] = []
     right: list[Any] = []
@@ -125,6 +126,12 @@ def _diagonal_block(block: Any) -> tuple[Any, Any]:
     pivots = tf.linalg.diag_part(factor)
     positive = tf.reduce_all((pivots > 0) & tf.math.is_finite(pivots))
     return tf.where(positive, factor, tf.ones([], block.dtype)), positive
+
+
+def _panel(size: int) -> int:
+    """Of about equal width, or a last one of a few columns costs as much to dispatch as another."""
+    count = round(size / (_PANEL if size < _LARGE else _LARGE_PANEL))
+    return 8 * math.ceil(size / count / 8)
 
 
 def _shifted(block: Any, shift: Any) -> Any:

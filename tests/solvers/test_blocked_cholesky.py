@@ -10,7 +10,7 @@ from keras_qnewton.solvers.blocked_cholesky import blocked_cholesky, blocked_cho
 
 from .systems import relative_error, vector
 
-# One block, twice; a last panel of one row; one of any width; the wide panels.
+# One block, twice; a last panel that is narrower than the others; the wide panels.
 SIZES = [1, 384, 385, 700, 1025]
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
 
