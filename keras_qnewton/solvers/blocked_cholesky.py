@@ -22,8 +22,8 @@ import tensorflow as tf
 
 # Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
 _SMALLEST = 385
-# A panel of about 128 leaves least to the serial diagonal blocks; with 256 a large matrix needs half
-# the operations, and half the copies of U.
+# Panels of about 128 leave least to the serial diagonal blocks; with 256 a large matrix needs
+# half the operations, and half the copies of U.
 _PANEL, _LARGE_PANEL, _LARGE = 128, 256, 1025
 # Triangular solves run on one thread: from this width on, in two halves side by side.
 _WIDE = 512
