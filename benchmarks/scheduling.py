@@ -7,7 +7,7 @@ b   κ of training Hessians of digits, 64-w-10, full batch, damped as the optimi
     all eigenvalues
 c   predicted seconds of the linear systems of a training on digits, 64-16-16-10, full batch, 15
     steps by layer, a circuit at 1e-12 s a gate or LU: reshaped within an error of 0.1, over as
-    they are (some minutes: pruning by matching, which a block of 1,040 weights takes 1 s for)
+    they are
 
 python benchmarks/scheduling.py [--repeats 5] [--widths 13,27,54] [--steps 0,4,8,12]
     [--only a b c]

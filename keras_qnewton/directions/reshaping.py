@@ -1,9 +1,11 @@
 """A block's system made sparser and better conditioned, as far as that pays and is safe.
 
 The policy (`scheduling.reshape`) says what may be tried and at which error; the scheduler, what
-each (d, ε) would cost. Finding out takes, on this machine: a sort of the block's entries once; at
-each λ a pruning and ten products for each d that the sort has not ruled out; one product for the
-check. Where a system is solved here in the end, that is more than it saves: it pays for a route
+each (d, ε) would cost. For d, all entries up to a magnitude are dropped, the smallest that leaves
+no row more than d: symmetric as it is, and no search, where matching keeps more of the rows whose
+entries are small (`conditioning.prune`). Finding out takes, on this machine: a sort of the block's
+entries once; at each λ ten products for each d that the sort has not ruled out; one product for
+the check. Where a system is solved here in the end, that is more than it saves: it pays for a route
 whose price depends on κ and d.
 
 The check is as rigorous as its σ, which is λ for positive semidefinite curvature (up to rounding),
@@ -13,11 +15,13 @@ yet can be below.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.conditioning import extremal_eigenvalues, prune
+from keras_qnewton.conditioning import extremal_eigenvalues
+from keras_qnewton.directions.spectrum import row_nonzeros
 
 _LANCZOS_STEPS = 10
 
@@ -54,7 +58,7 @@ class Reshaping:
         self._policy = scheduler.reshape
         self._size = int(matrix.shape[0])
         self._limits = self._policy.row_limits(self._size)
-        self._least_drops = _least_drops(matrix, self._limits)
+        self._thresholds, self._least_drops = _thresholds(matrix, self._limits)
 
     def pick(self, smallest: tf.Tensor, largest: tf.Tensor, kappa: tf.Tensor) -> Trade:
         """The (d, ε) within the bound that is predicted to take the least time.
@@ -67,9 +71,9 @@ class Reshaping:
         policy = self._policy
         nothing = tf.zeros([], tf.float64)
         dropped, sparsities = [nothing], [self._sparsity]
-        for k, limit in enumerate(self._limits):
+        for k in range(len(self._limits)):
             hopeful = self._least_drops[k] <= policy.largest_drop(smallest)
-            drop, d = tf.cond(hopeful, lambda limit=limit: self._pruned(limit), _hopeless)
+            drop, d = tf.cond(hopeful, functools.partial(self._dropped, k), _hopeless)
             dropped.append(drop)
             sparsities.append(d)
         rows = []
@@ -93,10 +97,8 @@ class Reshaping:
 
     def system(self, trade: Trade, shift: tf.Tensor) -> tf.Tensor:
         """Â = prune(H) + (s + ε) I."""
-        matrices = [lambda: self._matrix] + [
-            lambda limit=limit: prune(self._matrix, limit).matrix for limit in self._limits
-        ]
-        matrix = tf.switch_case(trade.pruned, matrices)
+        zero = tf.zeros([1], tf.float64)
+        matrix = self._above(tf.concat([zero, self._thresholds], 0)[trade.pruned])
         return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + shift + trade.shift)
 
     def _seconds(self, candidate: tf.Tensor) -> tf.Tensor:
@@ -106,36 +108,46 @@ class Reshaping:
         )
         return tf.gather(predicted, index)
 
-    def _pruned(self, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def _above(self, threshold: tf.Tensor) -> tf.Tensor:
+        """H without its entries up to `threshold`, but for the diagonal."""
+        kept = tf.where(tf.abs(self._matrix) > threshold, self._matrix, 0.0)
+        return tf.linalg.set_diag(kept, tf.linalg.diag_part(self._matrix))
+
+    def _dropped(self, k: int) -> tuple[tf.Tensor, tf.Tensor]:
         """δ and d of one row limit."""
-        pruned = prune(self._matrix, limit)
-        dropped = self._matrix - pruned.matrix
+        pruned = self._above(self._thresholds[k])
+        dropped = self._matrix - pruned
         ends = extremal_eigenvalues(dropped, iterations=_LANCZOS_STEPS)
         norm = tf.maximum(
             tf.abs(ends.lambda_min) + ends.residual_min,
             tf.abs(ends.lambda_max) + ends.residual_max,
         )
-        # The shift fills the diagonal.
-        d = tf.math.count_nonzero(pruned.matrix, axis=1, dtype=tf.int32)
-        d += tf.cast(tf.equal(tf.linalg.diag_part(pruned.matrix), 0), tf.int32)
-        return tf.minimum(norm, pruned.spectral_bound), tf.cast(tf.reduce_max(d), tf.float64)
+        # ‖Δ‖₂ ≤ ‖Δ‖_F and, for symmetric Δ, ≤ ‖Δ‖_∞.
+        row_sum = tf.reduce_max(tf.reduce_sum(tf.abs(dropped), axis=1))
+        norm = tf.reduce_min([norm, row_sum, tf.norm(dropped)])
+        return norm, row_nonzeros(pruned, shifted=True)
 
 
 def _hopeless() -> tuple[tf.Tensor, tf.Tensor]:
     return tf.constant(float("inf"), tf.float64), tf.constant(1.0, tf.float64)
 
 
-def _least_drops(matrix: tf.Tensor, limits: tuple[int, ...]) -> tf.Tensor:
-    """Lower bounds of ‖Δ‖₂ by row limit, float64 `[C]`, whichever entries are kept.
+def _thresholds(matrix: tf.Tensor, limits: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+    """By row limit, float64 `[C]` each: below which entries are dropped, and how much that is.
 
-    A row that keeps d of its entries drops at least all but the largest d, and no row of Δ
-    is longer than ‖Δ‖₂. The diagonal is not counted, as it is always kept.
+    The first leaves at most d in a row, of which one is the diagonal. The second is a lower bound
+    of ‖Δ‖₂ whichever entries are kept: a row that keeps d of its entries drops at least all but the
+    largest d, and no row of Δ is longer than ‖Δ‖₂.
     """
     if not limits:
-        return tf.zeros([0], tf.float64)
-    squares = tf.linalg.set_diag(matrix, tf.zeros_like(matrix[0])) ** 2
-    ascending = tf.sort(squares, axis=1)
+        return tf.zeros([0], tf.float64), tf.zeros([0], tf.float64)
     size = int(matrix.shape[0])
-    return tf.stack(
-        [tf.sqrt(tf.reduce_max(tf.reduce_sum(ascending[:, : size - d], axis=1))) for d in limits]
+    ascending = tf.sort(tf.abs(tf.linalg.set_diag(matrix, tf.zeros_like(matrix[0]))), axis=1)
+    return (
+        tf.stack([tf.reduce_max(ascending[:, size - d]) for d in limits]),
+        tf.stack([tf.sqrt(tf.reduce_max(_squares(ascending[:, : size - d]))) for d in limits]),
     )
+
+
+def _squares(rows: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(rows**2, axis=1)

@@ -138,7 +138,7 @@ def test_nothing_is_traded_where_no_price_depends_on_it():
 @settings(max_examples=50, deadline=None)
 @given(
     size=st.integers(1, 10),
-    scale=st.floats(0, 1),
+    scale=st.floats(0, 0.999),  # at 1 the changed matrix can be singular
     shift=st.floats(0, 2),
     seed=st.integers(0, 10**6),
 )
