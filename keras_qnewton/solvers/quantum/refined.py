@@ -4,7 +4,8 @@
     x_{k+1} = Σ_j c_j z_j,  c = argmin ||b - A Σ_j c_j z_j||        all runs so far, k ≥ 1
 
 Classical refinement adds z_k as it is; the combination costs nothing beside a circuit, and takes
-out what the runs' errors have in common.
+out what the runs' errors have in common. It is taken only while refinement as it is halves the
+residual: N vectors of noise combine to a solution as well, but that would be none of the circuit's.
 
 References:
     Saad 1993, SIAM J. Sci. Comput. 14(2) (flexible GMRES: such combinations).
@@ -139,22 +140,25 @@ class RefinedSolver(StagedSolver):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The solution in float64 and its details, from as many runs as it takes."""
         details = self._details(prepared)
-        x, scale = np.zeros_like(rhs), float(np.linalg.norm(rhs))
-        if scale == 0:
+        x = np.zeros_like(rhs)
+        if np.linalg.norm(rhs) == 0:
             return x, details
         run = self._runner(prepared, details)
         gap, residual = rhs, math.inf
         found: list[np.ndarray] = []
         for number in range(1 + self.max_refinements):
             found.append(run(gap, number))
-            candidate = _combined(matrix, rhs, found)
-            candidate_gap = rhs - matrix @ candidate
-            reached = float(np.linalg.norm(candidate_gap) / scale)
+            candidate = x + found[-1]
+            # A NaN does not contract.
+            contracts = bool(_relative(matrix, candidate, rhs) <= _WORTHWHILE * residual)
+            if contracts and number > 0:
+                candidate = _combined(matrix, rhs, found)
+            reached = _relative(matrix, candidate, rhs)
             details["refinements"] = number
             # The first answer stands whatever it is worth: its residual tells.
             if number == 0 or reached < residual:
-                x, gap = candidate, candidate_gap
-            if not tolerance < reached <= _WORTHWHILE * residual:
+                x, gap = candidate, rhs - matrix @ candidate
+            if not (contracts and reached > tolerance):
                 break
             residual = reached
         return x, details
@@ -166,13 +170,12 @@ class RefinedSolver(StagedSolver):
         return {"tolerance": self.tolerance, "max_refinements": self.max_refinements}
 
 
-def _combined(matrix: np.ndarray, rhs: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
-    """What of the span of `found`, one or more `[N]`, has the smallest residual.
+def _relative(matrix: np.ndarray, x: np.ndarray, rhs: np.ndarray) -> float:
+    return float(np.linalg.norm(rhs - matrix @ x) / np.linalg.norm(rhs))
 
-    A single one stays as it is: its norm is the algorithm's answer, too.
-    """
-    if len(found) == 1 or not np.all(np.isfinite(found[-1])):
-        return np.sum(found, axis=0)
+
+def _combined(matrix: np.ndarray, rhs: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
+    """What of the span of `found`, each `[N]`, has the smallest residual."""
     # Each is some orders of magnitude smaller than the one before: of unit norm, none is lost.
     basis = np.stack([v / max(np.linalg.norm(v), np.finfo(float).tiny) for v in found], axis=1)
     weights, *_ = np.linalg.lstsq(matrix @ basis, rhs, rcond=None)
