@@ -42,11 +42,11 @@ SHARE, ERROR = 0.1, 0.1
 
 def lu_seconds(size, repeats):
     """Median seconds of one LU solve, some in a row in one graph as in training."""
-    matrix = tf.constant(calibration._positive_definite(size))
+    matrix = tf.constant(calibration.positive_definite(size))
     rhs = tf.ones([size], tf.float64)
     times = tf.constant(max(1, 384**3 // size**3))
     solve = LU().solve  # the very same object each time, or the graph is traced anew
-    solves = tf.function(calibration._repeated, autograph=False)
+    solves = tf.function(calibration.repeated, autograph=False)
 
     def run():
         solves(solve, matrix, rhs, times).numpy()

@@ -23,7 +23,7 @@ from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.hessian import Curvature
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.low_rank import MAX_RANK, FormedRows, LowRank, OuterRows, formed_rows
-from keras_qnewton.curvature.structured import Structured, StructuredHessian
+from keras_qnewton.curvature.structured import MANY_INPUTS, Structured, StructuredHessian
 from keras_qnewton.loss.structure import (
     ConvexOutput,
     DenseLayer,
@@ -294,15 +294,19 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return None
         layers = self._covering(k)
         found = self._tapped(k)
-        # With one row an example, one product of all rows is less work than one for each pair of
-        # outputs.
-        one_row = found is not None and self._roots_per_example() == 1
-        if layers is not None and not one_row:
+        if layers is not None and not (found and self._has_one_row(layers)):
             outputs = [(layer.preactivations, False) for layer in layers]
             return self._fitting(outputs), lambda: self._assemble(k, layers)
         if found is None:
             return None
         return self._tap_fitting(found), lambda: self._from_rows(k, found)
+
+    def _has_one_row(self, layers: list[DenseLayer]) -> bool:
+        """Whether one product of all rows is less work than one for each pair of outputs.
+
+        Not where layers are wide, of which inputs and examples are left out that are zero.
+        """
+        return self._roots_per_example() == 1 and all(n.inputs < MANY_INPUTS for n in layers)
 
     def _linear_outputs(self) -> list[str]:
         return [*super()._linear_outputs(), *(tap.outputs for tap in self._taps.values())]

@@ -31,7 +31,7 @@ _ROUNDING = {tf.float32: 3e-4, tf.float64: 1e-8}
 # Numbers in the largest intermediate of an assembly, about 128 MB in float32.
 _MAX_ELEMENTS = 32_000_000
 # Inputs from which on it pays to leave out zeros.
-_MANY_INPUTS = 256
+MANY_INPUTS = 256
 # In how many pieces a large block is written.
 _PIECES = 32
 _ASSUMED_BATCH = 4096
@@ -263,7 +263,7 @@ def _diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
     )
     position = {pair: q for q, pair in enumerate(upper)}
     table = [position[min(o, p), max(o, p)] for o in range(outputs) for p in range(outputs)]
-    if inputs >= _MANY_INPUTS:
+    if inputs >= MANY_INPUTS:
         return _large_block(a, weights, table)
     grams = tf.reshape(
         tf.gather(_weighted_grams(a, weights), table, axis=1), [inputs, outputs, outputs, inputs]

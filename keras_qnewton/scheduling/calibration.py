@@ -99,13 +99,13 @@ def measure(
         for size in sizes:
             if seconds and _next(seconds, size) > _SLOWEST:
                 break
-            matrix = tf.constant((system or _positive_definite)(size), dtype)
+            matrix = tf.constant((system or positive_definite)(size), dtype)
             count = tf.constant(min(200, max(1, _CUBE // size**3)))
-            repeated = tf.function(_repeated, autograph=False)  # one for each static shape
+            run = tf.function(repeated, autograph=False)  # one for each static shape
             runs = []
             for _ in range(_REPEATS + 1):
                 start = time.perf_counter()
-                repeated(solve, matrix, tf.ones([size], dtype), count).numpy()
+                run(solve, matrix, tf.ones([size], dtype), count).numpy()
                 runs.append((time.perf_counter() - start) / int(count))
             seconds[size] = min(runs[1:])
     return seconds
@@ -117,13 +117,13 @@ def _next(seconds: Mapping[int, float], size: int) -> float:
     return seconds[last] * (size / last) ** 3
 
 
-def _positive_definite(size: int) -> np.ndarray:
+def positive_definite(size: int) -> np.ndarray:
     """A matrix that any solver can take; κ about 6."""
     entries = np.random.default_rng(size).normal(size=(size, size))
     return entries @ entries.T / size + np.eye(size)
 
 
-def _repeated(
+def repeated(
     solve: Callable[[tf.Tensor, tf.Tensor], Any],
     matrix: tf.Tensor,
     rhs: tf.Tensor,

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_qnewton import QNewton
 from keras_qnewton.curvature import gauss_newton, hessian
 from keras_qnewton.curvature.gauss_newton import GaussNewtonLinearized
+from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.loss import as_tensors, record
 from keras_qnewton.loss.structure import convex_output
 from tests.derivatives import relative_error, set_precision
@@ -91,6 +92,25 @@ def test_equals_its_definition(build, name):
     v = RNG.normal(size=len(expected))
     for product in products(v):
         assert relative_error(product, expected @ v) < 1e-12
+
+
+@pytest.mark.parametrize("inputs", [4, 300])
+def test_one_output_without_a_backward_pass_a_weight(inputs, monkeypatch):
+    """By the product of all rows or, in wide layers, by live inputs: squared error, 2 JᵀJ / B."""
+    model = keras.Sequential([L.Input((inputs,)), L.Dense(2, activation="tanh"), L.Dense(1)])
+    x = RNG.normal(size=(6, inputs)) * RNG.integers(2, size=inputs)
+    variables = as_tensors(model.trainable_variables)
+    with tf.GradientTape() as tape:
+        z = model(x)[:, 0]
+    jacobian = [j.numpy().reshape(6, -1) for j in tape.jacobian(z, variables)]
+    jacobian = np.concatenate(jacobian, axis=1)
+
+    # The generic block is traced, too, but must not be what is taken.
+    nothing = np.full((jacobian.shape[1],) * 2, np.nan)
+    monkeypatch.setattr(Linearized, "block", lambda *_: tf.constant(nothing))
+    loss, labels = keras.losses.MeanSquaredError(), np.ones((6, 1))
+    (block,) = gauss_newton(lambda: loss(labels, model(x)), model.trainable_variables)
+    assert relative_error(block.matrix, jacobian.T @ jacobian / 3) < 1e-12
 
 
 def _part(variables):

@@ -152,7 +152,7 @@ def test_blocks_of_many_inputs_equal_those_of_few(monkeypatch, partition):
     loss_fn = closure(model, *data((5,)))
     monkeypatch.setattr(structured, "_PIECES", 7)
     large = hessian(loss_fn, model.trainable_variables, blocks=partition)
-    monkeypatch.setattr(structured, "_MANY_INPUTS", 1000)
+    monkeypatch.setattr(structured, "MANY_INPUTS", 1000)
     small = hessian(loss_fn, model.trainable_variables, blocks=partition)
     for a, b in zip(large, small, strict=True):
         matrix = a.matrix.numpy()
