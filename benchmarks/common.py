@@ -80,11 +80,15 @@ def optional(name: str) -> Any:
 
 def median_seconds(run: Run, repeats: int, warm_up: bool = True) -> float:
     """Median over `repeats` timings, after a run that compiles; `run` must wait for its result."""
-    number = 1
     if warm_up:
         run()
-        number = max(1, math.ceil(SHORTEST_TIMING / _mean_seconds(run, 1)))
-    return statistics.median(_mean_seconds(run, number) for _ in range(repeats))
+    seconds = [_mean_seconds(run, 1)]
+    number = math.ceil(SHORTEST_TIMING / seconds[0]) if warm_up else 1
+    if number > 1:
+        seconds = []
+    while len(seconds) < repeats:
+        seconds.append(_mean_seconds(run, number))
+    return statistics.median(seconds)
 
 
 def _mean_seconds(run: Run, number: int) -> float:

@@ -490,19 +490,19 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _inputs(self, tap: Tap) -> tf.Tensor:
         """a `[B, P, i]`: what the weight is multiplied by at each position."""
-        examples = tf.shape(self._recorded)[0]
+        examples, positions = tf.shape(self._recorded)[0], self._positions(tap)[0]
         if tap.kind == "bias":
-            positions = self._positions(tap)[0] if _is_formed(tap) else 1
             return tf.ones([examples, positions, 1], self.dtype)
         a = self._values[tap.inputs]
         if tap.window is not None:
             a = tf.image.extract_patches(a, **tap.window)
-        positions = -1 if _is_formed(tap) else 1
         return tf.reshape(a, [examples, positions, self._shapes[tap.variable][:-1].num_elements()])
 
-    def _positions(self, tap: Tap) -> tuple[tf.Tensor, int]:
+    def _positions(self, tap: Tap) -> tuple[tf.Tensor | int, int]:
         """P and o: rows of z an example, and their length."""
         outputs = int(self._shapes[tap.variable][-1])
+        if not _is_formed(tap):
+            return 1, outputs
         size = tf.size(self._loss.tensor(tap.outputs))
         return size // (tf.shape(self._recorded)[0] * outputs), outputs
 

@@ -145,9 +145,5 @@ def _thresholds(matrix: tf.Tensor, limits: tuple[int, ...]) -> tuple[tf.Tensor, 
     ascending = tf.sort(tf.abs(tf.linalg.set_diag(matrix, tf.zeros_like(matrix[0]))), axis=1)
     return (
         tf.stack([tf.reduce_max(ascending[:, size - d]) for d in limits]),
-        tf.stack([tf.sqrt(tf.reduce_max(_squares(ascending[:, : size - d]))) for d in limits]),
+        tf.stack([tf.reduce_max(tf.norm(ascending[:, : size - d], axis=1)) for d in limits]),
     )
-
-
-def _squares(rows: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(rows**2, axis=1)

@@ -141,7 +141,8 @@ class RefinedSolver(StagedSolver):
         """The solution in float64 and its details, from as many runs as it takes."""
         details = self._details(prepared)
         x = np.zeros_like(rhs)
-        if np.linalg.norm(rhs) == 0:
+        scale = float(np.linalg.norm(rhs))
+        if scale == 0:
             return x, details
         run = self._runner(prepared, details)
         gap, residual = rhs, math.inf
@@ -149,15 +150,17 @@ class RefinedSolver(StagedSolver):
         for number in range(1 + self.max_refinements):
             found.append(run(gap, number))
             candidate = x + found[-1]
+            candidate_gap = rhs - matrix @ candidate
             # A NaN does not contract.
-            contracts = bool(_relative(matrix, candidate, rhs) <= _WORTHWHILE * residual)
+            contracts = bool(np.linalg.norm(candidate_gap) / scale <= _WORTHWHILE * residual)
             if contracts and number > 0:
                 candidate = _combined(matrix, rhs, found)
-            reached = _relative(matrix, candidate, rhs)
+                candidate_gap = rhs - matrix @ candidate
+            reached = float(np.linalg.norm(candidate_gap) / scale)
             details["refinements"] = number
             # The first answer stands whatever it is worth: its residual tells.
             if number == 0 or reached < residual:
-                x, gap = candidate, rhs - matrix @ candidate
+                x, gap = candidate, candidate_gap
             if not (contracts and reached > tolerance):
                 break
             residual = reached
@@ -168,10 +171,6 @@ class RefinedSolver(StagedSolver):
 
     def get_config(self) -> dict[str, Any]:
         return {"tolerance": self.tolerance, "max_refinements": self.max_refinements}
-
-
-def _relative(matrix: np.ndarray, x: np.ndarray, rhs: np.ndarray) -> float:
-    return float(np.linalg.norm(rhs - matrix @ x) / np.linalg.norm(rhs))
 
 
 def _combined(matrix: np.ndarray, rhs: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
