@@ -141,9 +141,10 @@ def newton_step(
 
     directions = [way(k, part) for k, part in enumerate(parts)]
     scale = tf.reduce_max(tf.stack([way.scale for way in directions]))
-    start = damping.start(scale)
-    first = tf.where(last.damping > 0, last.damping, start)
-    first = tf.where(noisy, start / count, first)
+    # Not `tf.where`: it would wait for the scale.
+    first = tf.cond(
+        (last.damping > 0) & ~noisy, lambda: last.damping, lambda: damping.start(scale) / count
+    )
 
     error = at.value_error()
 

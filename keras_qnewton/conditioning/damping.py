@@ -161,8 +161,8 @@ class Constant(Policy):
 
     Args:
         epsilon: ε. The paper's code has 5e-3.
-        definite: Whether to add max(0, -λ_min) to the shift, which the paper does not: then no
-            step goes uphill, however indefinite a Hessian is or pruning made it.
+        definite: Whether to add (1 + ε) max(0, -λ_min) to the shift, which the paper does not:
+            then no step goes uphill, however indefinite a Hessian is or pruning made it.
 
     Raises:
         ValueError: If `epsilon` is negative.
@@ -204,7 +204,9 @@ class Constant(Policy):
         else:
             scale = tf.cast(tf.reduce_max(tf.abs(matrix)), tf.float64)
         shift = self.epsilon * scale
-        return shift + _to_zero(spectrum) if self.definite else shift
+        # ε in proportion to the shifted matrix: of H alone, where its entries are small beside
+        # its eigenvalues, it leaves one so small that a step along it is a thousand times longer.
+        return shift + (1 + self.epsilon) * _to_zero(spectrum) if self.definite else shift
 
     def raised(self, damping: tf.Tensor) -> tf.Tensor:
         """Unchanged: a refused step (one that is not finite) is not tried again."""

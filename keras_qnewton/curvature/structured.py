@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.curvature.linearized import Linearized
@@ -274,7 +275,17 @@ def _diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
 def _weighted_grams(a: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """aᵀ diag(w_q) a for each column of w: `[B, i]`, `[B, Q]` -> `[i, Q, i]`, symmetric in i."""
     inputs, count = int(a.shape[1]), int(weights.shape[1])
-    chunk = max(1, min(count, _MAX_ELEMENTS // (inputs * (a.shape[0] or _ASSUMED_BATCH))))
+    column = inputs * (a.shape[0] or _ASSUMED_BATCH)
+    if inputs <= count and inputs * column <= _MAX_ELEMENTS:
+        # An example has fewer products of two inputs than of an input and a weight. Rows are
+        # gathered, not columns, which would be a number at a time.
+        first, second = np.triu_indices(inputs)
+        rows = tf.transpose(a)
+        pairs = tf.matmul(tf.gather(rows, first) * tf.gather(rows, second), weights)
+        number = np.zeros((inputs, inputs), np.int32)
+        number[first, second] = number[second, first] = np.arange(len(first))
+        return tf.transpose(tf.gather(pairs, number), [0, 2, 1])
+    chunk = max(1, min(count, _MAX_ELEMENTS // column))
     pieces = -(-count // chunk)
     half = -(-inputs // 2)
     upper, lower = a[:, :half], a[:, half:]

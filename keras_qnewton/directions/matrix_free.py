@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Spectrum, extremal_eigenvalues
+from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.directions.block_step import (
     RULE_LOW_RANK,
@@ -52,7 +53,10 @@ class MatrixFree:
         found = extremal_eigenvalues(
             self._product, self.size, iterations=LANCZOS_STEPS, dtype=dtype, seed=seed
         )
-        return semidefinite_spectrum(found, dtype) if self._semidefinite else found
+        if not self._semidefinite:
+            return found
+        rounding = -EPSILON[dtype] * (found.lambda_max + found.residual_max)
+        return semidefinite_spectrum(found, rounding)
 
     def solve(self, spectrum: Spectrum, damping: tf.Tensor) -> BlockStep:
         shift = self.damping.shift(None, spectrum, damping)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues
-from keras_qnewton.conditioning.lanczos import EPSILON
+from keras_qnewton.conditioning import condition_number, extremal_eigenvalues
+from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
 from keras_qnewton.directions.block_step import (
     FIXED_ROUTES,
     BlockStep,
@@ -74,20 +74,24 @@ class Scheduled:
             and scheduler.possible(self._size) == ("cholesky",)
         )
         self._matrix = matrix if self._mixed else tf.cast(matrix, tf.float64)
-        self._sparsity = row_nonzeros(matrix, shifted=True)
         steps = _DEFINITE_STEPS if damping.definite else LANCZOS_STEPS
         if semidefinite:
             steps = LANCZOS_STEPS // 2
-
-        def ends() -> Spectrum:
-            if not semidefinite:
-                return extremal_eigenvalues(self._matrix, iterations=steps, seed=seed)
-            # The large end alone, which is found first.
-            found = extremal_eigenvalues(matrix, iterations=steps, seed=seed)
-            return semidefinite_spectrum(found, matrix.dtype)
-
-        self._spectrum, new = kept_spectrum(keep, ends)
-        self._products = products_of(steps, matrix if semidefinite else self._matrix, new)
+        self._norm = tf.cast(tf.sqrt(2 * tf.nn.l2_loss(matrix)), tf.float64)
+        # Rounding each entry moves no eigenvalue by more than that much of Frobenius's norm.
+        rounding = -EPSILON[matrix.dtype] * self._norm
+        # Of semidefinite curvature the large end alone, which is found first.
+        operand = matrix if semidefinite else self._matrix
+        ends: Any = largest_eigenvalue if semidefinite else extremal_eigenvalues
+        # A factorisation waits for the norm alone, and what is for the log is not to be before it.
+        with tf.control_dependencies([rounding]):
+            self._sparsity = row_nonzeros(matrix, shifted=True)
+            self._spectrum, new = kept_spectrum(
+                keep, lambda: ends(operand, iterations=steps, seed=seed)
+            )
+        if semidefinite:
+            self._spectrum = semidefinite_spectrum(self._spectrum, rounding)
+        self._products = products_of(steps, operand, new)
         self._semidefinite = semidefinite
         self._bounded = damping.adaptive or damping.definite or semidefinite
         if not self._bounded:  # maybe a factorisation
@@ -224,7 +228,7 @@ class Scheduled:
         tolerance = target(None, np.float64)
         nan = tf.constant(float("nan"), tf.float64)
         x, residual = tf.cond(
-            kappa <= _MIXED_CONDITION,
+            self._norm + shift <= _MIXED_CONDITION * shift,
             lambda: mixed_cholesky(self._matrix, shift, rhs, tolerance),
             lambda: (tf.zeros_like(rhs), nan),
         )

@@ -8,7 +8,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Spectrum
-from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.directions.block_step import Keep
 
 LANCZOS_STEPS = 20
@@ -45,14 +44,17 @@ def largest(spectrum: Any) -> tf.Tensor:
     )
 
 
-def semidefinite_spectrum(spectrum: Spectrum, dtype: tf.DType) -> Spectrum:
-    """The spectrum of a matrix that is positive semidefinite, but for rounding in `dtype`.
+def semidefinite_spectrum(spectrum: Spectrum, lowest: tf.Tensor) -> Spectrum:
+    """The spectrum of a matrix that is positive semidefinite, but for rounding.
 
     Lanczos finds the small end of a spectrum late, and its error bound there would be added to
     every shift: known to be zero, it costs nothing.
+
+    Args:
+        spectrum: Only its large end is right.
+        lowest: What rounding can make of the eigenvalue 0, float64 scalar.
     """
-    rounding = -EPSILON[dtype] * (spectrum.lambda_max + spectrum.residual_max)
-    return spectrum._replace(lambda_min=rounding, residual_min=tf.zeros_like(rounding))
+    return spectrum._replace(lambda_min=lowest, residual_min=tf.zeros_like(lowest))
 
 
 def condition_bound(spectrum: Any, shift: tf.Tensor) -> tf.Tensor:

@@ -50,7 +50,10 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         def apply_inverse(vector: Any) -> Any:
             return scattered(blocked_cholesky_solve(factor, gathered(vector)), vector)
 
-        x, residual = _refined(apply_inverse, matrix, shift, rhs, tolerance)
+        # Rather beside the factorisation than before it.
+        with tf.control_dependencies([factor.diagonal[0]]):
+            product = _product_with(matrix)
+        x, residual = _refined(apply_inverse, product, matrix.dtype, shift, rhs, tolerance)
         return x, tf.where(factor.definite, residual, tf.constant(float("nan"), tf.float64))
 
     def as_it_is() -> tuple[Any, Any]:
@@ -80,10 +83,14 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
 
 
 def _refined(
-    apply_inverse: Callable[[Any], Any], matrix: Any, shift: Any, rhs: Any, tolerance: float
+    apply_inverse: Callable[[Any], Any],
+    product: Callable[[Any], Any],
+    dtype: Any,
+    shift: Any,
+    rhs: Any,
+    tolerance: float,
 ) -> tuple[Any, Any]:
-    """x and its relative residual, from a float32 inverse."""
-    product = _product_with(matrix)
+    """x and its relative residual, from an inverse in `dtype` and v -> A v in float64."""
 
     def residual_of(x: Any) -> tuple[Any, Any]:
         gap = rhs - (product(x) + shift * x)
@@ -98,7 +105,7 @@ def _refined(
     def refine(step: Any, x: Any, gap: Any, residual: Any, _last: Any) -> tuple[Any, ...]:
         # Scaled, so that small residuals do not underflow.
         scale = tf.reduce_max(tf.abs(gap))
-        scaled = tf.cast(tf.math.divide_no_nan(gap, scale), matrix.dtype)
+        scaled = tf.cast(tf.math.divide_no_nan(gap, scale), dtype)
         x += scale * tf.ensure_shape(tf.cast(apply_inverse(scaled), tf.float64), x.shape)
         gap, following = residual_of(x)
         return step + 1, x, gap, following, residual

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton.conditioning import Spectrum, extremal_eigenvalues
+from keras_qnewton.conditioning.lanczos import largest_eigenvalue
 
 
 def symmetric(n, seed=0):
@@ -73,6 +74,41 @@ def test_invariant_subspaces(name, dtype):
         assert found.lambda_min == pytest.approx(true[0], abs=tolerance * 20)
         assert found.lambda_max == pytest.approx(true[-1], abs=tolerance * 20)
         assert 0 <= found.residual_min <= tolerance and 0 <= found.residual_max <= tolerance
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 40), iterations=st.integers(1, 50), seed=st.integers(0, 10**6))
+def test_largest_eigenvalue_and_its_residual(n, iterations, seed):
+    matrix = symmetric(n, seed)
+    true = np.linalg.eigvalsh(matrix)
+    found = largest_eigenvalue(tf.constant(matrix), iterations)
+    value, residual = float(found.lambda_max), float(found.residual_max)
+    slack = 1e-12 * n
+    assert true[0] - slack <= value <= true[-1] + slack
+    assert np.abs(true - value).min() <= residual + slack
+    if iterations <= n:  # without ghosts, the very same numbers
+        expected = extremal_eigenvalues(matrix, iterations=min(iterations, 8))
+        same = largest_eigenvalue(tf.constant(matrix), min(iterations, 8))
+        assert float(same.lambda_max) == pytest.approx(float(expected.lambda_max), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize("name", BREAKDOWNS)
+def test_largest_eigenvalue_of_invariant_subspaces(name, dtype, tolerance):
+    matrix = tf.constant(BREAKDOWNS[name].astype(dtype))
+    true = np.linalg.eigvalsh(BREAKDOWNS[name])[-1]
+    for run in (largest_eigenvalue, tf.function(largest_eigenvalue)):
+        found = run(matrix)
+        assert float(found.lambda_max) == pytest.approx(true, abs=tolerance * 20)
+        assert float(found.residual_max) <= tolerance * 20
+    assert np.all(np.isnan(largest_eigenvalue(matrix * np.nan)))
+
+
+def test_largest_eigenvalue_of_what_ghosts_would_fill():
+    """Beyond convergence in float32: copies of the largest eigenvalue, nothing above it."""
+    eigenvalues = np.concatenate([[1e6], np.linspace(1, 2, 79)]).astype("float32")
+    found = largest_eigenvalue(tf.constant(np.diag(eigenvalues)), 60)
+    assert float(found.lambda_max) == pytest.approx(1e6, rel=1e-6)
 
 
 def test_ghosts_are_kept_out():
