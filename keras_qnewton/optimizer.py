@@ -335,6 +335,7 @@ class QNewton(keras.optimizers.Optimizer):
         evaluations = tf.math.ceil(count / self.update_every)
 
         def averaged(new: tf.Tensor) -> tf.Tensor:
+            new = tf.cast(new, kept.dtype)
             matrix = tf.cond(
                 fresh, lambda: new, lambda: old + tf.cast(1 / evaluations, new.dtype) * (new - old)
             )
@@ -345,7 +346,10 @@ class QNewton(keras.optimizers.Optimizer):
 
         if self.update_every == 1:
             matrix = compute()
-            return tf.cond(count > 1, lambda: averaged(matrix), lambda: matrix), False
+            averages = count > 1
+            return tf.cond(
+                averages, lambda: tf.cast(averaged(matrix), matrix.dtype), lambda: matrix
+            ), False
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0) | missing
         return tf.cond(due, lambda: averaged(compute()), lambda: old), ~due
 

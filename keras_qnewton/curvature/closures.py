@@ -137,7 +137,7 @@ def _blocks(
     def compute() -> list[tuple[tf.Tensor, tf.Tensor]]:
         loss = record(loss_fn, tensors)
         at = curvature.at(loss, loss.at_variables(), parts)
-        return [(at.block(k), at.gradients[k]) for k in range(len(parts))]
+        return [(tf.cast(at.block(k), at.dtype), at.gradients[k]) for k in range(len(parts))]
 
     results = _in_graph(compute)
     return [

@@ -39,6 +39,10 @@ MAX_OUTPUTS = 256
 # Of a gradient, relative to it: far below what one batch tells of it.
 _NEGLIGIBLE = 2.0**-12
 _ROUNDING = {tf.float32: 2.0**-24, tf.float64: 2.0**-53}
+# N up to which a block may be in double precision: the solver of such a one holds it so anyway.
+_LARGEST_DOUBLE = 2048
+# Bytes in a row of U from which on UᵀU is made of slices, of which symmetry spares nearly half.
+_SLICED, _SLICES = 4096, 4
 
 
 @register("curvature", "gauss_newton")
@@ -308,6 +312,15 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         """
         return self._roots_per_example() == 1 and all(n.inputs < MANY_INPUTS for n in layers)
 
+    def _precision(self, k: int) -> tf.DType:
+        """Double where one product of rows makes the block.
+
+        It squares their singular values: in single precision nothing is left of those below
+        √u of the largest, and what rounding makes of them has to be added to every shift.
+        """
+        double = self._roots_per_example() == 1 and self._parts[k].size <= _LARGEST_DOUBLE
+        return tf.float64 if double else self.dtype
+
     def _linear_outputs(self) -> list[str]:
         return [*super()._linear_outputs(), *(tap.outputs for tap in self._taps.values())]
 
@@ -326,11 +339,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _from_rows(self, k: int, found: list[Tap]) -> tf.Tensor:
         """Σ_b U_bᵀ U_b, some examples at a time, plus the direct dependence on the weights."""
-        size = self._parts[k].size
+        size, dtype = self._parts[k].size, self._precision(k)
         moved = self._by_position(found)
         inputs = {tap.outputs: self._inputs(tap) for tap in found}
         examples = tf.shape(self._recorded)[0]
-        per_example = self._roots_per_example() * size * self.dtype.size
+        per_example = self._roots_per_example() * size * dtype.size
         chunk = tf.maximum(1, tf.minimum(examples, int(self._memory / per_example)))
 
         def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -339,17 +352,16 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
                 formed_rows(inputs[tap.outputs][start:stop], moved[tap.outputs][:, start:stop])
                 for tap in found
             ]
-            flat = tf.reshape(tf.concat(rows, 2), [-1, size])
-            return stop, total + tf.matmul(flat, flat, transpose_a=True)
+            flat = tf.cast(tf.reshape(tf.concat(rows, 2), [-1, size]), dtype)
+            return stop, total + _half_of_gram(flat)
 
         _, matrix = tf.while_loop(
             lambda start, _: start < examples,
             add,
-            (tf.constant(0), tf.zeros([size, size], self.dtype)),
+            (tf.constant(0), tf.zeros([size, size], dtype)),
             parallel_iterations=1,
         )
-        matrix = (matrix + tf.transpose(matrix)) / 2
-        return self._with_direct_diagonal(k, matrix)
+        return self._with_direct_diagonal(k, matrix + tf.transpose(matrix))
 
     # --- low rank -----------------------------------------------------------------------
 
@@ -518,6 +530,20 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             )
             for tap in found
         }
+
+
+def _half_of_gram(rows: tf.Tensor) -> tf.Tensor:
+    """M with UᵀU = M + Mᵀ: `[r, N]` -> `[N, N]`; what is below its diagonal blocks is zero."""
+    size = int(rows.shape[1])
+    width = -(-size // (_SLICES if size * rows.dtype.size >= _SLICED else 1))
+    found = []
+    for start in range(0, size, width):
+        product = tf.matmul(rows[:, start : start + width], rows[:, start:], transpose_a=True)
+        height = int(product.shape[0])
+        on, right = product[:, :height], product[:, height:]
+        left = tf.zeros([height, start], rows.dtype)
+        found.append(tf.concat([left, (on + tf.transpose(on)) / 4, right], 1))
+    return tf.concat(found, 0)
 
 
 def _is_formed(tap: Tap) -> bool:

@@ -57,19 +57,28 @@ class Structured(Linearized):
         structured = self._structured(k)
         if structured is None or structured[0] is False:
             return super().block(k)
-        size = self._parts[k].size
+        size, dtype = self._parts[k].size, self._precision(k)
         possible, assemble = structured
 
         def verified() -> tuple[tf.Tensor, tf.Tensor]:
-            matrix = assemble()
-            return matrix, self._verified(k, lambda v: tf.linalg.matvec(matrix, v))
+            matrix = tf.cast(assemble(), dtype)
+
+            def product(vector: tf.Tensor) -> tf.Tensor:
+                return tf.cast(tf.linalg.matvec(matrix, tf.cast(vector, dtype)), vector.dtype)
+
+            return matrix, self._verified(k, product)
 
         def nothing() -> tuple[tf.Tensor, tf.Tensor]:
-            return tf.zeros([size, size], self.dtype), tf.constant(False)
+            return tf.zeros([size, size], dtype), tf.constant(False)
 
         matrix, holds = verified() if possible is True else tf.cond(possible, verified, nothing)
         generic = super().block
-        return tf.cond(holds, lambda: matrix, lambda: generic(k))
+        return tf.cond(holds, lambda: matrix, lambda: tf.cast(generic(k), dtype))
+
+    def _precision(self, k: int) -> tf.DType:
+        """What the k-th block is assembled in."""
+        del k
+        return self.dtype
 
     def _verified(self, k: int, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """Whether `product` multiplies by H_k, on a random vector; a scalar bool."""
@@ -133,6 +142,7 @@ class Structured(Linearized):
         direct = self._direct_diagonal(k)
         if direct is None:
             return matrix
+        direct = tf.cast(direct, matrix.dtype)
         return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + direct)
 
     def _permuted(

@@ -61,7 +61,8 @@ def direction(
         at: Curvature at the present weights (`curvature.linearized.Linearized`).
         k: Block number.
         part: The block's `Part`.
-        matrix: H_k `[N, N]`, or None if the block is too large to be formed.
+        matrix: H_k `[N, N]`, in the gradient's precision or double; None if the block is too
+            large to be formed.
         gradient: g_k `[N]`.
         damping: Damping policy.
         scheduler: Chooses among linear solvers.
@@ -77,6 +78,7 @@ def direction(
         matrix = pruning(matrix).matrix
     linear = scheduler.quantum is not None or at.positive_semidefinite
     if damping.saddle_free(linear=linear):
+        matrix = tf.cast(matrix, gradient.dtype)
         if Absolute.possible(scheduler, part.size):
             return Absolute(matrix, gradient, scheduler, seed, keep)
         return SaddleFree(matrix, gradient, scheduler, keep)

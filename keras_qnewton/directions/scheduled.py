@@ -70,7 +70,7 @@ class Scheduled:
         self._mixed = (
             semidefinite
             and self._size >= _LARGE
-            and matrix.dtype == tf.float32
+            and gradient.dtype == tf.float32
             and scheduler.possible(self._size) == ("cholesky",)
         )
         self._matrix = matrix if self._mixed else tf.cast(matrix, tf.float64)
@@ -81,7 +81,7 @@ class Scheduled:
         # Rounding each entry moves no eigenvalue by more than that much of Frobenius's norm.
         rounding = -EPSILON[matrix.dtype] * self._norm
         # Of semidefinite curvature the large end alone, which is found first.
-        operand = matrix if semidefinite else self._matrix
+        operand = tf.cast(matrix, gradient.dtype) if semidefinite else self._matrix
         ends: Any = largest_eigenvalue if semidefinite else extremal_eigenvalues
         # A factorisation waits for the norm alone, and what is for the log is not to be before it.
         with tf.control_dependencies([rounding]):

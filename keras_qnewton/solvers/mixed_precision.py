@@ -32,7 +32,8 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
     """``(A + sI)^-1 b``.
 
     Args:
-        matrix: A `[N, N]`, float32, symmetric and positive semidefinite; N is known when tracing.
+        matrix: A `[N, N]`, float32 or float64, symmetric and positive semidefinite; N is known when
+            tracing.
         shift: s, float64 scalar.
         rhs: b `[N]`, float64.
         tolerance: Refines until ``||(A + sI) x - b|| <= tolerance ||b||``, or no further.
@@ -42,7 +43,7 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         where a factor in float32 does not do.
     """
     size = int(matrix.shape[0])
-    small = tf.cast(shift, matrix.dtype)
+    single, small = tf.cast(matrix, tf.float32), tf.cast(shift, tf.float32)
 
     def solved(system: Any, gathered: Any, scattered: Any) -> tuple[Any, Any]:
         factor = blocked_cholesky(system, small)
@@ -53,11 +54,11 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         # Rather beside the factorisation than before it.
         with tf.control_dependencies([factor.diagonal[0]]):
             product = _product_with(matrix)
-        x, residual = _refined(apply_inverse, product, matrix.dtype, shift, rhs, tolerance)
+        x, residual = _refined(apply_inverse, product, shift, rhs, tolerance)
         return x, tf.where(factor.definite, residual, tf.constant(float("nan"), tf.float64))
 
     def as_it_is() -> tuple[Any, Any]:
-        return solved(matrix, lambda vector: vector, lambda x, _: x)
+        return solved(single, lambda vector: vector, lambda x, _: x)
 
     if size <= _LARGE:
         return as_it_is()
@@ -72,7 +73,7 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         def scattered(x: Any, vector: Any) -> Any:
             return tf.tensor_scatter_nd_update(vector / small, rows[:, None], x)
 
-        system = tf.gather(tf.gather(matrix, rows), rows, axis=1)
+        system = tf.gather(tf.gather(single, rows), rows, axis=1)
         return solved(system, lambda vector: tf.gather(vector, rows), scattered)
 
     sizes = [-(-size * part // 16) for part in _SIXTEENTHS]
@@ -85,12 +86,11 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
 def _refined(
     apply_inverse: Callable[[Any], Any],
     product: Callable[[Any], Any],
-    dtype: Any,
     shift: Any,
     rhs: Any,
     tolerance: float,
 ) -> tuple[Any, Any]:
-    """x and its relative residual, from an inverse in `dtype` and v -> A v in float64."""
+    """x and its relative residual, from an inverse in float32 and v -> A v in float64."""
 
     def residual_of(x: Any) -> tuple[Any, Any]:
         gap = rhs - (product(x) + shift * x)
@@ -105,7 +105,7 @@ def _refined(
     def refine(step: Any, x: Any, gap: Any, residual: Any, _last: Any) -> tuple[Any, ...]:
         # Scaled, so that small residuals do not underflow.
         scale = tf.reduce_max(tf.abs(gap))
-        scaled = tf.cast(tf.math.divide_no_nan(gap, scale), dtype)
+        scaled = tf.cast(tf.math.divide_no_nan(gap, scale), tf.float32)
         x += scale * tf.ensure_shape(tf.cast(apply_inverse(scaled), tf.float64), x.shape)
         gap, following = residual_of(x)
         return step + 1, x, gap, following, residual
@@ -121,7 +121,7 @@ def _refined(
 
 
 def _product_with(matrix: Any) -> Callable[[Any], Any]:
-    """v -> A v in float64, of a float32 matrix."""
+    """v -> A v in float64."""
     size = int(matrix.shape[0])
     if size <= _LARGE:
         double = tf.cast(matrix, tf.float64)

@@ -108,7 +108,7 @@ def test_largest_eigenvalue_of_what_ghosts_would_fill():
     """Beyond convergence in float32: copies of the largest eigenvalue, nothing above it."""
     eigenvalues = np.concatenate([[1e6], np.linspace(1, 2, 79)]).astype("float32")
     found = largest_eigenvalue(tf.constant(np.diag(eigenvalues)), 60)
-    assert float(found.lambda_max) == pytest.approx(1e6, rel=1e-6)
+    assert float(found.lambda_max) == pytest.approx(1e6, rel=1e-5)
 
 
 def test_ghosts_are_kept_out():
