@@ -7,7 +7,11 @@ import tensorflow as tf
 
 from keras_qnewton import QNewton
 from keras_qnewton.curvature import gauss_newton, hessian
-from keras_qnewton.curvature.gauss_newton import GaussNewtonLinearized
+from keras_qnewton.curvature.gauss_newton import (
+    GaussNewton,
+    GaussNewtonLinearized,
+    _half_of_gram,
+)
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.loss import as_tensors, record
 from keras_qnewton.loss.structure import convex_output
@@ -111,6 +115,37 @@ def test_one_output_without_a_backward_pass_a_weight(inputs, monkeypatch):
     loss, labels = keras.losses.MeanSquaredError(), np.ones((6, 1))
     (block,) = gauss_newton(lambda: loss(labels, model(x)), model.trainable_variables)
     assert relative_error(block.matrix, jacobian.T @ jacobian / 3) < 1e-12
+
+
+def test_one_output_keeps_small_eigenvalues_in_single_precision():
+    """6 examples have a rank of 6: single precision would leave 1e-8 of the largest beyond it."""
+    set_precision("float32")
+    model = keras.Sequential([L.Input((4,)), L.Dense(5, activation="tanh"), L.Dense(1)])
+    x = RNG.normal(size=(6, 4)).astype("float32")
+    variables = as_tensors(model.trainable_variables)
+    loss = keras.losses.MeanSquaredError()
+
+    @tf.function
+    def block():
+        recorded = record(lambda: loss(np.ones((6, 1), "float32"), model(x)), variables)
+        parts = [_part(model.trainable_variables)]
+        return GaussNewton().at(recorded, recorded.at_variables(), parts).block(0)
+
+    values = np.linalg.eigvalsh(block().numpy())
+    assert values[-6] > 1e-6 * values[-1]
+    assert np.abs(values[:-6]).max() < 1e-14 * values[-1]
+    # What is public has the variables' precision.
+    (public,) = gauss_newton(lambda: loss(np.ones((6, 1)), model(x)), model.trainable_variables)
+    assert public.matrix.dtype == tf.float32
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-13)])
+@pytest.mark.parametrize("size", [1, 3, 511, 512, 514, 1025])
+def test_half_of_gram(size, dtype, tolerance):
+    rows = RNG.normal(size=(7, size)).astype(dtype)
+    half = _half_of_gram(tf.constant(rows)).numpy()
+    assert np.array_equal(half + half.T, (half + half.T).T)
+    assert relative_error(half + half.T, rows.T.astype("float64") @ rows) < tolerance
 
 
 def _part(variables):
