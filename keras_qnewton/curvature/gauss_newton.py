@@ -296,14 +296,18 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     def _structured(self, k: int) -> tuple[tf.Tensor | bool, Callable[[], tf.Tensor]] | None:
         if not self._has_rows():
             return None
-        layers = self._covering(k)
-        found = self._tapped(k)
-        if layers is not None and not (found and self._has_one_row(layers)):
-            outputs = [(layer.preactivations, False) for layer in layers]
-            return self._fitting(outputs), lambda: self._assemble(k, layers)
-        if found is None:
+        layers, found = self._covering(k), self._taps_for_rows(k)
+        if found is not None:
+            return self._tap_fitting(found), lambda: self._from_rows(k, found)
+        if layers is None:
             return None
-        return self._tap_fitting(found), lambda: self._from_rows(k, found)
+        outputs = [(layer.preactivations, False) for layer in layers]
+        return self._fitting(outputs), lambda: self._assemble(k, layers)
+
+    def _taps_for_rows(self, k: int) -> list[Tap] | None:
+        """Where the rows of the k-th block are formed, or None if they are not."""
+        layers, found = self._covering(k), self._tapped(k)
+        return found if found and (layers is None or self._has_one_row(layers)) else None
 
     def _has_one_row(self, layers: list[DenseLayer]) -> bool:
         """Whether one product of all rows is less work than one for each pair of outputs.
@@ -318,8 +322,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         It squares their singular values: in single precision nothing is left of those below
         √u of the largest, and what rounding makes of them has to be added to every shift.
         """
-        double = self._roots_per_example() == 1 and self._parts[k].size <= _LARGEST_DOUBLE
-        return tf.float64 if double else self.dtype
+        one = self._roots_per_example() == 1 and self._taps_for_rows(k) is not None
+        return tf.float64 if one and self._parts[k].size <= _LARGEST_DOUBLE else self.dtype
 
     def _linear_outputs(self) -> list[str]:
         return [*super()._linear_outputs(), *(tap.outputs for tap in self._taps.values())]
