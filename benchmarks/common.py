@@ -82,10 +82,9 @@ def median_seconds(run: Run, repeats: int, warm_up: bool = True) -> float:
     """Median over `repeats` timings, after a run that compiles; `run` must wait for its result."""
     if warm_up:
         run()
-    seconds = [_mean_seconds(run, 1)]
-    number = math.ceil(SHORTEST_TIMING / seconds[0]) if warm_up else 1
-    if number > 1:
-        seconds = []
+    first = _mean_seconds(run, 1)
+    number = math.ceil(SHORTEST_TIMING / first) if warm_up else 1
+    seconds = [first] if number == 1 else []
     while len(seconds) < repeats:
         seconds.append(_mean_seconds(run, number))
     return statistics.median(seconds)

@@ -373,7 +373,7 @@ def qrisp_solve(problem: Problem, method: str) -> Solve:
 
 PEERS: tuple[tuple[str, str, Callable[..., Solve], str | None], ...] = (
     ("PennyLane qml.QSVT, our phases", "pennylane", pennylane_solve, None),
-    ("  the same, refined as ours is", "pennylane", pennylane_refined, None),
+    ("PennyLane qml.QSVT, refined like ours", "pennylane", pennylane_refined, None),
     ("PennyLane qml.qsvt, root-finding", "pennylane", pennylane_solve, "root-finding"),
     ("PennyLane qml.qsvt, iterative", "pennylane", pennylane_solve, "iterative"),
     ("Qrisp inversion, QSVT", "qrisp", qrisp_solve, "QSVT"),

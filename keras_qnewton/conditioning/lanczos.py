@@ -90,14 +90,14 @@ def extremal_eigenvalues(
 
 
 def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -> Spectrum:
-    """The upper end of a symmetric spectrum, by a third of `extremal_eigenvalues`'s operations.
+    """The upper end of a semidefinite spectrum, by a third of `extremal_eigenvalues`'s operations.
 
     No vector is orthogonalised against those before the last two. What that loses it loses in
     directions already found, and Ritz values stay within the spectrum, to rounding (Paige 1980,
     Linear Algebra and its Applications 34, 235-258).
 
     Args:
-        matrix: `[N, N]`, a floating tensor; N is known.
+        matrix: `[N, N]`, a floating tensor, positive semidefinite; N is known.
         iterations: Number of products, at most N.
         seed: Of the start vector.
 
