@@ -30,12 +30,14 @@ class Spectrum(NamedTuple):
             found the lower end (it does so first), ``lambda_min - residual_min`` is below
             every eigenvalue: the number to shift by.
         residual_max: The same for `lambda_max`.
+        products: How many products with H it took.
     """
 
     lambda_min: tf.Tensor
     lambda_max: tf.Tensor
     residual_min: tf.Tensor
     residual_max: tf.Tensor
+    products: tf.Tensor
 
 
 def extremal_eigenvalues(
@@ -86,7 +88,7 @@ def extremal_eigenvalues(
 
     steps = min(iterations, size) if isinstance(size, int) else tf.minimum(iterations, size)
     done, alphas, betas = _tridiagonalise(matvec, size, steps, dtype, seed)
-    return _ritz_ends(tf.cast(alphas, tf.float64), tf.cast(betas, tf.float64), done)
+    return _ritz_ends(tf.cast(alphas, tf.float64), tf.cast(betas, tf.float64), done, dtype)
 
 
 def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -> Spectrum:
@@ -105,7 +107,7 @@ def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -
         A `Spectrum`, of whose lower end nothing is known. NaN throughout if `matrix` has one.
     """
     size = int(matrix.shape[0])
-    vector = _start(size, matrix.dtype, seed)
+    vector = start_vector(size, matrix.dtype, seed)
     previous, beta = tf.zeros_like(vector), tf.zeros([], matrix.dtype)
     alphas, betas = [], []
     for _ in range(min(iterations, size)):
@@ -117,26 +119,35 @@ def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -
         # Zero on an invariant subspace, and zeros from there on.
         previous, vector = vector, tf.math.divide_no_nan(image, beta)
     diagonal, coupling = (tf.cast(tf.stack(found), tf.float64) for found in (alphas, betas))
-    return _ritz_ends(diagonal, coupling, tf.size(diagonal))
+    return _ritz_ends(diagonal, coupling, tf.size(diagonal), matrix.dtype)
 
 
-def _start(size: Any, dtype: tf.DType, seed: int) -> tf.Tensor:
+def start_vector(size: Any, dtype: tf.DType, seed: int) -> tf.Tensor:
     """A unit vector `[size]`."""
     # Named, because the automatic choice gives other numbers under XLA than without it.
     start = tf.random.stateless_normal([size], [seed, 1], dtype=dtype, alg="philox")
     return start / tf.norm(start)
 
 
+def negligible(dtype: tf.DType) -> float:
+    """β relative to the largest of α and β so far, below which the subspace is invariant."""
+    return 10 * EPSILON[dtype]
+
+
+def rounding(dtype: tf.DType) -> float:
+    """What a product may be off by, relative to the largest |eigenvalue|."""
+    return 4 * EPSILON[dtype]
+
+
 def _tridiagonalise(
     matvec: Callable[[tf.Tensor], tf.Tensor], size: Any, steps: Any, dtype: Any, seed: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Number of steps taken, the diagonal `[m]` and the subdiagonal `[m]` of T."""
-    negligible = 10 * EPSILON[dtype]
-    start = _start(size, dtype, seed)
+    start = start_vector(size, dtype, seed)
 
     def proceed(k, _basis, _vector, _alphas, _betas, scale):
         previous = _betas[tf.maximum(k - 1, 0)]
-        return (k < steps) & ((k == 0) | (previous > negligible * scale))
+        return (k < steps) & ((k == 0) | (previous > negligible(dtype) * scale))
 
     def body(k, basis, vector, alphas, betas, scale):
         at = tf.reshape(k, [1, 1])
@@ -168,7 +179,15 @@ def _tridiagonalise(
     return done, alphas, betas
 
 
-def _ritz_ends(alphas: tf.Tensor, betas: tf.Tensor, done: tf.Tensor) -> Spectrum:
+def _ritz_ends(alphas: tf.Tensor, betas: tf.Tensor, done: tf.Tensor, dtype: tf.DType) -> Spectrum:
+    """The ends of T's spectrum, whose products were made in `dtype`.
+
+    Args:
+        alphas: T's diagonal, float64 `[m]`.
+        betas: Norms that each step left, float64 `[m]`: T's subdiagonal and β_m.
+        done: Steps that were taken, int32 scalar; what is beyond them is not looked at.
+        dtype: Float32 or float64.
+    """
     steps = tf.shape(alphas)[0]
     taken = tf.range(steps) < done
     # α_1 = v_1ᵀ H v_1 lies between the extreme Ritz values: as padding it moves neither.
@@ -182,5 +201,8 @@ def _ritz_ends(alphas: tf.Tensor, betas: tf.Tensor, done: tf.Tensor) -> Spectrum
     values, vectors = tf.linalg.eigh(tf.where(finite, tridiagonal, 0.0))
     residuals = tf.abs(betas[done - 1] * vectors[done - 1])
     nan = tf.constant(float("nan"), tf.float64)
-    ends = (values[0], values[-1], residuals[0], residuals[-1])
+    # Of converged Ritz values the recurrence's own residual goes to zero, and rounding stays.
+    floor = rounding(dtype) * tf.reduce_max(tf.abs(values))
+    made = tf.cast(done, tf.float64)
+    ends = (values[0], values[-1], residuals[0] + floor, residuals[-1] + floor, made)
     return Spectrum(*(tf.where(finite, end, nan) for end in ends))

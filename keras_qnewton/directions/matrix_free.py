@@ -18,7 +18,7 @@ from keras_qnewton.directions.block_step import (
 )
 from keras_qnewton.directions.spectrum import (
     LANCZOS_STEPS,
-    condition_bound,
+    condition_estimate,
     largest,
     semidefinite_spectrum,
 )
@@ -60,7 +60,7 @@ class MatrixFree:
 
     def solve(self, spectrum: Spectrum, damping: tf.Tensor) -> BlockStep:
         shift = self.damping.shift(None, spectrum, damping)
-        kappa, radius = condition_bound(spectrum, shift), None
+        kappa, radius = condition_estimate(spectrum, shift), None
         if self._trust_region:
             shift = damping
             radius = tf.norm(self.gradient) / tf.cast(damping, self.gradient.dtype)
@@ -106,7 +106,7 @@ class Woodbury:
         )
         return unscheduled(
             solution,
-            condition_number=condition_bound(spectrum, shift),
+            condition_number=condition_estimate(spectrum, shift),
             sparsity=tf.constant(free.size, tf.float64),
             rule=RULE_LOW_RANK,
             scheduler=free.scheduler,

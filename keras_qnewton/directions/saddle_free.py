@@ -19,9 +19,9 @@ from keras_qnewton.directions.block_step import (
 )
 from keras_qnewton.directions.spectrum import (
     LANCZOS_STEPS,
+    full_products,
     kept_spectrum,
     largest,
-    products_of,
     row_nonzeros,
 )
 from keras_qnewton.solvers import Eigen
@@ -81,10 +81,10 @@ class Absolute:
     ):
         self._matrix, self._gradient, self._scheduler = matrix, gradient, scheduler
         self._sparsity = row_nonzeros(matrix)
-        spectrum, new = kept_spectrum(
+        spectrum = kept_spectrum(
             keep, lambda: extremal_eigenvalues(matrix, iterations=LANCZOS_STEPS, seed=seed)
         )
-        self._products = products_of(LANCZOS_STEPS, matrix, new)
+        self._products = full_products(spectrum, matrix)
         self._norm = largest(spectrum)
         # Not the bound: Ritz values are far closer than their residuals say.
         self.scale = tf.maximum(tf.abs(spectrum.lambda_min), tf.abs(spectrum.lambda_max))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.conditioning import condition_number, extremal_eigenvalues
+from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues
+from keras_qnewton.conditioning.host_lanczos import extremal_eigenvalues_on_host
 from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
 from keras_qnewton.directions.block_step import (
     FIXED_ROUTES,
@@ -21,10 +22,11 @@ from keras_qnewton.directions.block_step import (
 from keras_qnewton.directions.reshaping import Reshaping, Trade
 from keras_qnewton.directions.spectrum import (
     LANCZOS_STEPS,
-    condition_bound,
+    LARGE_END_STEPS,
+    condition_estimate,
+    full_products,
     kept_spectrum,
     largest,
-    products_of,
     row_nonzeros,
     semidefinite_spectrum,
 )
@@ -74,34 +76,53 @@ class Scheduled:
             and scheduler.possible(self._size) == ("cholesky",)
         )
         self._matrix = matrix if self._mixed else tf.cast(matrix, tf.float64)
-        steps = _DEFINITE_STEPS if damping.definite else LANCZOS_STEPS
-        if semidefinite:
-            steps = LANCZOS_STEPS // 2
-        self._norm = tf.cast(tf.sqrt(2 * tf.nn.l2_loss(matrix)), tf.float64)
-        # Rounding each entry moves no eigenvalue by more than that much of Frobenius's norm.
-        rounding = -EPSILON[matrix.dtype] * self._norm
-        # Of semidefinite curvature the large end alone, which is found first.
-        operand = tf.cast(matrix, gradient.dtype) if semidefinite else self._matrix
-        ends: Any = largest_eigenvalue if semidefinite else extremal_eigenvalues
-        # A factorisation waits for the norm alone, and what is for the log is not to be before it.
-        with tf.control_dependencies([rounding]):
-            self._sparsity = row_nonzeros(matrix, shifted=True)
-            self._spectrum, new = kept_spectrum(
-                keep, lambda: ends(operand, iterations=steps, seed=seed)
-            )
-        if semidefinite:
-            self._spectrum = semidefinite_spectrum(self._spectrum, rounding)
-        self._products = products_of(steps, operand, new)
         self._semidefinite = semidefinite
         self._bounded = damping.adaptive or damping.definite or semidefinite
-        if not self._bounded:  # maybe a factorisation
-            self._products = tf.constant(math.nan, tf.float64)
+        ends = self._semidefinite_ends if semidefinite else self._both_ends
+        self._spectrum, self._sparsity, self.products = ends(matrix, keep, seed)
         self.scale = largest(self._spectrum)
         # Reshaping needs a lower bound of the eigenvalues, and a price to lower.
         priced = len(scheduler.candidates(self._bounded)) > 1 or scheduler.quantum is not None
         self._reshaping = None
         if scheduler.reshape is not None and self._bounded and priced and not self._mixed:
             self._reshaping = Reshaping(self._matrix, self._sparsity, scheduler)
+
+    def _semidefinite_ends(
+        self, matrix: tf.Tensor, keep: Keep, seed: int
+    ) -> tuple[Spectrum, tf.Tensor, tf.Tensor]:
+        """The spectrum's ends, d, and products made; only the large end is searched."""
+        self._norm = tf.cast(tf.sqrt(2 * tf.nn.l2_loss(matrix)), tf.float64)
+        # Rounding each entry moves no eigenvalue by more than that much of Frobenius's norm.
+        rounding = -EPSILON[matrix.dtype] * self._norm
+        operand = tf.cast(matrix, self._gradient.dtype)
+        # A factorisation waits for the norm alone, and what is for the log is not to be before it.
+        with tf.control_dependencies([rounding]):
+            sparsity = row_nonzeros(matrix, shifted=True)
+            spectrum = kept_spectrum(
+                keep, lambda: largest_eigenvalue(operand, LARGE_END_STEPS, seed)
+            )
+        spectrum = semidefinite_spectrum(spectrum, rounding)
+        return spectrum, sparsity, full_products(spectrum, operand)
+
+    def _both_ends(
+        self, matrix: tf.Tensor, keep: Keep, seed: int
+    ) -> tuple[Spectrum, tf.Tensor, tf.Tensor]:
+        """The spectrum's ends, d, and products made (NaN where κ may take a factorisation)."""
+        large, definite = self._size >= _LARGE, self._bounded
+        operand = matrix if large else self._matrix
+        if large and self._scheduler.leaves_graph(self._size, definite):
+            spectrum = kept_spectrum(keep, lambda: extremal_eigenvalues_on_host(operand, seed=seed))
+            products = full_products(spectrum, operand, part=0.5)
+        else:
+            # As many as can be had for the time of so many in double precision.
+            steps = LANCZOS_STEPS * tf.float64.size // operand.dtype.size
+            steps = _DEFINITE_STEPS if self._damping.definite else steps
+            spectrum = kept_spectrum(
+                keep, lambda: extremal_eigenvalues(operand, iterations=steps, seed=seed)
+            )
+            products = full_products(spectrum, operand)
+        products = products if definite else tf.constant(math.nan, tf.float64)
+        return spectrum, row_nonzeros(matrix, shifted=True), products
 
     def estimate(self, damping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """κ of H + s I, and s, at damping λ; scalars, float64."""
@@ -189,7 +210,7 @@ class Scheduled:
             rule,
             residual,
             predicted,
-            self._products,
+            self.products,
             *reshaped,
         )
 
@@ -203,14 +224,14 @@ class Scheduled:
         return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + shift)
 
     def _condition_number(self, shift: tf.Tensor) -> tf.Tensor:
-        """κ(H + s I): a bound, or an estimate where there is no cheap bound."""
-        bound = condition_bound(self._spectrum, shift)
+        """κ(H + s I): by the spectrum's ends, where they tell."""
+        by_ends = condition_estimate(self._spectrum, shift)
         if self._semidefinite:
-            # Rounding, which the bound takes off the shift, moves eigenvalues by far less.
+            # Rounding, which would be taken off the shift, moves eigenvalues by far less.
             largest = self._spectrum.lambda_max + self._spectrum.residual_max + shift
-            return tf.where(shift > 0, largest / shift, bound)
+            return tf.where(shift > 0, largest / shift, by_ends)
         if self._bounded:
-            return bound
+            return by_ends
 
         def estimated() -> tf.Tensor:
             return condition_number(self._system(shift), method="lanczos")
@@ -219,7 +240,7 @@ class Scheduled:
         # 1 %, and where it is for the log alone, a factorisation is too much for it.
         if len(self._scheduler.possible(self._size)) > 1:
             return estimated()
-        return tf.cond(self._lowest(shift) > 0, lambda: bound, estimated)
+        return tf.cond(self._lowest(shift) > 0, lambda: by_ends, estimated)
 
     def _run_mixed(
         self, shift: tf.Tensor, rhs: tf.Tensor, kappa: tf.Tensor, *choice: tf.Tensor

@@ -11,19 +11,26 @@ from keras_qnewton.conditioning import Spectrum
 from keras_qnewton.directions.block_step import Keep
 
 LANCZOS_STEPS = 20
+# The large end is found first.
+LARGE_END_STEPS = LANCZOS_STEPS // 2
 
 
-def kept_spectrum(keep: Keep, compute: Callable[[], Spectrum]) -> tuple[Spectrum, tf.Tensor]:
-    """The spectrum, and whether it is new."""
+def kept_spectrum(keep: Keep, compute: Callable[[], Spectrum]) -> Spectrum:
+    """The spectrum, of no products if it was kept."""
     (ends,), new = keep("spectrum", lambda: (tf.stack(compute()),))
-    return Spectrum(*tf.unstack(ends, len(Spectrum._fields))), new
+    spectrum = Spectrum(*tf.unstack(ends, len(Spectrum._fields)))
+    return spectrum._replace(products=tf.where(new, spectrum.products, 0.0))
 
 
-def products_of(steps: int, matrix: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-    """Lanczos steps in products with a float64 matrix, none if it was spared; float64 scalar."""
-    # A product takes as long as the matrix takes to be read.
-    made = min(steps, int(matrix.shape[0])) * matrix.dtype.size / tf.float64.size
-    return tf.where(new, tf.constant(made, tf.float64), tf.zeros([], tf.float64))
+def full_products(spectrum: Spectrum, matrix: tf.Tensor, part: float = 1.0) -> tf.Tensor:
+    """How many products with a float64 matrix take as long as `spectrum` did; float64 scalar.
+
+    Args:
+        spectrum: Of `matrix`, by products in its precision.
+        matrix: `[N, N]`.
+        part: Of the matrix that a product reads: a product takes as long as that.
+    """
+    return spectrum.products * (part * matrix.dtype.size / tf.float64.size)
 
 
 def row_nonzeros(matrix: tf.Tensor, shifted: bool = False) -> tf.Tensor:
@@ -57,8 +64,11 @@ def semidefinite_spectrum(spectrum: Spectrum, lowest: tf.Tensor) -> Spectrum:
     return spectrum._replace(lambda_min=lowest, residual_min=tf.zeros_like(lowest))
 
 
-def condition_bound(spectrum: Any, shift: tf.Tensor) -> tf.Tensor:
-    """Upper bound of κ(H + s I), given that the shift made it positive definite."""
-    highest = spectrum.lambda_max + spectrum.residual_max + shift
-    lowest = spectrum.lambda_min - spectrum.residual_min + shift
-    return highest / lowest
+def condition_estimate(spectrum: Any, shift: tf.Tensor) -> tf.Tensor:
+    """κ(H + s I) by Ritz values, given that the shift made it positive definite; from below.
+
+    A Ritz value is nearer to its eigenvalue than its residual says, by r² over the gap to the next
+    (Parlett, section 11.7): bounds by the residual, which a shift must have, make
+    κ many times too large where λ is small.
+    """
+    return (spectrum.lambda_max + shift) / (spectrum.lambda_min + shift)

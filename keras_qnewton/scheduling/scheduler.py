@@ -196,6 +196,11 @@ class Scheduler(registry.Policy):
             return (*classical, str(self.quantum.name))
         return classical
 
+    def leaves_graph(self, size: int, definite: bool = False) -> bool:
+        """Whether a block of `size` unknowns could go to a solver that is a host call."""
+        possible = self.possible(size, definite)
+        return any(s.name in possible and getattr(s, "host", False) for s in self.solvers)
+
     def predict(
         self, size: int, condition_number: Any, sparsity: Any, definite: bool = False
     ) -> tf.Tensor:
