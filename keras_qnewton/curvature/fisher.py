@@ -22,9 +22,10 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.gauss_newton import StructuredGaussNewton, required_output
+from keras_qnewton.curvature.gauss_newton import required_output
 from keras_qnewton.curvature.hessian import Curvature
 from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.curvature.structured_gauss_newton import StructuredGaussNewton
 from keras_qnewton.registry import register
 
 

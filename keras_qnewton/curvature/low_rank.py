@@ -1,8 +1,8 @@
 """Curvature as a product of few rows: G = UᵀU with U [r, N], r below N on small batches.
 
 For Gauss-Newton and Fisher matrices, row (b, c) of U is Jᵀ s: example b's curvature in the
-network's output is Σ_c s_c s_cᵀ (`gauss_newton`). In a layer z = a W + b with one row of z an
-example, with d = ∂z_outᵀ s / ∂z [o], that row is a ⊗ d for W and d for b, so that
+network's output is Σ_c s_c s_cᵀ (`linearized_gauss_newton`). In a layer z = a W + b with one row
+of z an example, with d = ∂z_outᵀ s / ∂z [o], that row is a ⊗ d for W and d for b, so that
 
     U Uᵀ [(b,c), (b',c')] = (a_b · a_b' + 1) (d_bc · d_b'c')        [r, r]
 

@@ -7,12 +7,10 @@ import tensorflow as tf
 
 from keras_qnewton import QNewton
 from keras_qnewton.curvature import gauss_newton, hessian
-from keras_qnewton.curvature.gauss_newton import (
-    GaussNewton,
-    GaussNewtonLinearized,
-    _half_of_gram,
-)
+from keras_qnewton.curvature.gauss_newton import GaussNewton
 from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
+from keras_qnewton.curvature.structured_gauss_newton import _half_of_gram
 from keras_qnewton.loss import as_tensors, record
 from keras_qnewton.loss.structure import convex_output
 from tests.derivatives import relative_error, set_precision

@@ -1,0 +1,307 @@
+"""Gauss-Newton blocks of linear layers from per-example derivatives of the output.
+
+With C = Σ_c s_c s_cᵀ for each example b (`linearized_gauss_newton`), and J_l the derivative of the
+output in a layer's z_l = a_l W_l + b_l, one backward pass for each c gives
+
+    d_lc = J_lᵀ s_c             [B, o]      at P positions of an example: [B, P, o]
+
+of which the block is made in one of three ways:
+
+    H_ml = Σ_c d_mc d_lcᵀ       [B, o, p]   of dense layers; assembled by `structured`, D = 0
+    U[(b,c)] = Σ_p a_bp ⊗ d_bcp [r, N]      r = B C rows, sums over positions; G = UᵀU
+    U as a [B, i] and d         [B, C, o]   of blocks too large to be formed: `low_rank`
+
+As in `structured`, what depends on the weights beside z_l is added to formed blocks as a
+diagonal, and the result is verified. Blocks that have such a part have no factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
+from keras_qnewton.curvature.low_rank import MAX_RANK, FormedRows, LowRank, OuterRows, formed_rows
+from keras_qnewton.curvature.structured import MANY_INPUTS, Structured
+from keras_qnewton.loss.structure import DenseLayer, Tap, dense_layers, taps
+
+# N up to which a block may be in double precision: the solver of such a one holds it so anyway.
+_LARGEST_DOUBLE = 2048
+# Bytes in a row of U from which on UᵀU is made of slices, of which symmetry spares nearly half.
+_SLICED, _SLICES = 4096, 4
+
+
+class StructuredGaussNewton(Structured, GaussNewtonLinearized):
+    """A `GaussNewtonLinearized` whose blocks of linear layers are assembled; see the module."""
+
+    def __init__(self, loss: Any, *args: Any, **kwargs: Any):
+        self._taps = taps(loss)
+        layers = {layer.activations for layer in dense_layers(loss)}
+        inputs = sorted(layers | {tap.inputs for tap in self._taps.values()})
+        super().__init__(loss, *args, fetch=inputs, **kwargs)
+        self._few: dict[str, tf.Tensor] | None = None
+
+    # --- formed blocks ------------------------------------------------------------------
+
+    def _structured(self, k: int) -> tuple[tf.Tensor | bool, Callable[[], tf.Tensor]] | None:
+        if not self._has_rows():
+            return None
+        layers, found = self._covering(k), self._taps_for_rows(k)
+        if found is not None:
+            return self._tap_fitting(found), lambda: self._from_rows(k, found)
+        if layers is None:
+            return None
+        outputs = [(layer.preactivations, False) for layer in layers]
+        return self._fitting(outputs), lambda: self._assemble(k, layers)
+
+    def _taps_for_rows(self, k: int) -> list[Tap] | None:
+        """Where the rows of the k-th block are formed, or None if they are not."""
+        layers, found = self._covering(k), self._tapped(k)
+        return found if found and (layers is None or self._has_one_row(layers)) else None
+
+    def _has_one_row(self, layers: list[DenseLayer]) -> bool:
+        """Whether one product of all rows is less work than one for each pair of outputs.
+
+        Not where layers are wide, of which inputs and examples are left out that are zero.
+        """
+        return self._roots_per_example() == 1 and all(n.inputs < MANY_INPUTS for n in layers)
+
+    def _precision(self, k: int) -> tf.DType:
+        """Double where one product of rows makes the block.
+
+        It squares their singular values: in single precision nothing is left of those below
+        √u of the largest, and what rounding makes of them has to be added to every shift.
+        """
+        one = self._roots_per_example() == 1 and self._taps_for_rows(k) is not None
+        return tf.float64 if one and self._parts[k].size <= _LARGEST_DOUBLE else self.dtype
+
+    def _linear_outputs(self) -> list[str]:
+        return [*super()._linear_outputs(), *(tap.outputs for tap in self._taps.values())]
+
+    def _preactivation_curvature(
+        self, layers: list[DenseLayer]
+    ) -> tuple[list[tf.Tensor], Callable[[int, int], tuple[Any, Any, Any]]]:
+        """a_l of each layer, and (m, l) -> Σ_c d_mc d_lcᵀ `[B, o, p]` with no second part."""
+        found = self._derivatives([layer.preactivations for layer in layers])
+        # [C, B, o] -> [B, C, o].
+        d = [tf.transpose(found[layer.preactivations], [1, 0, 2]) for layer in layers]
+
+        def pair(m: int, j: int) -> tuple[tf.Tensor, None, None]:
+            return tf.matmul(d[m], d[j], transpose_a=True), None, None
+
+        return [self._values[layer.activations] for layer in layers], pair
+
+    def _from_rows(self, k: int, found: list[Tap]) -> tf.Tensor:
+        """Σ_b U_bᵀ U_b, some examples at a time, plus the direct dependence on the weights."""
+        size, dtype = self._parts[k].size, self._precision(k)
+        moved = self._by_position(found)
+        inputs = {tap.outputs: self._inputs(tap) for tap in found}
+        examples = tf.shape(self._recorded)[0]
+        per_example = self._roots_per_example() * size * dtype.size
+        chunk = tf.maximum(1, tf.minimum(examples, int(self._memory / per_example)))
+
+        def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            stop = tf.minimum(start + chunk, examples)
+            rows = [
+                formed_rows(inputs[tap.outputs][start:stop], moved[tap.outputs][:, start:stop])
+                for tap in found
+            ]
+            flat = tf.cast(tf.reshape(tf.concat(rows, 2), [-1, size]), dtype)
+            return stop, total + _half_of_gram(flat)
+
+        _, matrix = tf.while_loop(
+            lambda start, _: start < examples,
+            add,
+            (tf.constant(0), tf.zeros([size, size], dtype)),
+            parallel_iterations=1,
+        )
+        return self._with_direct_diagonal(k, matrix + tf.transpose(matrix))
+
+    # --- low rank -----------------------------------------------------------------------
+
+    def low_rank(self, k: int) -> tuple[tf.Tensor, Callable[[], LowRank]] | None:
+        """Factors of a block that is too large to be formed, or None if they are not known.
+
+        Returns:
+            Whether the block has them, a scalar bool (at run time: a batch's size is not known
+            before), and a function that makes them, for use under that condition.
+        """
+        found, fitting = self._low_rank_taps(k)
+        if fitting is False:
+            return None
+        if self._few is None:
+            self._few = self._derivatives_if_few()
+        few = self._few
+
+        def make() -> LowRank:
+            return LowRank([self._piece(tap, few[tap.outputs]) for tap in found])
+
+        formed = sum(self._shapes[t.variable].num_elements() for t in found if _is_formed(t))
+        bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
+        possible = (self._row_count() <= MAX_RANK) & (bytes_of_rows <= self._memory)
+        possible &= fitting
+
+        def holds() -> tf.Tensor:
+            factors = make()
+            return self._verified(
+                k, lambda v: tf.cast(factors.product(tf.cast(v, tf.float64)), self.dtype)
+            )
+
+        return tf.cond(possible, holds, lambda: tf.constant(False)), make
+
+    def _low_rank_taps(self, k: int) -> tuple[list[Tap], tf.Tensor | bool]:
+        """The taps of the k-th block and whether they fit; none and False if it has no rows."""
+        found = self._tapped(k)
+        if found is None or not self._has_rows() or self._rest_gradients[k] is not None:
+            return [], False
+        fitting = self._tap_fitting(found)
+        return ([], False) if fitting is False else (found, fitting)
+
+    def _row_count(self) -> tf.Tensor:
+        """r, if no example is left out."""
+        return tf.shape(self._recorded)[0] * self._roots_per_example()
+
+    def _few_examples(self) -> tf.Tensor:
+        """B, or as many as a system of low rank may have."""
+        most = max(1, MAX_RANK // self._roots_per_example())
+        return tf.minimum(tf.shape(self._recorded)[0], most)
+
+    def _derivatives_if_few(self) -> dict[str, tf.Tensor]:
+        """d `[C, B', P, o]` at every tap of a large block; zeros if B' is not all of B."""
+        large = [k for k, part in enumerate(self._parts) if not part.dense]
+        found = [tap for k in large for tap in self._low_rank_taps(k)[0]]
+        examples = self._few_examples()
+
+        # Of one shape in both branches, and within bounds, since XLA compiles both.
+        def none() -> list[tf.Tensor]:
+            return [
+                tf.zeros([self._roots_per_example(), examples, *self._positions(tap)], self.dtype)
+                for tap in found
+            ]
+
+        def all_of_them() -> list[tf.Tensor]:
+            moved = self._by_position(found)
+            return [moved[tap.outputs][:, :examples] for tap in found]
+
+        values = tf.cond(self._row_count() <= MAX_RANK, all_of_them, none)
+        return {tap.outputs: value for tap, value in zip(found, values, strict=True)}
+
+    def _piece(self, tap: Tap, moved: tf.Tensor) -> OuterRows | FormedRows:
+        outputs = self._shapes[tap.variable][-1]
+        moved = tf.ensure_shape(moved, [self._roots_per_example(), None, None, outputs])
+        examples = self._few_examples()
+        if _is_formed(tap):
+            return FormedRows(formed_rows(self._inputs(tap)[:examples], moved))
+        d = tf.transpose(moved[:, :, 0], [1, 0, 2])
+        if tap.kind == "bias":
+            return OuterRows(None, d)
+        inputs = self._shapes[tap.variable][:-1].num_elements()
+        a = tf.ensure_shape(self._values[tap.inputs], [None, inputs])
+        return OuterRows(a[:examples], d)
+
+    # --- what both are made of ----------------------------------------------------------
+
+    def _has_rows(self) -> bool:
+        """Per-example derivatives need one row of outputs an example, and pfor."""
+        return self._roots is not None and self._loss.vectorizable
+
+    def _tapped(self, k: int) -> list[Tap] | None:
+        """Where each of the block's weights enters, or None if one is not known to."""
+        indices = self._parts[k].indices
+        same = all(self._dtypes[i] == self.dtype for i in indices)
+        known = all(i in self._taps for i in indices)
+        return [self._taps[i] for i in indices] if known and same else None
+
+    def _tap_fitting(self, found: Sequence[Tap]) -> tf.Tensor | bool:
+        return self._fitting([(tap.outputs, tap.positions) for tap in found])
+
+    def _fitting(self, outputs: Sequence[tuple[str, bool]]) -> tf.Tensor | bool:
+        """Whether these tensors have a row an example, or (if True) a number of rows that fits.
+
+        True or False where that is known while tracing. Wrong guesses must not get as far as to
+        an operation whose shapes do not match.
+        """
+        examples, rows = self._recorded.shape[0], tf.shape(self._recorded)[0]
+        checks = []
+        for name, positions in outputs:
+            tensor = self._loss.tensor(name)
+            known = tensor.shape[0]
+            if examples is not None and known is not None:
+                if known % examples if positions else known != examples:
+                    return False
+                continue
+            count = tf.shape(tensor)[0]
+            checks.append(tf.equal(count % rows, 0) if positions else tf.equal(count, rows))
+        return tf.reduce_all(checks) if checks else True
+
+    def _derivatives(self, names: Sequence[str]) -> dict[str, tf.Tensor]:
+        """d `[C, *z.shape]` at each of the named tensors z."""
+        shifts = {name: tf.zeros_like(self._loss.tensor(name)) for name in names}
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(list(shifts.values()))
+            _, (z,) = self._loss.evaluate(
+                self.unflatten(self.points), shifts=shifts, fetch=[self._output.name]
+            )
+        values = tf.vectorized_map(
+            lambda root: tape.gradient(
+                z, list(shifts.values()), root, unconnected_gradients="zero"
+            ),
+            self._roots,
+        )
+        return dict(zip(names, values, strict=True))
+
+    def _roots_per_example(self) -> int:
+        """C: how many s there are."""
+        return int(self._roots.shape[0])
+
+    def _inputs(self, tap: Tap) -> tf.Tensor:
+        """a `[B, P, i]`: what the weight is multiplied by at each position."""
+        examples, positions = tf.shape(self._recorded)[0], self._positions(tap)[0]
+        if tap.kind == "bias":
+            return tf.ones([examples, positions, 1], self.dtype)
+        a = self._values[tap.inputs]
+        if tap.window is not None:
+            a = tf.image.extract_patches(a, **tap.window)
+        return tf.reshape(a, [examples, positions, self._shapes[tap.variable][:-1].num_elements()])
+
+    def _positions(self, tap: Tap) -> tuple[tf.Tensor | int, int]:
+        """P and o: rows of z an example, and their length."""
+        outputs = int(self._shapes[tap.variable][-1])
+        if not _is_formed(tap):
+            return 1, outputs
+        size = tf.size(self._loss.tensor(tap.outputs))
+        return size // (tf.shape(self._recorded)[0] * outputs), outputs
+
+    def _by_position(self, found: Sequence[Tap]) -> dict[str, tf.Tensor]:
+        """d `[C, B, P, o]` at each tap, by the name of its z."""
+        derivatives = self._derivatives([tap.outputs for tap in found])
+        examples = tf.shape(self._recorded)[0]
+        count = self._roots_per_example()
+        return {
+            tap.outputs: tf.reshape(
+                derivatives[tap.outputs],
+                [count, examples, -1, int(self._shapes[tap.variable][-1])],
+            )
+            for tap in found
+        }
+
+
+def _half_of_gram(rows: tf.Tensor) -> tf.Tensor:
+    """M with UᵀU = M + Mᵀ: `[r, N]` -> `[N, N]`; what is below its diagonal blocks is zero."""
+    size = int(rows.shape[1])
+    width = -(-size // (_SLICES if size * rows.dtype.size >= _SLICED else 1))
+    found = []
+    for start in range(0, size, width):
+        product = tf.matmul(rows[:, start : start + width], rows[:, start:], transpose_a=True)
+        height = int(product.shape[0])
+        on, right = product[:, :height], product[:, height:]
+        left = tf.zeros([height, start], rows.dtype)
+        found.append(tf.concat([left, (on + tf.transpose(on)) / 4, right], 1))
+    return tf.concat(found, 0)
+
+
+def _is_formed(tap: Tap) -> bool:
+    """Whether the rows of the tap's weight are sums over positions, which have to be formed."""
+    return tap.positions or tap.kind == "convolution"
