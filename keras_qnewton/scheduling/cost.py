@@ -6,6 +6,7 @@ graph, where κ and d are tensors, is the one that the same numbers give eagerly
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -200,4 +201,19 @@ def check_count(argument: str, value: Any) -> int:
         raise ValueError(
             f"Argument `{argument}` must be a positive integer. Received: {argument}={value!r}"
         )
+    return number
+
+
+def check_number(argument: str, value: Any, meaning: str, least: float = 0.0) -> float:
+    """`value` as a finite float, positive and at least `least`.
+
+    Raises:
+        ValueError: If it is not; `argument` is its name there, `meaning` what it must be.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (0 < number < math.inf and number >= least) or isinstance(value, bool):
+        raise ValueError(f"Argument `{argument}` must be {meaning}. Received: {argument}={value!r}")
     return number

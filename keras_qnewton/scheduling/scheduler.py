@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import enum
 import math
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -23,11 +22,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import registry
-from keras_qnewton.scheduling.circuit import CircuitQLSA
-from keras_qnewton.scheduling.cost import CostModel, FunctionCost, check_count, float64
-from keras_qnewton.scheduling.lu_time import LUTime
+from keras_qnewton.scheduling.cost import CostModel, check_count, check_number, float64
+from keras_qnewton.scheduling.policies import (
+    Classical,
+    ClassicalCost,
+    Policies,
+    deserialized,
+    reshape_policy,
+    serialized,
+)
 from keras_qnewton.scheduling.reshape import Reshape
-from keras_qnewton.scheduling.solver_time import SolverTime
 from keras_qnewton.types import Decision, Solver
 
 
@@ -44,14 +48,8 @@ class Rule(enum.IntEnum):
     NOT_KNOWN_DEFINITE = 7
 
 
-_KINDS = {"classical": "solver", "quantum": "solver", "cost": "cost", "classical_cost": "cost"}
-# What classical="auto" means: no host calls, so that the graph exports.
-_AUTO = ("cholesky", "lu")
 # The solver that any system may be given to, tried last.
 _LAST = "lu"
-
-Classical = str | Solver | Sequence[str | Solver]
-ClassicalCost = str | CostModel | Mapping[str, str | CostModel] | None
 
 
 @keras.saving.register_keras_serializable(package="keras_qnewton")
@@ -108,46 +106,34 @@ class Scheduler(registry.Policy):
         tolerance: float = 1e-6,
         reshape: bool | float | Reshape = False,
     ) -> None:
-        self.gate_time = _number("gate_time", gate_time, "a positive number of seconds")
-        self.max_condition_number = _number(
+        self.gate_time = check_number("gate_time", gate_time, "a positive number of seconds")
+        self.max_condition_number = check_number(
             "max_condition_number", max_condition_number, "a number, at least 1", least=1.0
         )
         self.max_qubits = check_count("max_qubits", max_qubits)
-        self.tolerance = _number("tolerance", tolerance, "a positive number")
-        self.reshape = _reshape(reshape)
-        self._given: dict[str, Any] = {
-            "classical": list(classical) if isinstance(classical, (list, tuple)) else classical,
-            "quantum": quantum,
-            "cost": cost,
-            "classical_cost": (
-                dict(classical_cost) if isinstance(classical_cost, Mapping) else classical_cost
-            ),
-        }
-        self._policies: dict[str, Any] = {}
-        # Solvers register themselves when they are imported, maybe after this.
-        if registry.names("solver"):
-            for argument in _KINDS:
-                self._policy(argument)
+        self.tolerance = check_number("tolerance", tolerance, "a positive number")
+        self.reshape = reshape_policy(reshape)
+        self._policies = Policies(classical, quantum, cost, classical_cost)
 
     @property
     def classical(self) -> tuple[Any, ...]:
         """The classical solvers."""
-        return self._policy("classical")
+        return self._policies.classical
 
     @property
     def quantum(self) -> Any:
         """The quantum solver, or None."""
-        return self._policy("quantum")
+        return self._policies.quantum
 
     @property
     def cost(self) -> CostModel:
         """Cost model of the quantum solver."""
-        return self._policy("cost")
+        return self._policies.cost
 
     @property
     def classical_cost(self) -> tuple[CostModel, ...]:
         """Cost models of the classical solvers, in their order."""
-        return self._policy("classical_cost")
+        return self._policies.classical_cost
 
     @property
     def solvers(self) -> tuple[Any, ...]:
@@ -384,7 +370,8 @@ class Scheduler(registry.Policy):
                 f"(N = {size}, κ = {condition_number:.3g}, d = {sparsity:.0f})"
             )
         reason = self._reason(rule, size, condition_number, absolute)
-        classical = {route: s for route, s in known.items() if route in self._classical_names()}
+        names = self._policies.classical_names
+        classical = {route: s for route, s in known.items() if route in names}
         return f"{reason}; {self._prices(classical)}" if len(classical) > 1 else reason
 
     def _reason(self, rule: Rule, size: int, kappa: float, absolute: bool) -> str:
@@ -417,21 +404,18 @@ class Scheduler(registry.Policy):
         return ", ".join([f"{first} predicted", *others])
 
     def get_config(self) -> dict[str, Any]:
-        policies = {argument: _serialized(value) for argument, value in self._given.items()}
         return {
-            **policies,
+            **self._policies.get_config(),
             "gate_time": self.gate_time,
             "max_condition_number": self.max_condition_number,
             "max_qubits": self.max_qubits,
             "tolerance": self.tolerance,
-            "reshape": False if self.reshape is None else _serialized(self.reshape),
+            "reshape": False if self.reshape is None else serialized(self.reshape),
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Scheduler:
-        names = (*_KINDS, "reshape")
-        policies = {name: _deserialized(config[name]) for name in names if name in config}
-        return cls(**{**config, **policies})
+        return cls(**{argument: deserialized(stored) for argument, stored in config.items()})
 
     def _static_rule(self, size: int) -> Rule | None:
         """The rule that decides for the classical solver whatever κ and d are, if one does."""
@@ -442,131 +426,3 @@ class Scheduler(registry.Policy):
         if self.quantum.qubits(size) > self.max_qubits:
             return Rule.TOO_MANY_QUBITS
         return None
-
-    def _classical_names(self) -> tuple[str, ...]:
-        return tuple(str(solver.name) for solver in self.classical)
-
-    def _policy(self, argument: str) -> Any:
-        if argument not in self._policies:
-            make = {"classical": self._resolve_classical, "classical_cost": self._resolve_costs}
-            if argument in make:
-                self._policies[argument] = make[argument](self._given[argument])
-            else:
-                self._policies[argument] = self._resolve(argument, self._given[argument])
-        return self._policies[argument]
-
-    def _resolve(self, argument: str, given: Any) -> Any:
-        value = registry.resolve(_KINDS[argument], given, argument)
-        if _KINDS[argument] == "cost" and isinstance(value, types.FunctionType):
-            value = FunctionCost(value)
-        self._check(argument, value)
-        if argument == "cost" and isinstance(value, CircuitQLSA) and self.quantum is not None:
-            return value.of(self.quantum)
-        return value
-
-    def _resolve_classical(self, given: Any) -> tuple[Any, ...]:
-        items = _AUTO if given == "auto" else given if isinstance(given, list) else (given,)
-        solvers = tuple(self._resolve("classical", item) for item in items)
-        names = [str(solver.name) for solver in solvers]
-        if not solvers or len(set(names)) < len(names):
-            raise ValueError(
-                "Argument `classical` must name at least one solver, and none twice. "
-                f"Received: classical={given!r}"
-            )
-        return solvers
-
-    def _resolve_costs(self, given: Any) -> tuple[CostModel, ...]:
-        names = self._classical_names()
-        by_route = given if isinstance(given, dict) else dict.fromkeys(names, given)
-        unknown = [route for route in by_route if route not in names]
-        if unknown:
-            raise ValueError(
-                f"Argument `classical_cost` must price only the classical routes {names}. "
-                f"Received: classical_cost with {unknown}"
-            )
-        return tuple(
-            self._calibrated(solver)
-            if by_route.get(solver.name) is None
-            else self._resolve("classical_cost", by_route[solver.name])
-            for solver in self.classical
-        )
-
-    def _calibrated(self, solver: Any) -> CostModel:
-        name = str(solver.name)
-        if hasattr(solver, "cost"):
-            model: CostModel = registry.resolve("cost", solver.cost, "classical_cost")
-            return model
-        if getattr(solver, "direct", False) and name in registry.names("solver"):
-            return SolverTime(name)
-        if len(self.classical) > 1:
-            raise ValueError(
-                f"Argument `classical_cost` must have a cost model for {name!r}: its time does not "
-                f"depend on N alone, or it is not registered. Received: classical_cost="
-                f"{self._given['classical_cost']!r}"
-            )
-        return LUTime()
-
-    def _check(self, argument: str, value: Any) -> None:
-        needed = {
-            "classical": ("name", "solve"),
-            "quantum": ("name", "solve", "qubits"),
-            "cost": ("seconds",),
-            "classical_cost": ("seconds",),
-        }[argument]
-        if argument == "quantum" and value is None:
-            return
-        if isinstance(value, type) or not all(hasattr(value, name) for name in needed):
-            raise ValueError(
-                f"Argument `{argument}` must be a registered name or an object with "
-                f"{', '.join(f'`{name}`' for name in needed)}. Received: {argument}={value!r}"
-            )
-        if argument == "quantum" and value.name in self._classical_names():
-            raise ValueError(
-                "Argument `quantum` must be another solver than `classical`. "
-                f"Received: both of name {value.name!r}"
-            )
-
-
-def _reshape(given: Any) -> Reshape | None:
-    if isinstance(given, Reshape):
-        return given
-    if isinstance(given, bool):
-        return Reshape() if given else None
-    if not isinstance(given, (int, float)):
-        raise ValueError(
-            "Argument `reshape` must be True, False, a relative error between 0 and 1, or a "
-            f"`Reshape`. Received: reshape={given!r}"
-        )
-    return Reshape(bound=given)
-
-
-def _serialized(given: Any) -> Any:
-    """A policy, its name, or a list or mapping of them, as plain types."""
-    if given is None or isinstance(given, str):
-        return given
-    if isinstance(given, list):
-        return [_serialized(item) for item in given]
-    if isinstance(given, dict):
-        return {route: _serialized(item) for route, item in given.items()}
-    return keras.saving.serialize_keras_object(given)
-
-
-def _deserialized(stored: Any) -> Any:
-    if isinstance(stored, list):
-        return [_deserialized(item) for item in stored]
-    if isinstance(stored, Mapping):
-        if "class_name" in stored:
-            return keras.saving.deserialize_keras_object(stored)
-        return {route: _deserialized(item) for route, item in stored.items()}
-    return stored
-
-
-def _number(argument: str, value: Any, meaning: str, least: float = 0.0) -> float:
-    """`value` as a finite float, positive and at least `least`."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (0 < number < math.inf and number >= least) or isinstance(value, bool):
-        raise ValueError(f"Argument `{argument}` must be {meaning}. Received: {argument}={value!r}")
-    return number

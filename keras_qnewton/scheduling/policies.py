@@ -1,0 +1,191 @@
+"""What a `Scheduler` chooses from and prices it by: resolved, checked and stored.
+
+A name is resolved when it is first needed: solvers register themselves when they are imported,
+maybe after the scheduler was made.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_qnewton import registry
+from keras_qnewton.scheduling.circuit import CircuitQLSA
+from keras_qnewton.scheduling.cost import CostModel, FunctionCost
+from keras_qnewton.scheduling.lu_time import LUTime
+from keras_qnewton.scheduling.reshape import Reshape
+from keras_qnewton.scheduling.solver_time import SolverTime
+from keras_qnewton.types import Solver
+
+# What classical="auto" means: no host calls, so that the graph exports.
+_AUTO = ("cholesky", "lu")
+# What an object must have to be given for each argument.
+_NEEDED = {
+    "classical": ("name", "solve"),
+    "quantum": ("name", "solve", "qubits"),
+    "cost": ("seconds",),
+    "classical_cost": ("seconds",),
+}
+
+Classical = str | Solver | Sequence[str | Solver]
+ClassicalCost = str | CostModel | Mapping[str, str | CostModel] | None
+
+
+class Policies:
+    """A scheduler's solvers and cost models; see `Scheduler` for the arguments and errors."""
+
+    def __init__(
+        self,
+        classical: Classical,
+        quantum: str | Solver | None,
+        cost: str | CostModel,
+        classical_cost: ClassicalCost,
+    ) -> None:
+        self._given: dict[str, Any] = {
+            "classical": list(classical) if isinstance(classical, (list, tuple)) else classical,
+            "quantum": quantum,
+            "cost": cost,
+            "classical_cost": (
+                dict(classical_cost) if isinstance(classical_cost, Mapping) else classical_cost
+            ),
+        }
+        if registry.names("solver"):
+            for argument in self._given:
+                getattr(self, argument)  # wrong ones are reported here
+
+    @functools.cached_property
+    def classical(self) -> tuple[Any, ...]:
+        """The classical solvers."""
+        given = self._given["classical"]
+        items = _AUTO if given == "auto" else given if isinstance(given, list) else (given,)
+        solvers = tuple(self._solver("classical", item) for item in items)
+        names = [str(solver.name) for solver in solvers]
+        if not solvers or len(set(names)) < len(names):
+            raise ValueError(
+                "Argument `classical` must name at least one solver, and none twice. "
+                f"Received: classical={given!r}"
+            )
+        return solvers
+
+    @functools.cached_property
+    def quantum(self) -> Any:
+        """The quantum solver, or None."""
+        if self._given["quantum"] is None:
+            return None
+        solver = self._solver("quantum", self._given["quantum"])
+        if solver.name in self.classical_names:
+            raise ValueError(
+                "Argument `quantum` must be another solver than `classical`. "
+                f"Received: both of name {solver.name!r}"
+            )
+        return solver
+
+    @functools.cached_property
+    def cost(self) -> CostModel:
+        """Cost model of the quantum solver."""
+        model = self._cost("cost", self._given["cost"])
+        if isinstance(model, CircuitQLSA) and self.quantum is not None:
+            return model.of(self.quantum)
+        return model
+
+    @functools.cached_property
+    def classical_cost(self) -> tuple[CostModel, ...]:
+        """Cost models of the classical solvers, in their order."""
+        given, names = self._given["classical_cost"], self.classical_names
+        by_route = given if isinstance(given, dict) else dict.fromkeys(names, given)
+        unknown = [route for route in by_route if route not in names]
+        if unknown:
+            raise ValueError(
+                f"Argument `classical_cost` must price only the classical routes {names}. "
+                f"Received: classical_cost with {unknown}"
+            )
+        return tuple(
+            self._calibrated(solver)
+            if by_route.get(solver.name) is None
+            else self._cost("classical_cost", by_route[solver.name])
+            for solver in self.classical
+        )
+
+    @property
+    def classical_names(self) -> tuple[str, ...]:
+        """The classical routes."""
+        return tuple(str(solver.name) for solver in self.classical)
+
+    def get_config(self) -> dict[str, Any]:
+        """What was given, as plain types."""
+        return {argument: serialized(value) for argument, value in self._given.items()}
+
+    def _solver(self, argument: str, given: Any) -> Any:
+        return _checked(argument, registry.resolve("solver", given, argument))
+
+    def _cost(self, argument: str, given: Any) -> CostModel:
+        value = registry.resolve("cost", given, argument)
+        model: CostModel = _checked(
+            argument, FunctionCost(value) if isinstance(value, types.FunctionType) else value
+        )
+        return model
+
+    def _calibrated(self, solver: Any) -> CostModel:
+        name = str(solver.name)
+        if hasattr(solver, "cost"):
+            model: CostModel = registry.resolve("cost", solver.cost, "classical_cost")
+            return model
+        if getattr(solver, "direct", False) and name in registry.names("solver"):
+            return SolverTime(name)
+        if len(self.classical) > 1:
+            raise ValueError(
+                f"Argument `classical_cost` must have a cost model for {name!r}: its time does not "
+                f"depend on N alone, or it is not registered. Received: classical_cost="
+                f"{self._given['classical_cost']!r}"
+            )
+        return LUTime()
+
+
+def _checked(argument: str, value: Any) -> Any:
+    needed = _NEEDED[argument]
+    if isinstance(value, type) or not all(hasattr(value, name) for name in needed):
+        raise ValueError(
+            f"Argument `{argument}` must be a registered name or an object with "
+            f"{', '.join(f'`{name}`' for name in needed)}. Received: {argument}={value!r}"
+        )
+    return value
+
+
+def reshape_policy(given: Any) -> Reshape | None:
+    """What the argument `reshape` means, or None if nothing is to be reshaped."""
+    if isinstance(given, Reshape):
+        return given
+    if isinstance(given, bool):
+        return Reshape() if given else None
+    if not isinstance(given, (int, float)):
+        raise ValueError(
+            "Argument `reshape` must be True, False, a relative error between 0 and 1, or a "
+            f"`Reshape`. Received: reshape={given!r}"
+        )
+    return Reshape(bound=given)
+
+
+def serialized(given: Any) -> Any:
+    """A policy, its name, or a list or mapping of them, as plain types."""
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, list):
+        return [serialized(item) for item in given]
+    if isinstance(given, dict):
+        return {route: serialized(item) for route, item in given.items()}
+    return keras.saving.serialize_keras_object(given)
+
+
+def deserialized(stored: Any) -> Any:
+    """What `serialized` made plain; anything else as it is."""
+    if isinstance(stored, list):
+        return [deserialized(item) for item in stored]
+    if isinstance(stored, Mapping):
+        if "class_name" in stored:
+            return keras.saving.deserialize_keras_object(stored)
+        return {route: deserialized(item) for route, item in stored.items()}
+    return stored
