@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import signal
 import statistics
@@ -272,19 +273,14 @@ def ours(problem: Problem, solver: Any) -> Solve:
     return run, check
 
 
-def pennylane_solve(problem: Problem, angle_solver: str | None) -> Solve:
-    """By `qml.qsvt`, or, without an angle solver, by the template `qml.QSVT` with our phases."""
-    return _pennylane(problem, angle_solver, QSVT(max_refinements=0))
+def pennylane_solve(problem: Problem, angle_solver: str | None, refined: bool = False) -> Solve:
+    """By `qml.qsvt`, or, without an angle solver, by the template `qml.QSVT` with our phases.
 
-
-def pennylane_refined(problem: Problem, angle_solver: str | None) -> Solve:
-    """`pennylane_solve` until the residual that ours stops at, or as many runs."""
-    return _pennylane(problem, angle_solver, QSVT())
-
-
-def _pennylane(problem: Problem, angle_solver: str | None, limits: QSVT) -> Solve:
+    One run, or, `refined`, until the residual that ours stops at, or as many runs.
+    """
     import pennylane as qml
 
+    limits = QSVT() if refined else QSVT(max_refinements=0)
     wires = list(range(problem.size.bit_length()))
     device = qml.device("default.qubit", wires=wires)
 
@@ -373,7 +369,12 @@ def qrisp_solve(problem: Problem, method: str) -> Solve:
 
 PEERS: tuple[tuple[str, str, Callable[..., Solve], str | None], ...] = (
     ("PennyLane qml.QSVT, our phases", "pennylane", pennylane_solve, None),
-    ("PennyLane qml.QSVT, refined like ours", "pennylane", pennylane_refined, None),
+    (
+        "PennyLane qml.QSVT, refined like ours",
+        "pennylane",
+        functools.partial(pennylane_solve, refined=True),
+        None,
+    ),
     ("PennyLane qml.qsvt, root-finding", "pennylane", pennylane_solve, "root-finding"),
     ("PennyLane qml.qsvt, iterative", "pennylane", pennylane_solve, "iterative"),
     ("Qrisp inversion, QSVT", "qrisp", qrisp_solve, "QSVT"),
