@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -38,6 +38,20 @@ _PIECES = 32
 _ASSUMED_BATCH = 4096
 
 
+class Assembly(NamedTuple):
+    """How a block is assembled.
+
+    Attributes:
+        possible: Whether it can be: True or False, or a scalar bool tensor at run time.
+        make: Makes the matrix `[N, N]`, for use where that is so.
+        dtype: What the matrix is kept in.
+    """
+
+    possible: tf.Tensor | bool
+    make: Callable[[], tf.Tensor]
+    dtype: tf.DType
+
+
 class Structured(Linearized):
     """A `Linearized` whose blocks of dense layers are assembled; see the module.
 
@@ -54,14 +68,14 @@ class Structured(Linearized):
 
     def block(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit; structured where that holds."""
-        structured = self._structured(k)
-        if structured is None or structured[0] is False:
+        assembly = self._structured(k)
+        if assembly is None or assembly.possible is False:
             return super().block(k)
-        size, dtype = self._parts[k].size, self._precision(k)
-        possible, assemble = structured
+        possible, make, dtype = assembly
+        size = self._parts[k].size
 
         def verified() -> tuple[tf.Tensor, tf.Tensor]:
-            matrix = tf.cast(assemble(), dtype)
+            matrix = tf.cast(make(), dtype)
 
             def product(vector: tf.Tensor) -> tf.Tensor:
                 return tf.cast(tf.linalg.matvec(matrix, tf.cast(vector, dtype)), vector.dtype)
@@ -75,11 +89,6 @@ class Structured(Linearized):
         generic = super().block
         return tf.cond(holds, lambda: matrix, lambda: tf.cast(generic(k), dtype))
 
-    def _precision(self, k: int) -> tf.DType:
-        """What the k-th block is assembled in."""
-        del k
-        return self.dtype
-
     def _verified(self, k: int, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """Whether `product` multiplies by H_k, on a random vector; a scalar bool."""
         size = self._parts[k].size
@@ -88,13 +97,12 @@ class Structured(Linearized):
         # Written so that NaN counts as a difference.
         return tf.norm(product(probe) - expected) <= _ROUNDING[self.dtype] * tf.norm(expected)
 
-    def _structured(self, k: int) -> tuple[tf.Tensor | bool, Callable[[], tf.Tensor]] | None:
-        """How the k-th block is assembled, or None if its structure is not known.
-
-        The first says whether it can be: True or False, or a scalar bool tensor at run time.
-        """
+    def _structured(self, k: int) -> Assembly | None:
+        """How the k-th block is assembled, or None if its structure is not known."""
         layers = self._covering(k)
-        return None if layers is None else (True, lambda: self._assemble(k, layers))
+        if layers is None:
+            return None
+        return Assembly(True, lambda: self._assemble(k, layers), self.dtype)
 
     def _covering(self, k: int) -> list[DenseLayer] | None:
         """The layers that have a variable in the block, if they have all of its variables."""

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
 from keras_qnewton.curvature.low_rank import MAX_RANK, FormedRows, LowRank, OuterRows, formed_rows
-from keras_qnewton.curvature.structured import MANY_INPUTS, Structured
+from keras_qnewton.curvature.structured import MANY_INPUTS, Assembly, Structured
 from keras_qnewton.loss.structure import DenseLayer, Tap, dense_layers, taps
 
 # N up to which a block may be in double precision: the solver of such a one holds it so anyway.
@@ -45,21 +45,19 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     # --- formed blocks ------------------------------------------------------------------
 
-    def _structured(self, k: int) -> tuple[tf.Tensor | bool, Callable[[], tf.Tensor]] | None:
+    def _structured(self, k: int) -> Assembly | None:
         if not self._has_rows():
             return None
-        layers, found = self._covering(k), self._taps_for_rows(k)
-        if found is not None:
-            return self._tap_fitting(found), lambda: self._from_rows(k, found)
+        layers, found = self._covering(k), self._tapped(k)
+        if found and (layers is None or self._has_one_row(layers)):
+            dtype = self._precision_of_rows(k)
+            return Assembly(
+                self._tap_fitting(found), lambda: self._from_rows(k, found, dtype), dtype
+            )
         if layers is None:
             return None
         outputs = [(layer.preactivations, False) for layer in layers]
-        return self._fitting(outputs), lambda: self._assemble(k, layers)
-
-    def _taps_for_rows(self, k: int) -> list[Tap] | None:
-        """Where the rows of the k-th block are formed, or None if they are not."""
-        layers, found = self._covering(k), self._tapped(k)
-        return found if found and (layers is None or self._has_one_row(layers)) else None
+        return Assembly(self._fitting(outputs), lambda: self._assemble(k, layers), self.dtype)
 
     def _has_one_row(self, layers: list[DenseLayer]) -> bool:
         """Whether one product of all rows is less work than one for each pair of outputs.
@@ -68,13 +66,13 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         """
         return self._roots_per_example() == 1 and all(n.inputs < MANY_INPUTS for n in layers)
 
-    def _precision(self, k: int) -> tf.DType:
+    def _precision_of_rows(self, k: int) -> tf.DType:
         """Double where one product of rows makes the block.
 
         It squares their singular values: in single precision nothing is left of those below
         √u of the largest, and what rounding makes of them has to be added to every shift.
         """
-        one = self._roots_per_example() == 1 and self._taps_for_rows(k) is not None
+        one = self._roots_per_example() == 1
         return tf.float64 if one and self._parts[k].size <= _LARGEST_DOUBLE else self.dtype
 
     def _linear_outputs(self) -> list[str]:
@@ -93,9 +91,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         return [self._values[layer.activations] for layer in layers], pair
 
-    def _from_rows(self, k: int, found: list[Tap]) -> tf.Tensor:
+    def _from_rows(self, k: int, found: list[Tap], dtype: tf.DType) -> tf.Tensor:
         """Σ_b U_bᵀ U_b, some examples at a time, plus the direct dependence on the weights."""
-        size, dtype = self._parts[k].size, self._precision(k)
+        size = self._parts[k].size
         moved = self._by_position(found)
         inputs = {tap.outputs: self._inputs(tap) for tap in found}
         examples = tf.shape(self._recorded)[0]

@@ -119,7 +119,7 @@ def test_structured_blocks_are_used_and_equal_generic_products(policy, build, ba
         basis = tf.eye(parts[0].size, dtype=tf.float64)
         generic = tf.map_fn(lambda v: at.block_product(0, v), basis)
         structured = at._structured(0)
-        assembled = generic * 0 if structured is None else structured[1]()
+        assembled = generic * 0 if structured is None else structured.make()
         return at.block(0), generic, assembled
 
     if not batch_known:
