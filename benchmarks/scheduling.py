@@ -7,7 +7,8 @@ b   κ of training Hessians of digits, 64-w-10, full batch, damped as the optimi
     all eigenvalues
 c   predicted seconds of the linear systems of a training on digits, 64-16-16-10, full batch, 15
     steps by layer, a circuit at 1e-12 s a gate or LU: reshaped within an error of 0.1, over as
-    they are
+    they are. What would go to the circuit is solved by LU: prices do not depend on the answer
+    but by its rounding, and to emulate circuits of 1,040 unknowns takes many minutes
 
 python benchmarks/scheduling.py [--repeats 5] [--widths 14,27,54] [--steps 0,4,8,12]
     [--only a b c]
@@ -15,6 +16,7 @@ python benchmarks/scheduling.py [--repeats 5] [--widths 14,27,54] [--steps 0,4,8
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import statistics
 
@@ -38,6 +40,8 @@ SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 WORST, MEDIAN = 2.0, 1.3
 # Of an LU solve's seconds, and of the exact κ.
 SHARE, ERROR = 0.1, 0.1
+# Estimates in one graph, as in training, each from another start vector.
+IN_A_ROW = 4
 
 
 def lu_seconds(size, repeats):
@@ -116,7 +120,7 @@ def condition_numbers(widths, steps, repeats):
     for where in ("choice", "no choice"):
         of = [row for row in rows if row["where"] == where]
         share, error = max(r["share"] for r in of), max(abs(r["error"]) for r in of)
-        met = share <= SHARE and error <= ERROR
+        met = bool(share <= SHARE and error <= ERROR)
         print(
             f"    {where}: largest share {share:.1%}, largest error {error:.1%}: "
             f"{'met' if met else 'MISSED'}"
@@ -136,31 +140,59 @@ def estimates(matrix, gradient, damping, curvature, repeats):
     a = tf.cast(matrix, tf.float64) + strength * tf.eye(size, dtype=tf.float64)
     b = tf.cast(gradient, tf.float64)
     solve = tf.function(lambda a, b: LU().solve(a, b).x)
-    by_lu = common.median_seconds(lambda: solve(a, b).numpy(), repeats)
     eigenvalues = scipy.linalg.eigvalsh(matrix.numpy().astype("float64"))
     for where, quantum in (("choice", QSVT(backend="emulator")), ("no choice", None)):
         scheduler = Scheduler(quantum=quantum, max_qubits=64)
 
-        @tf.function
-        def estimate(matrix, scheduler=scheduler):
-            way = Scheduled(matrix, gradient, policy, scheduler, semidefinite)
-            return *way.estimate(strength), way.products
+        def estimate(seed, scheduler=scheduler):
+            way = Scheduled(matrix, gradient, policy, scheduler, semidefinite, seed)
+            return tf.stack([*way.estimate(strength), way.products])
 
-        kappa, shift, products = (float(t) for t in estimate(matrix))
-        seconds = common.median_seconds(lambda run=estimate: run(matrix)[0].numpy(), 4 * repeats)
+        @tf.function(autograph=False)
+        def estimates_in_a_row(estimate=estimate):
+            found = [estimate(0)]
+            for seed in range(1, IN_A_ROW):
+                with tf.control_dependencies(found[-1:]):
+                    found.append(estimate(seed))
+            return found
+
+        kappa, shift, products = estimates_in_a_row()[0].numpy()
+        # By turns, so that both meet the same moods of the machine.
+        turns = [
+            (
+                common.median_seconds(lambda run=estimates_in_a_row: run()[-1].numpy(), 1),
+                common.median_seconds(lambda: solve(a, b).numpy(), 1),
+            )
+            for _ in range(repeats)
+        ]
+        seconds, by_lu = (statistics.median(each) for each in zip(*turns, strict=True))
+        seconds /= IN_A_ROW
         values = np.abs(eigenvalues + shift)
         exact = float(values.max() / values.min())
         yield {
             "where": where,
             "size": size,
-            "kappa": kappa,
+            "kappa": float(kappa),
             "exact": exact,
-            "error": kappa / exact - 1,
+            "error": float(kappa) / exact - 1,
             "seconds": seconds,
             "lu_seconds": by_lu,
             "share": seconds / by_lu,
-            "products": products,
+            "products": float(products),
         }
+
+
+class PerfectCircuit:
+    """Priced as a QSVT circuit, and answers as one without error would."""
+
+    name = "qsvt"
+    host = True
+
+    def qubits(self, size):
+        return QSVT().qubits(size)
+
+    def solve(self, matrix, rhs):
+        return dataclasses.replace(LU().solve(matrix, rhs), solver=self.name)
 
 
 def reshaping():
@@ -169,7 +201,7 @@ def reshaping():
     rows = []
     for bound in (False, 0.1):
         scheduler = Scheduler(
-            quantum=QSVT(backend="emulator", max_degree=10**7),
+            quantum=PerfectCircuit(),
             gate_time=1e-12,
             max_qubits=64,
             reshape=bound,

@@ -16,37 +16,46 @@ by less than r/γ of itself, whatever λ. Where eigenvalues are so dense that γ
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
 from keras_qnewton.conditioning.lanczos import Spectrum, negligible, rounding, start_vector
 
+# Products at least and at most, and unknowns for each.
+_FEWEST, _MOST, _UNKNOWNS = 20, 100, 25
 # Products between two looks at the Ritz values.
 _PERIOD = 10
 # r/γ, and θ's fall over one period in units of r. Either has to be small at two looks in a row:
 # of 12 Hessians (digits, 985 to 4,060 weights), from 4 start vectors each, θ - λ_min is then at
 # most 0.03 r, after 57 products in the mean; at one look, up to 0.3 r.
 _GAP, _FALL = 0.05, 0.1
+# Of a vector's norm: where less is left after it was orthogonalised, rounding may be most of that
+# (Daniel, Gragg, Kaufman & Stewart 1976, Mathematics of Computation 30, 772-795).
+_CANCELLED = 0.7
 
 
 def extremal_eigenvalues_on_host(
-    matrix: tf.Tensor, iterations: int = 100, seed: int = 0
+    matrix: tf.Tensor, iterations: int | None = None, seed: int = 0
 ) -> Spectrum:
     """`lanczos.extremal_eigenvalues` by a host call: no export, no XLA.
 
     Args:
         matrix: `[N, N]`, symmetric, float32 or float64; N is known. Products are made in its
             precision.
-        iterations: Largest number of products (never more than N are made).
+        iterations: Largest number of products (never more than N are made). Default: N/25, at
+            least 20 and at most 100, so that they cost a tenth of an LU factorisation.
         seed: Of the start vector.
 
     Returns:
         A `Spectrum`. NaN throughout when the matrix has NaN or Inf.
     """
     size = int(matrix.shape[0])
+    most = min(max(_FEWEST, size // _UNKNOWNS), _MOST) if iterations is None else iterations
     ends = tf.numpy_function(
-        lambda matrix, start: _ends(matrix, start, min(iterations, size)),
+        lambda matrix, start: _ends(matrix, start, min(most, size)),
         [matrix, start_vector(size, matrix.dtype, seed)],
         tf.float64,
         stateful=False,
@@ -61,40 +70,51 @@ def _ends(matrix: np.ndarray, vector: np.ndarray, steps: int) -> np.ndarray:
         ("symv", "gemv", "dot", "nrm2"), (matrix, vector)
     )
     columns = matrix.T  # the same numbers, in BLAS's order
+    number, precision = vector.dtype.type, tf.as_dtype(vector.dtype)
     basis = np.empty((len(vector), steps), vector.dtype, order="F")
     alphas, betas = np.zeros(steps), np.zeros(steps)
-    least = negligible(tf.as_dtype(vector.dtype))
-    lowest, scale, settled = np.inf, 0.0, 0
+    lowest, scale, beta, settled = math.inf, 0.0, 0.0, 0
     # NaN and overflow are told by the answer, not by warnings.
     with np.errstate(all="ignore"):
         for k in range(steps):
             basis[:, k] = vector
+            known = basis[:, : k + 1]
             image = symv(1.0, columns, vector)
-            alphas[k] = dot(vector, image)
-            for _ in range(2):  # as there: once is not, where H has almost a null space
-                overlap = gemv(1.0, basis[:, : k + 1], image, trans=1)
-                image = gemv(-1.0, basis[:, : k + 1], overlap, beta=1.0, y=image, overwrite_y=True)
-            betas[k] = beta = nrm2(image)
-            scale = max(scale, abs(alphas[k]), beta)
-            if not np.isfinite(scale + beta):
-                return np.full(len(Spectrum._fields), np.nan)
-            last = k + 1 == steps or beta <= least * scale
+            alphas[k] = alpha = dot(vector, image)
+            image -= number(alpha) * vector
+            if k > 0:
+                image -= number(beta) * basis[:, k - 1]
+            for _ in range(2):  # what rounding left of all before: at most twice, as there
+                left = nrm2(image)
+                overlap = gemv(1.0, known, image, trans=1)
+                image = gemv(-1.0, known, overlap, beta=1.0, y=image, overwrite_y=True)
+                beta = nrm2(image)
+                if beta > _CANCELLED * left:
+                    break
+            betas[k] = beta
+            scale = max(scale, abs(alpha), beta)
+            if not math.isfinite(alpha + beta):
+                return np.full(len(Spectrum._fields), math.nan)
+            last = k + 1 == steps or beta <= negligible(precision) * scale
             if last or (k + 1) % _PERIOD == 0:
-                ends, gap = _ritz_ends(alphas[: k + 1], betas[: k + 1], matrix.dtype)
-                fall, lowest = lowest - ends.lambda_min, ends.lambda_min
-                r = ends.residual_min
-                settled = settled + 1 if r <= _GAP * gap or fall <= _FALL * r else 0
+                (theta, following), r = _ritz(alphas[: k + 1], betas[: k + 1], 0, 1)
+                r += rounding(precision) * scale
+                fall, lowest = lowest - theta, theta
+                settled = settled + 1 if r <= _GAP * (following - theta) or fall <= _FALL * r else 0
                 if last or settled == 2:
-                    return np.array(ends)
-            vector = image / vector.dtype.type(beta)
+                    (largest, _), r_max = _ritz(alphas[: k + 1], betas[: k + 1], k, k)
+                    r_max += rounding(precision) * scale
+                    return np.array(Spectrum(theta, largest, r, r_max, k + 1.0))
+            vector = image / number(beta)
     raise AssertionError("the last step returns")
 
 
-def _ritz_ends(alphas: np.ndarray, betas: np.ndarray, dtype: np.dtype) -> tuple[Spectrum, float]:
-    """The ends of T's spectrum, and γ (zero for a single Ritz value)."""
-    products = len(alphas)
-    values, vectors = scipy.linalg.eigh_tridiagonal(alphas, betas[:-1])
-    residuals = betas[-1] * np.abs(vectors[-1])
-    floor = rounding(tf.as_dtype(dtype)) * np.abs(values).max()
-    ends = (values[0], values[-1], residuals[0] + floor, residuals[-1] + floor)
-    return Spectrum(*ends, float(products)), values[min(1, products - 1)] - values[0]
+def _ritz(
+    alphas: np.ndarray, betas: np.ndarray, first: int, last: int
+) -> tuple[tuple[float, float], float]:
+    """Two Ritz values by their numbers from below, and the first one's residual."""
+    last = min(last, len(alphas) - 1)
+    values, vectors = scipy.linalg.eigh_tridiagonal(
+        alphas, betas[:-1], select="i", select_range=(first, last), check_finite=False
+    )
+    return (values[0], values[-1]), betas[-1] * abs(vectors[-1, 0])
