@@ -3,10 +3,11 @@
 Each solves a damped Gauss-Newton matrix, JᵀJ/n + λI with κ about 1e6 in float64 and 1e4 in
 float32, for n = 512 to 4,096. Ours are traced, and their time is that of factorisation, solution,
 float64 residual, and one refinement where that residual asks for it; LAPACK's and TensorFlow's
-have neither of the last two. The scheduler's choice is among all of ours, by their calibrated
-times; its ratio is what counts. GF/s are n³/3 operations a solve (LU: 2n³/3), beside the best
-matrix product's of this machine. Errors are relative to LAPACK's float64 solution, refined with
-residuals in extended precision.
+have neither of the last two. Small systems are solved some in a row, ours in one graph, as in
+training. The scheduler's choice is among all of ours, by their calibrated times; its ratio is
+what counts. GF/s are n³/3 operations a solve (LU: 2n³/3), beside the best matrix product's of
+this machine. Errors are relative to LAPACK's float64 solution, refined with residuals in
+extended precision.
 
     python benchmarks/solve.py [--repeats 5]
 """
@@ -23,12 +24,14 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
-from keras_qnewton.scheduling import Scheduler, SolverTime
+from keras_qnewton.scheduling import Scheduler, SolverTime, calibration
 from keras_qnewton.solvers import LU, Cholesky, Lapack
 
 SIZES = (512, 1024, 2048, 4096)
 CONDITION_NUMBERS = {"float32": 1e4, "float64": 1e6}
 PEAK_SIZE = 2048
+# Below this size solves are timed some in a row, in one graph as in training: (this / n)³.
+IN_A_ROW = 1024
 ROUTES = ("lapack", "cholesky", "lu")
 # A chosen route that takes longer than this times SciPy's Cholesky is reported as slower.
 BAR = 1.2
@@ -62,43 +65,57 @@ def scheduler(dtype):
     return Scheduler(classical=ROUTES, quantum=None, classical_cost=costs)
 
 
-def traced(solver, matrix, rhs):
-    """A function that solves, and waits: (x, residual)."""
-
-    @tf.function
-    def solve(matrix, rhs):
-        solution = solver.solve(matrix, rhs)
-        return solution.x, solution.residual
-
-    matrix, rhs = tf.constant(matrix), tf.constant(rhs)
-
-    def run():
-        x, residual = solve(matrix, rhs)
-        return x.numpy(), float(residual)
-
-    return run
+def traced(solver, matrix, rhs, times):
+    """A function that solves `times` times in one graph, and waits."""
+    matrix, rhs, times = tf.constant(matrix), tf.constant(rhs), tf.constant(times)
+    solves = tf.function(
+        lambda: calibration.repeated(solver.solve, matrix, rhs, times), autograph=False
+    )
+    return lambda: solves().numpy()
 
 
-def lapack_solves(matrix, rhs):
+def answer(solver, matrix, rhs):
+    """Solution and residual of one traced solve."""
+    solve = tf.function(lambda a, b: solver.solve(a, b), autograph=False)
+    solution = solve(tf.constant(matrix), tf.constant(rhs))
+    return solution.x.numpy(), float(solution.residual)
+
+
+def lapack_solves(matrix, rhs, times):
     """SciPy as fast as it goes: no checks, and its copy of the matrix overwritten."""
 
     def cholesky():
-        factor = scipy.linalg.cho_factor(matrix.copy(), overwrite_a=True, check_finite=False)
-        return scipy.linalg.cho_solve(factor, rhs, check_finite=False)
+        for _ in range(times):
+            factor = scipy.linalg.cho_factor(matrix.copy(), overwrite_a=True, check_finite=False)
+            x = scipy.linalg.cho_solve(factor, rhs, check_finite=False)
+        return x
 
     def lu():
-        factor = scipy.linalg.lu_factor(matrix.copy(), overwrite_a=True, check_finite=False)
-        return scipy.linalg.lu_solve(factor, rhs, check_finite=False)
+        for _ in range(times):
+            factor = scipy.linalg.lu_factor(matrix.copy(), overwrite_a=True, check_finite=False)
+            x = scipy.linalg.lu_solve(factor, rhs, check_finite=False)
+        return x
 
     return cholesky, lu
 
 
-def tensorflow_factors(matrix):
+def tensorflow_factors(matrix, times):
     """`tf.linalg.cholesky` and `tf.linalg.lu`, the factorisation alone."""
-    tensor = tf.constant(matrix)
-    cholesky = tf.function(lambda a: tf.linalg.cholesky(a)[-1])
-    lu = tf.function(lambda a: tf.linalg.lu(a)[0][-1])
-    return lambda: cholesky(tensor).numpy(), lambda: lu(tensor).numpy()
+    tensor, count = tf.constant(matrix), tf.constant(times)
+
+    def factors(factorise):
+        def again(k, _):
+            return k + 1, factorise(tf.identity(tensor))
+
+        run = tf.function(
+            lambda: tf.while_loop(
+                lambda k, _: k < count, again, (0, tensor[-1]), parallel_iterations=1
+            )[1],
+            autograph=False,
+        )
+        return lambda: run().numpy()
+
+    return factors(lambda a: tf.linalg.cholesky(a)[-1]), factors(lambda a: tf.linalg.lu(a)[0][-1])
 
 
 def refined_reference(matrix, rhs):
@@ -119,11 +136,13 @@ def error_of(x, reference):
 def one_size(size, dtype, peak, repeats, chooser):
     matrix, rhs = system(size, dtype)
     reference = refined_reference(matrix, rhs)
-    ours = {s.name: traced(s, matrix, rhs) for s in (Cholesky(), Lapack(), LU())}
-    cholesky, lu = lapack_solves(matrix, rhs)
-    tf_cholesky, tf_lu = tensorflow_factors(matrix)
+    times = max(1, (IN_A_ROW // size) ** 3)
+    solvers = (Cholesky(), Lapack(), LU())
+    ours = {s.name: traced(s, matrix, rhs, times) for s in solvers}
+    cholesky, lu = lapack_solves(matrix, rhs, times)
+    tf_cholesky, tf_lu = tensorflow_factors(matrix, times)
     result = common.compare(
-        f"{dtype}, n = {size:,}: ours is Cholesky",
+        f"{dtype}, n = {size:,}, solved {times} times in a row: ours is Cholesky",
         ours["cholesky"],
         {
             "ours: Lapack": ours["lapack"],
@@ -135,9 +154,9 @@ def one_size(size, dtype, peak, repeats, chooser):
         },
         repeats,
     )
-    seconds = {name: peer["seconds"] for name, peer in result["peers"].items()}
+    seconds = {name: peer["seconds"] / times for name, peer in result["peers"].items()}
     routes = {
-        "cholesky": result["ours_seconds"],
+        "cholesky": result["ours_seconds"] / times,
         "lapack": seconds["ours: Lapack"],
         "lu": seconds["ours: LU"],
     }
@@ -150,9 +169,10 @@ def one_size(size, dtype, peak, repeats, chooser):
         "scipy cho": size**3 / 3 / scipys / 1e9,
         "scipy lu": 2 * size**3 / 3 / seconds["scipy lu_factor + lu_solve"] / 1e9,
     }
-    errors = {name: error_of(run()[0], reference) for name, run in ours.items()}
+    answers = {s.name: answer(s, matrix, rhs) for s in solvers}
+    errors = {name: error_of(x, reference) for name, (x, _) in answers.items()}
     errors["scipy cho"], errors["scipy lu"] = (error_of(f(), reference) for f in (cholesky, lu))
-    residuals = {name: run()[1] for name, run in ours.items()}
+    residuals = {name: residual for name, (_, residual) in answers.items()}
     ratios = {name: seconds / scipys for name, seconds in routes.items()}
     verdict = "within" if ratios[chosen] <= BAR else "SLOWER than"
     print(f"  the scheduler takes {chosen}: {ratios[chosen]:.2f} of scipy cho, {verdict} {BAR}")
@@ -171,6 +191,7 @@ def one_size(size, dtype, peak, repeats, chooser):
         **result,
         "dtype": dtype,
         "size": size,
+        "solves_in_a_row": times,
         "chosen": chosen,
         "best": best,
         "ours_over_scipy": ratios,

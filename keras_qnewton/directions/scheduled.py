@@ -108,20 +108,21 @@ class Scheduled:
         self, matrix: tf.Tensor, keep: Keep, seed: int
     ) -> tuple[Spectrum, tf.Tensor, tf.Tensor]:
         """The spectrum's ends, d, and products made (NaN where κ may take a factorisation)."""
-        large, definite = self._size >= _LARGE, self._bounded
-        operand = matrix if large else self._matrix
-        if large and self._scheduler.leaves_graph(self._size, definite):
+        precise = self._damping.definite
+        # Of a large matrix a product takes as long as it takes to be read.
+        short = self._size >= _LARGE and not precise
+        operand = matrix if short else self._matrix
+        if short and self._scheduler.leaves_graph(self._size, self._bounded):
             spectrum = kept_spectrum(keep, lambda: extremal_eigenvalues_on_host(operand, seed=seed))
             products = full_products(spectrum, operand, part=0.5)
         else:
-            # As many as can be had for the time of so many in double precision.
-            steps = LANCZOS_STEPS * tf.float64.size // operand.dtype.size
-            steps = _DEFINITE_STEPS if self._damping.definite else steps
+            same_time = LANCZOS_STEPS * tf.float64.size // operand.dtype.size
+            steps = _DEFINITE_STEPS if precise else same_time
             spectrum = kept_spectrum(
                 keep, lambda: extremal_eigenvalues(operand, iterations=steps, seed=seed)
             )
             products = full_products(spectrum, operand)
-        products = products if definite else tf.constant(math.nan, tf.float64)
+        products = products if self._bounded else tf.constant(math.nan, tf.float64)
         return spectrum, row_nonzeros(matrix, shifted=True), products
 
     def estimate(self, damping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -20,6 +20,8 @@ from keras_qnewton.types import Solution
 _SINGULAR, _CHOLESKY, _LU = 0, 1, 2
 # Numbers that are cast to float64 at a time, 1 MB: they stay in the cache.
 _CHUNK = 2**17
+# Up to so many they are cast once for all residuals, 8 MB.
+_KEPT = 2**20
 
 
 class LapackState(NamedTuple):
@@ -157,6 +159,8 @@ def _refined(
         return failed
     # Overflow and NaN are told by the residual, not by warnings.
     with np.errstate(all="ignore"):
+        if matrix.size <= _KEPT:
+            matrix = matrix.astype(np.float64, copy=False)
         x = _substitute(factors, pivots, kind, rhs)
         gap = _gap(matrix, x, rhs)
         residual = _relative_norm(gap, rhs)
