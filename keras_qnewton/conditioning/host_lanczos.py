@@ -25,7 +25,7 @@ import tensorflow as tf
 from keras_qnewton.conditioning.lanczos import Spectrum, negligible, rounding, start_vector
 
 # Products at least and at most, and unknowns for each.
-_FEWEST, _MOST, _UNKNOWNS = 20, 100, 25
+_FEWEST, _MOST, _UNKNOWNS = 40, 100, 25
 # Products between two looks at the Ritz values.
 _PERIOD = 10
 # r/γ, and θ's fall over one period in units of r. Either has to be small at two looks in a row:
@@ -46,7 +46,7 @@ def extremal_eigenvalues_on_host(
         matrix: `[N, N]`, symmetric, float32 or float64; N is known. Products are made in its
             precision.
         iterations: Largest number of products (never more than N are made). Default: N/25, at
-            least 20 and at most 100, so that they cost a tenth of an LU factorisation.
+            least 40 and at most 100, so that they take at most a tenth of an LU factorisation.
         seed: Of the start vector.
 
     Returns:

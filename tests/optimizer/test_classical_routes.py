@@ -186,3 +186,33 @@ def test_auto_has_no_host_call(classical, host):
         node.op for function in definition.library.function for node in function.node_def
     }
     assert ("PyFunc" in operations or "PyFuncStateless" in operations) == host
+
+
+@pytest.mark.parametrize("classical, host", [(("lapack", "lu"), True), ("lu", False)])
+def test_where_the_ends_of_a_large_indefinite_block_come_from(classical, host):
+    """By as many products on the host as they take where a route is there; else in the graph."""
+    size = 600
+    values = np.concatenate([-np.linspace(0.1, 0.5, 20), np.linspace(0, 1, size - 21) ** 4, [5.0]])
+    normal = np.random.default_rng(0).normal(size=size)
+    reflection = np.eye(size) - 2 * np.outer(normal, normal) / (normal @ normal)
+    matrix = ((reflection * values) @ reflection).astype("float32")
+    scheduler = chooser("lu", classical) if host else Scheduler(classical="lu", quantum=None)
+    assert scheduler.leaves_graph(size) == host
+
+    @tf.function
+    def run(matrix):
+        damping = Adaptive(negative_curvature="shift")
+        way = Scheduled(matrix, tf.ones([size]), damping, scheduler)
+        return way.solve(tf.constant(0.01, tf.float64)), *way.estimate(
+            tf.constant(0.01, tf.float64)
+        )
+
+    graph = run.get_concrete_function(tf.TensorSpec([size, size])).graph.as_graph_def()
+    bodies = [graph.node, *(function.node_def for function in graph.library.function)]
+    assert any(node.op.startswith("PyFunc") for body in bodies for node in body) == host
+    step, kappa, shift = run(tf.constant(matrix))
+    shifted = np.linalg.eigvalsh(matrix.astype("float64")) + float(shift)
+    assert shifted[0] >= 0.01 and step.residual < 1e-9
+    np.testing.assert_allclose(kappa, shifted[-1] / shifted[0], rtol=0.1)
+    # In full products in float64: halves of the matrix in float32, or the whole of it.
+    assert step.products <= 40 * (0.25 if host else 0.5)

@@ -162,6 +162,7 @@ def test_auto_stays_in_the_graph_and_possible_names_the_circuit():
     assert not any(solver.host for solver in chooser.classical)
     assert chooser.possible(64) == ("lu", "qsvt")
     assert chooser.possible(65, definite=True) == ("cholesky", "lu")
+    assert chooser.leaves_graph(64) and not chooser.leaves_graph(65, definite=True)
 
 
 @pytest.mark.parametrize(
