@@ -157,14 +157,12 @@ def estimates(matrix, gradient, damping, curvature, repeats):
             return found
 
         kappa, shift, products = estimates_in_a_row()[0].numpy()
-        # By turns, so that both meet the same moods of the machine.
+        # By turns, so that both meet the same moods of the machine; the first compile.
+        runs = (lambda run=estimates_in_a_row: run()[-1].numpy(), lambda: solve(a, b).numpy())
         turns = [
-            (
-                common.median_seconds(lambda run=estimates_in_a_row: run()[-1].numpy(), 1),
-                common.median_seconds(lambda: solve(a, b).numpy(), 1),
-            )
-            for _ in range(repeats)
-        ]
+            [common.median_seconds(run, 1, warm_up=False) for run in runs]
+            for _ in range(1 + repeats)
+        ][1:]
         seconds, by_lu = (statistics.median(each) for each in zip(*turns, strict=True))
         seconds /= IN_A_ROW
         values = np.abs(eigenvalues + shift)

@@ -76,9 +76,14 @@ def traced(solver, matrix, rhs, times):
 
 def answer(solver, matrix, rhs):
     """Solution and residual of one traced solve."""
-    solve = tf.function(lambda a, b: solver.solve(a, b), autograph=False)
-    solution = solve(tf.constant(matrix), tf.constant(rhs))
-    return solution.x.numpy(), float(solution.residual)
+
+    @tf.function(autograph=False)
+    def solve(matrix, rhs):
+        solution = solver.solve(matrix, rhs)
+        return solution.x, solution.residual
+
+    x, residual = solve(tf.constant(matrix), tf.constant(rhs))
+    return x.numpy(), float(residual)
 
 
 def lapack_solves(matrix, rhs, times):
