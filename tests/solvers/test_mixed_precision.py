@@ -111,6 +111,6 @@ def test_logged_condition_number_with_the_papers_shift(sign):
     magnitudes = np.abs(np.linalg.eigvalsh(matrix.astype(np.float64)) + shift)
     exact = magnitudes.max() / magnitudes.min()
     if sign > 0:
-        assert kappa == pytest.approx(exact, rel=0.1)
+        assert 0.9 * exact <= kappa <= exact * (1 + 1e-9)
     else:
         np.testing.assert_allclose(kappa, exact, rtol=0.05)
