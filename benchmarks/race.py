@@ -83,7 +83,8 @@ class Clock(keras.callbacks.Callback):
     """(seconds, loss) at each step; stops when time is up.
 
     Keras logs the loss before the step. The clock starts after the first step, which compiles:
-    the second entry, the loss after one step, is one step late, as it should be.
+    the second entry, the loss after one step, is one step late, as it should be. It stands still
+    while this reads the loss's mean and sets it back, which no training does.
     """
 
     def __init__(self, budget: float):
@@ -92,12 +93,13 @@ class Clock(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = float(logs["loss"])  # waits for the step
+        now = time.perf_counter()
         if not self.history:
-            self.start = time.perf_counter()
-        seconds = time.perf_counter() - self.start
-        self.history.append((seconds, loss))
+            self.start = now
+        self.history.append((now - self.start, loss))
+        self.model.stop_training = now - self.start > self.budget
         self.model.reset_metrics()  # or it would be the mean over the epoch so far
-        self.model.stop_training = seconds > self.budget
+        self.start += time.perf_counter() - now
 
 
 # --- the runs: each gives its history ---------------------------------------------------------

@@ -385,7 +385,7 @@ class QNewton(keras.optimizers.Optimizer):
         numbers = [self._block_names.index(part.name) for part in parts]
         new = decision_log.rows(step, parts, numbers, tf.convert_to_tensor(self._iterations))
         count = tf.convert_to_tensor(self._log_count)
-        self.assign(self._log, decision_log.append(tf.convert_to_tensor(self._log), count, new))
+        decision_log.append(self._log.value, count, new)
         self.assign(self._log_count, count + len(parts))
 
     # --- what happened ------------------------------------------------------------------

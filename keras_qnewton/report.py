@@ -179,10 +179,17 @@ def _decision_row(d: Decision) -> list[str]:
         str(d.step),
         str(d.block),
         *map(_number, numbers),
-        "yes" if d.accepted else "no",
+        _taken(d),
         str(d.solved_by or d.route),
         d.reason,
     ]
+
+
+def _taken(d: Decision) -> str:
+    """Whether the step was taken, and how long if longer than the solution."""
+    if not d.accepted:
+        return "no"
+    return f"yes, × {d.length:g}" if is_known(d.length) and d.length != 1 else "yes"
 
 
 def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:

@@ -8,7 +8,8 @@
     ρ            (L(w) - L(w + d)) / -m(d)                         scalar
 
 No step is accepted that raises this batch's loss; one with a poor ρ is tried again at a
-larger λ on the same curvature. Nothing is assigned here: the caller does, once all is known.
+larger λ on the same curvature, one with a high ρ is doubled while that lowers the loss. Nothing
+is assigned here: the caller does, once all is known.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ class Step(NamedTuple):
     """What a Newton step came to.
 
     Attributes:
-        directions: x, one tensor a weight; zeros if the step was refused.
+        directions: x times `length`, one tensor a weight; zeros if the step was refused.
         blocks: One `BlockStep` a block, at the λ of the last attempt.
+        length: How many times x the step is, float64 scalar: 1 or a power of 2.
         loss: L(w), scalar.
-        loss_after: L(w + d), scalar.
-        ratio: ρ, float64 scalar; NaN where the loss's rounding hides the reduction.
+        loss_after: L(w + d), scalar, at the step's length.
+        ratio: ρ at length 1, float64 scalar; NaN where the loss's rounding hides the reduction.
         accepted: Boolean scalar.
         damping: λ of the last attempt, float64 scalar.
         memory: For the next step.
@@ -65,6 +67,7 @@ class Step(NamedTuple):
 
     directions: list[tf.Tensor]
     blocks: list[BlockStep]
+    length: tf.Tensor
     loss: tf.Tensor
     loss_after: tf.Tensor
     ratio: tf.Tensor
@@ -116,6 +119,8 @@ def newton_step(
     gradient = at.sharpened(gradient)
     count = _batches_to_average(loss, before, weights, gradients, damping, last)
     noisy = count > 1
+    # Before the second step nobody can tell.
+    same_data = (last.damping > 0) & ~noisy
 
     def way(k: int, part: Any) -> Direction:
         matrix, same = block(k, part) if part.dense else (None, False)
@@ -142,9 +147,7 @@ def newton_step(
     directions = [way(k, part) for k, part in enumerate(parts)]
     scale = tf.reduce_max(tf.stack([way.scale for way in directions]))
     # Not `tf.where`: it would wait for the scale.
-    first = tf.cond(
-        (last.damping > 0) & ~noisy, lambda: last.damping, lambda: damping.start(scale) / count
-    )
+    first = tf.cond(same_data, lambda: last.damping, lambda: damping.start(scale) / count)
 
     error = at.value_error()
 
@@ -200,10 +203,21 @@ def newton_step(
     _, strength, (blocks, after, ratio, accepted) = tf.while_loop(
         unsatisfied, again, (tf.constant(0), first, blank), parallel_iterations=1
     )
-    taken = [tf.where(accepted, b.x, tf.zeros_like(b.x)) for b in blocks]
+    taken = at.unflatten([tf.where(accepted, b.x, tf.zeros_like(b.x)) for b in blocks])
+    length, after = _lengthened(
+        accepted & same_data & (ratio >= damping.promising_ratio),
+        lambda times: loss(
+            [w + s for w, s in zip(weights, to_step(_scaled(taken, times)), strict=True)]
+        ),
+        before,
+        after,
+        damping.doublings,
+    )
+    following = damping.update(strength / length, ratio, accepted, scale)
     return Step(
-        directions=at.unflatten(taken),
+        directions=_scaled(taken, length),
         blocks=blocks,
+        length=length,
         loss=before,
         loss_after=after,
         ratio=ratio,
@@ -212,7 +226,7 @@ def newton_step(
         memory=Memory(
             damping=tf.where(
                 tf.math.is_finite(before) & tf.math.is_finite(scale),
-                tf.where(noisy, strength, damping.update(strength, ratio, accepted, scale)),
+                tf.where(noisy, strength, following),
                 last.damping,
             ),
             count=count,
@@ -237,6 +251,51 @@ def _batches_to_average(
     now = tf.where(tf.math.is_finite(last.loss), loss(last.weights), before)
     noisy = data_changed(last.loss, now, weights, gradients)
     return tf.where(noisy, tf.minimum(last.count + 1, float(damping.memory)), one)
+
+
+def _lengthened(
+    promising: tf.Tensor,
+    loss_at: Callable[[tf.Tensor], tf.Tensor],
+    before: tf.Tensor,
+    after: tf.Tensor,
+    doublings: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """How long the step is to be, float64 scalar, and the loss there.
+
+    Where a loss falls faster than its quadratic model, as towards a minimum at infinity (a
+    cross-entropy once all labels are right), Newton's step is too short. Doubling it at once
+    costs a loss, not a Hessian (Dennis & Schnabel 1983, section 6.4.3).
+
+    Args:
+        promising: Whether to try, boolean scalar.
+        loss_at: From a length to the loss, scalar.
+        before: L(w), scalar.
+        after: The loss at length 1, scalar.
+        doublings: How many at most.
+    """
+    length = tf.constant(1.0, tf.float64)
+    if not doublings:
+        return length, after
+
+    def double(length: tf.Tensor, lowest: tf.Tensor, going: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        del going
+        after = loss_at(2 * length)
+        # Beyond rounding; NaN is not lower.
+        lower = lowest - after > _ROUNDING[before.dtype] * tf.abs(before)
+        return tf.where(lower, 2 * length, length), tf.where(lower, after, lowest), lower
+
+    length, after, _ = tf.while_loop(
+        lambda length, lowest, going: going,
+        double,
+        (length, after, promising),
+        parallel_iterations=1,
+        maximum_iterations=doublings,
+    )
+    return length, after
+
+
+def _scaled(tensors: Sequence[tf.Tensor], factor: tf.Tensor) -> list[tf.Tensor]:
+    return [tf.cast(factor, t.dtype) * t for t in tensors]
 
 
 def _ratio_of_gradients(

@@ -79,6 +79,8 @@ class Decision:
         loss: This batch's loss before the step.
         loss_after: This batch's loss at the candidate weights, same batch and masks.
         accepted: Whether the step was taken.
+        length: How many times the system's solution the step is: 1, or 2, 4, 8 where ρ was so
+            high that longer ones were tried and had a lower loss.
         residual: ``||A x - b|| / ||b||`` of the solution that was used.
         fallback: Whether `route` failed its check and `solved_by` took over.
         solved_by: Solver whose solution was used.
@@ -106,6 +108,7 @@ class Decision:
     loss: float | None = None
     loss_after: float | None = None
     accepted: bool | None = None
+    length: float | None = None
     residual: float | None = None
     fallback: bool | None = None
     solved_by: str | None = None

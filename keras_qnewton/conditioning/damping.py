@@ -11,6 +11,8 @@ References:
     Dauphin et al. 2014, arXiv:1406.2572 (saddle-free Newton, |H|).
     Nocedal & Wright 2006, Algorithm 4.1 (trust ratio) and section 3.4 (shifted Hessians).
     Nielsen 1999, IMM-REP-1999-05, Technical University of Denmark (how λ falls).
+    Dennis & Schnabel 1983, Numerical Methods for Unconstrained Optimization and Nonlinear
+    Equations, section 6.4.3 (a longer step at once where the model was too pessimistic).
     arXiv:2405.00252 (regularisation by epsilon max|H|).
 """
 
@@ -40,7 +42,8 @@ class Adaptive(Policy):
     """Damping λ adapted by the trust ratio ρ; a step that raises the batch's loss is refused.
 
     A step with ρ below 1/4 is tried again at once with a larger λ, up to `retries` times, on
-    the same curvature: a retry costs a solve and a loss evaluation, not a Hessian.
+    the same curvature: a retry costs a solve and a loss evaluation, not a Hessian. One with ρ
+    of 1.1 or more is doubled, up to three times, while that lowers the loss.
 
     Where the data change from step to step (mini-batches, dropout), which is found out by
     itself, a step counts for one of the last m ≤ `memory`: λ starts anew at each, curvature is
@@ -63,6 +66,9 @@ class Adaptive(Policy):
     definite = False  # λ adapts, whatever λ_min's error bound adds to it
     # Nocedal & Wright, Algorithm 4.1: below 1/4 the model is not to be trusted that far.
     sufficient_ratio = 0.25
+    # From here on the model is so much too pessimistic that a longer step is tried.
+    promising_ratio = 1.1
+    doublings = 3
 
     def __init__(
         self,
@@ -122,7 +128,8 @@ class Adaptive(Policy):
         """λ for the next step.
 
         Args:
-            damping: λ of the attempt that ended this step, float64 scalar.
+            damping: λ of the attempt that ended this step, float64 scalar, over the length that
+                its solution was taken at.
             ratio: ρ, float64 scalar; NaN where the reduction cannot be told from rounding.
             accepted: Boolean scalar.
             scale: The largest |eigenvalue| of H, float64 scalar.
@@ -172,6 +179,8 @@ class Constant(Policy):
     memory = 1
     retries = 0
     sufficient_ratio = 0.0
+    promising_ratio = float("inf")
+    doublings = 0
 
     def __init__(self, epsilon: float = 5e-3, definite: bool = False):
         if not epsilon >= 0:
