@@ -23,8 +23,8 @@ import tensorflow as tf
 # Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
 _SMALLEST = 385
 # Panels of about 128 leave least to the serial diagonal blocks; with 256 a large matrix needs
-# half the operations, and half the copies of U.
-_PANEL, _LARGE_PANEL, _LARGE = 128, 256, 1025
+# half the operations, and half the copies of U. Fewer than five leave too much to the first.
+_PANEL, _LARGE_PANEL, _LARGE, _FEWEST = 128, 256, 1025, 5
 # Triangular solves run on one thread: from this width on, in two halves side by side.
 _WIDE = 512
 
@@ -47,7 +47,7 @@ class BlockedFactor(NamedTuple):
 def blocked_cholesky(matrix: Any, shift: Any = None) -> BlockedFactor:
     """Factorises a symmetric A + sI; never raises where that is not positive definite.
 
-    The blocks are unrolled when the graph is traced, about 16 operations each. A matrix whose
+    The blocks are unrolled when the graph is traced, about 18 operations each. A matrix whose
     N is small, or not known then, is one block: `tf.linalg.cholesky`. Its upper
     triangle is read, but for the diagonal blocks, of which it is the lower.
 
@@ -69,11 +69,13 @@ def blocked_cholesky(matrix: Any, shift: Any = None) -> BlockedFactor:
     above = None  # U[:j, j:]
     for start in range(0, size, panel):
         width = min(panel, size - start)
-        row = matrix[start : start + width, start:]
+        mine, rest = _split(matrix[start : start + width, start:], width)
         if above is not None:
+            # Two products: the first is factorised, on one thread, beside the second.
             lead, above_rest = _split(above, width)
-            row -= tf.matmul(lead, above, transpose_a=True)
-        mine, rest = _split(row, width)
+            mine -= tf.matmul(lead, lead, transpose_a=True)
+            if rest is not None:
+                rest -= tf.matmul(lead, above_rest, transpose_a=True)
         mine = _shifted(mine, shift)
         if start:
             # What follows a failure means nothing: the identity spares the log its warnings.
@@ -130,7 +132,7 @@ def _diagonal_block(block: Any) -> tuple[Any, Any]:
 
 def _panel(size: int) -> int:
     """Of about equal width, or a last one of a few columns costs as much to dispatch as another."""
-    count = round(size / (_PANEL if size < _LARGE else _LARGE_PANEL))
+    count = round(size / _PANEL) if size < _LARGE else max(_FEWEST, round(size / _LARGE_PANEL))
     return 8 * math.ceil(size / count / 8)
 
 
