@@ -186,10 +186,10 @@ def _decision_row(d: Decision) -> list[str]:
 
 
 def _taken(d: Decision) -> str:
-    """Whether the step was taken, and how long if longer than the solution."""
+    """Whether the step was taken, and how long beside the solution."""
     if not d.accepted:
         return "no"
-    return f"yes, × {d.length:g}" if is_known(d.length) and d.length != 1 else "yes"
+    return f"yes, × {d.length:.3g}" if is_known(d.length) and d.length != 1 else "yes"
 
 
 def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:

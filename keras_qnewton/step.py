@@ -3,13 +3,16 @@
     m            1, or over how many batches to average            scalar
     H_k, g_k     blocks of the curvature and of the gradient       [N_k, N_k], [N_k]
     x_k          direction at damping λ, divided by m              [N_k]
-    d            the step that would be taken, -lr x               one tensor a weight
+    d            the step that would be taken, -lr t x             one tensor a weight
     m(d)         g.d + d.H d / 2, with the whole Hessian           scalar
+    t            where m(d) + λ d.d / 2 is lowest, at most 1       scalar
     ρ            (L(w) - L(w + d)) / -m(d)                         scalar
 
 No step is accepted that raises this batch's loss; one with a poor ρ is tried again at a
-larger λ on the same curvature, one with a high ρ is doubled while that lowers the loss. Nothing
-is assigned here: the caller does, once all is known.
+larger λ on the same curvature, one with a high ρ is doubled while that lowers the loss. Blocks
+know nothing of one another, so what they take together would go too far where they agree: t cuts
+it back, by the Hessian between the blocks that no block has (Martens & Grosse 2015,
+arXiv:1503.05671, section 6.4). Nothing is assigned here: the caller does, once all is known.
 """
 
 from __future__ import annotations
@@ -56,10 +59,10 @@ class Step(NamedTuple):
     Attributes:
         directions: x times `length`, one tensor a weight; zeros if the step was refused.
         blocks: One `BlockStep` a block, at the λ of the last attempt.
-        length: How many times x the step is, float64 scalar: 1 or a power of 2.
+        length: How many times x the step is, float64 scalar: t times 1 or a power of 2.
         loss: L(w), scalar.
         loss_after: L(w + d), scalar, at the step's length.
-        ratio: ρ at length 1, float64 scalar; NaN where the loss's rounding hides the reduction.
+        ratio: ρ at length t, float64 scalar; NaN where the loss's rounding hides the reduction.
         accepted: Boolean scalar.
         damping: λ of the last attempt, float64 scalar.
         memory: For the next step.
@@ -151,12 +154,21 @@ def newton_step(
 
     error = at.value_error()
 
+    def planned(blocks: list[BlockStep], times: tf.Tensor) -> tuple[Any, ...]:
+        """d, as `to_step` and as one `[N_k]` a block, and its g.d and d.H d."""
+        step = to_step(at.unflatten(_scaled([b.x for b in blocks], times)))
+        d = at.flatten(step)
+        return step, d, (_dot(gradient, d), _dot(d, at.product(d)))
+
     def attempt(strength: tf.Tensor) -> tuple[Any, ...]:
         blocks = [way.solve(strength) for way in directions]
         blocks = [b._replace(x=b.x / tf.cast(count, b.x.dtype)) for b in blocks]
-        step = to_step(at.unflatten([b.x for b in blocks]))
-        d = at.flatten(step)
-        slopes = _dot(gradient, d), _dot(d, at.product(d))
+        cut = tf.constant(1.0, tf.float64)
+        step, d, slopes = planned(blocks, cut)
+        if damping.adaptive and len(parts) > 1:
+            cut = _cut(slopes, strength * _dot(d, d))
+            # Not in proportion to the step: that may have been clipped, or a constraint met.
+            step, d, slopes = planned(blocks, cut)
         model = slopes[0] + slopes[1] / 2
         after = loss([w + s for w, s in zip(weights, step, strict=True)])
         reduction = tf.cast(before, tf.float64) - tf.cast(after, tf.float64)
@@ -178,12 +190,12 @@ def newton_step(
         sound = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in d])
         sound &= tf.math.is_finite(after)
         accepted = sound & (reduction >= 0) if damping.adaptive else sound
-        return blocks, after, ratio, accepted
+        return blocks, cut, after, ratio, accepted
 
     # The first attempt is the loop's first pass, so that its operations are built once.
     def unsatisfied(tries: tf.Tensor, strength: Any, result: Any) -> tf.Tensor:
         del strength
-        _, _, ratio, accepted = result
+        *_, ratio, accepted = result
         poor = ratio < damping.sufficient_ratio  # False for NaN
         poor |= ~accepted & ~tf.math.is_nan(ratio)
         return (tries == 0) | (poor & (tries <= damping.retries))
@@ -196,15 +208,18 @@ def newton_step(
     nothing = tf.constant(0.0, tf.float64)
     blank = (
         [_blank(part, at.dtype, len(scheduler.routes)) for part in parts],
+        nothing,
         tf.zeros_like(before),
         nothing,
         tf.constant(False),
     )
-    _, strength, (blocks, after, ratio, accepted) = tf.while_loop(
+    _, strength, (blocks, cut, after, ratio, accepted) = tf.while_loop(
         unsatisfied, again, (tf.constant(0), first, blank), parallel_iterations=1
     )
-    taken = at.unflatten([tf.where(accepted, b.x, tf.zeros_like(b.x)) for b in blocks])
-    length, after = _lengthened(
+    taken = at.unflatten(
+        _scaled([tf.where(accepted, b.x, tf.zeros_like(b.x)) for b in blocks], cut)
+    )
+    times, after = _lengthened(
         accepted & same_data & (ratio >= damping.promising_ratio),
         lambda times: loss(
             [w + s for w, s in zip(weights, to_step(_scaled(taken, times)), strict=True)]
@@ -213,11 +228,11 @@ def newton_step(
         after,
         damping.doublings,
     )
-    following = damping.update(strength / length, ratio, accepted, scale)
+    following = damping.update(strength / times, ratio, accepted, scale)
     return Step(
-        directions=_scaled(taken, length),
+        directions=_scaled(taken, times),
         blocks=blocks,
-        length=length,
+        length=cut * times,
         loss=before,
         loss_after=after,
         ratio=ratio,
@@ -253,6 +268,22 @@ def _batches_to_average(
     return tf.where(noisy, tf.minimum(last.count + 1, float(damping.memory)), one)
 
 
+def _cut(slopes: tuple[tf.Tensor, tf.Tensor], damping: tf.Tensor) -> tf.Tensor:
+    """t, float64 scalar: how much of d is up to the damped model's minimum along it; at most 1.
+
+    With one block t is 1: (H + λI) x = g. With K semidefinite ones it is 1/K at least, which is
+    where all agree: H is at most K times its diagonal blocks.
+
+    Args:
+        slopes: g.d and d.H d.
+        damping: λ d.d.
+    """
+    slope, bend = slopes
+    times = -slope / (bend + damping)
+    # Also where the model has no minimum, and for NaN.
+    return tf.where((times > 0) & (times < 1), times, tf.ones_like(times))
+
+
 def _lengthened(
     promising: tf.Tensor,
     loss_at: Callable[[tf.Tensor], tf.Tensor],
@@ -260,7 +291,7 @@ def _lengthened(
     after: tf.Tensor,
     doublings: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """How long the step is to be, float64 scalar, and the loss there.
+    """How many times as long the step is to be, float64 scalar, and the loss there.
 
     Where a loss falls faster than its quadratic model, as towards a minimum at infinity (a
     cross-entropy once all labels are right), Newton's step is too short. Doubling it at once

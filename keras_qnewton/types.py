@@ -79,8 +79,9 @@ class Decision:
         loss: This batch's loss before the step.
         loss_after: This batch's loss at the candidate weights, same batch and masks.
         accepted: Whether the step was taken.
-        length: How many times the system's solution the step is: 1, or 2, 4, 8 where ρ was so
-            high that longer ones were tried and had a lower loss.
+        length: How many times the blocks' solutions the step is: below 1 where together they
+            would go beyond the damped model's minimum, which one block alone cannot; times 2,
+            4, 8 where ρ was so high that longer steps were tried and had a lower loss.
         residual: ``||A x - b|| / ||b||`` of the solution that was used.
         fallback: Whether `route` failed its check and `solved_by` took over.
         solved_by: Solver whose solution was used.

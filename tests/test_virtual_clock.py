@@ -31,7 +31,7 @@ def scheduler(**kwargs):
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "run.jsonl"
     # In between what the blocks' κ make cheap and dear.
-    own = scheduler(gate_time=1e-9)
+    own = scheduler(gate_time=1e-10)
     model = compiled(QNewton(blocks="variable", scheduler=own))
     fit(model, steps=8, callbacks=[NewtonLog(path)])
     return own, model.optimizer.decisions, path

@@ -1,0 +1,110 @@
+"""Steps of several blocks, cut back to the damped model's minimum along them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_qnewton import Adaptive, Constant, QNewton
+
+
+def quadratic(hessian, gradient, start, sizes):
+    """½ w.H w - b.w of variables of these sizes, with gradient g at `start`: variables, loss."""
+    b = hessian @ start - gradient
+    variables = [tf.Variable(v) for v in np.split(start, np.cumsum(sizes)[:-1])]
+
+    def loss_fn():
+        w = tf.concat(variables, 0)
+        return tf.tensordot(w, tf.linalg.matvec(hessian, w), 1) / 2 - tf.tensordot(w, b, 1)
+
+    return variables, loss_fn
+
+
+def flat(variables):
+    return np.concatenate([v.numpy() for v in variables])
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    rank=st.integers(1, 6),
+    initial=st.sampled_from([1e-6, 1e-2, 1.0]),
+    rate=st.sampled_from([0.3, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_a_step_ends_where_the_damped_model_is_lowest_along_it(sizes, rank, initial, rate, seed):
+    rng = np.random.default_rng(seed)
+    size = sum(sizes)
+    rows = rng.normal(size=(rank, size))
+    hessian, gradient, start = rows.T @ rows + 1e-3 * np.eye(size), *rng.normal(size=(2, size))
+    variables, loss_fn = quadratic(hessian, gradient, start, sizes)
+    optimizer = QNewton(
+        rate, "hessian", "variable", Adaptive(initial, negative_curvature="shift", retries=0)
+    )
+    optimizer.minimize(loss_fn, variables)
+    d = optimizer.decisions[-1]
+    step = flat(variables) - start
+    ends = np.cumsum(sizes)
+    solution = np.zeros(size)
+    for begin, end in zip(ends - sizes, ends, strict=True):
+        at = slice(begin, end)
+        shifted = hessian[at, at] + d.damping * np.eye(end - begin)
+        solution[at] = -rate * np.linalg.solve(shifted, gradient[at])
+    bend = solution @ (hessian @ solution) + d.damping * solution @ solution
+    lowest = -gradient @ solution / bend
+    expected = min(1.0, lowest) if len(sizes) > 1 else 1.0
+    assert d.accepted
+    np.testing.assert_allclose(d.length, expected, rtol=1e-6)
+    np.testing.assert_allclose(step, expected * solution, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(d.loss_after, loss_fn().numpy(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 5])
+def test_blocks_that_agree_take_their_share_each(blocks):
+    """All see the same error and would each remove it on their own."""
+    start = np.zeros(blocks)
+    hessian = np.ones((blocks, blocks))
+    variables, loss_fn = quadratic(hessian, -np.ones(blocks), start, [1] * blocks)
+    optimizer = QNewton(1.0, "hessian", "variable", Adaptive(1e-9))
+    optimizer.minimize(loss_fn, variables)
+    np.testing.assert_allclose([d.length for d in optimizer.decisions], 1 / blocks, rtol=1e-6)
+    np.testing.assert_allclose(flat(variables), 1 / blocks, rtol=1e-6)
+
+
+def test_without_adapted_damping_a_step_is_as_the_blocks_solve_it():
+    start = np.zeros(2)
+    variables, loss_fn = quadratic(np.ones((2, 2)), -np.ones(2), start, [1, 1])
+    optimizer = QNewton(1.0, "hessian", "variable", Constant(1e-9))
+    optimizer.minimize(loss_fn, variables)
+    assert {d.length for d in optimizer.decisions} == {1}
+    np.testing.assert_allclose(flat(variables), 1.0, rtol=1e-6)
+
+
+def test_the_step_judged_is_the_one_that_clipping_leaves():
+    start = np.array([0.0, 0.0])
+    variables, loss_fn = quadratic(np.ones((2, 2)), -np.ones(2), start, [1, 1])
+    optimizer = QNewton(1.0, "hessian", "variable", Adaptive(1e-9), clipvalue=0.4)
+    optimizer.minimize(loss_fn, variables)
+    d = optimizer.decisions[-1]
+    # Clipped to 0.4 in each it is not too long; ρ is 1, as on any quadratic.
+    assert d.length == 1
+    np.testing.assert_allclose(flat(variables), 0.4, rtol=1e-6)
+    np.testing.assert_allclose(d.trust_ratio, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(d.loss_after, loss_fn().numpy(), rtol=1e-9)
+
+
+def test_layers_learn_a_curve_together():
+    """Uncut, steps by layer are refused again and again: after 40 they are at 4e-3 to 2e-2."""
+    keras.utils.set_random_seed(0)
+    x = np.linspace(-1, 1, 64, dtype="float32")[:, None]
+    y = np.sin(4 * x)
+    hidden = [keras.layers.Dense(8, activation="tanh") for _ in range(3)]
+    model = keras.Sequential([keras.Input((1,)), *hidden, keras.layers.Dense(1)])
+    model.compile(optimizer=QNewton(blocks="layer"), loss="mse")
+    losses = model.fit(x, y, batch_size=64, epochs=25, verbose=0).history["loss"]
+    decisions = model.optimizer.decisions
+    assert min(d.length for d in decisions) < 1
+    assert all(d.loss_after <= d.loss for d in decisions if d.accepted)
+    assert losses[-1] < 1e-4, losses[-1]
