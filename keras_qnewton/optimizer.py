@@ -57,8 +57,9 @@ class QNewton(keras.optimizers.Optimizer):
             solver. None solves classically, and the train step has no host call in it.
         update_every: Steps between two evaluations of the Hessian blocks; the gradient, λ and
             ρ are new in every step. Formed blocks are kept in the optimizer's state, N² numbers
-            each, if this is above 1 or `damping` averages them; if above 1, so is the
-            eigendecomposition of a saddle-free step, which serves every λ.
+            each, if this is above 1 or `damping` averages them; if above 1, so is their
+            factorisation, in float64: a saddle-free step's serves every λ, others serve while λ
+            stays.
         seed: Of the Lanczos start vectors, an int; None is 0.
         name: Name of the optimizer.
         **kwargs: Keras's own `weight_decay`, `clipnorm`, `clipvalue`, `global_clipnorm`,
@@ -132,11 +133,8 @@ class QNewton(keras.optimizers.Optimizer):
         parts = self.blocks.split(variables)
         averages = self.damping.adaptive and self.damping.memory > 1
         keeps = averages or self.update_every > 1
-        # A saddle-free step's decomposition serves every λ: it lasts as long as its block.
-        decomposes = self.update_every > 1 and self.damping.saddle_free(
-            linear=self.scheduler.quantum is not None
-        )
-        check_memory(parts, keeps + decomposes, available_memory())
+        keeps_factors = self.update_every > 1
+        check_memory(parts, keeps + 2 * keeps_factors, available_memory())
         self._block_names = [part.name for part in parts]
         # State is saved by position: new variables go to the end.
         self._damping_value = self.add_variable((), dtype="float64", name="damping")
@@ -157,14 +155,14 @@ class QNewton(keras.optimizers.Optimizer):
             self.add_variable_from_reference(v, name="last_weights") for v in variables if averages
         ]
         self._derived: dict[tuple[str, str], list[Any]] = {}
-        for part in parts if self.update_every > 1 else ():
+        for part in parts if keeps_factors else ():
             if part.dense:
                 ends = self.add_variable((len(Spectrum._fields),), dtype="float64", name="spectrum")
                 self._derived[part.name, "spectrum"] = [ends]
-            if part.dense and decomposes:
-                self._derived[part.name, "eigen"] = [
-                    self.add_variable((part.size,), dtype=dtype, name="eigenvalues"),
-                    self.add_variable((part.size, part.size), dtype=dtype, name="eigenvectors"),
+                # Which system it is of, see `directions.kept_factor`, and a `Packed`.
+                self._derived[part.name, "factor"] = [
+                    self.add_variable(shape, dtype="float64", name="factor")
+                    for shape in ((2,), (part.size,), (part.size, part.size))
                 ]
 
     def scale_loss(self, loss: Any) -> Any:
@@ -276,9 +274,7 @@ class QNewton(keras.optimizers.Optimizer):
             seed=self.seed or 0,
             to_step=lambda directions: self._to_step(directions, weights, variables),
             keep=lambda k, compute, count: self._kept_block(parts[k], compute, count),
-            keep_derived=lambda k, same, what, compute: self._kept_derived(
-                parts[k], same, what, compute
-            ),
+            keep_derived=lambda k, *given: self._kept_derived(parts[k], *given),
         )
         self._record(step, parts)
         self._remember(step.memory, variables)
@@ -356,16 +352,15 @@ class QNewton(keras.optimizers.Optimizer):
     def _kept_derived(
         self,
         part: Any,
-        same: tf.Tensor | bool,
+        same: tf.Tensor,
         what: str,
         compute: Callable[[], Sequence[tf.Tensor]],
+        still: Callable[..., tf.Tensor] | None = None,
     ) -> tuple[Sequence[tf.Tensor], tf.Tensor]:
         """What is computed of a block's matrix, that of the last step if the matrix is the `same`;
-        and whether it is new.
+        and whether it is new (`directions.Keep`).
         """
-        kept = self._derived.get((part.name, what))
-        if kept is None or same is False:
-            return compute(), tf.constant(True)
+        kept = self._derived[part.name, what]
         old = [tf.convert_to_tensor(variable) for variable in kept]
 
         def computed() -> list[tf.Tensor]:
@@ -376,6 +371,8 @@ class QNewton(keras.optimizers.Optimizer):
 
         # Zeros are those before the first, or of a matrix of zeros.
         new = ~same | tf.reduce_all(tf.equal(old[0], 0))
+        if still is not None:
+            new |= ~still(*old)
         return tf.cond(new, computed, lambda: old), new
 
     def _record(self, step: Step, parts: Sequence[Any]) -> None:

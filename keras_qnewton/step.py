@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.conditioning import data_changed
-from keras_qnewton.directions import BlockStep, Direction, direction
+from keras_qnewton.directions import BlockStep, Direction, computed, direction
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
 _ROUNDING = {tf.bfloat16: 2.0**-6, tf.float16: 2.0**-9, tf.float32: 2.0**-21, tf.float64: 2.0**-50}
@@ -93,7 +93,7 @@ def newton_step(
     last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
     keep: Callable[[int, Callable[[], tf.Tensor], tf.Tensor], tuple[tf.Tensor, tf.Tensor | bool]],
-    keep_derived: Callable[[int, tf.Tensor | bool, str, Callable[[], Any]], Any],
+    keep_derived: Callable[..., Any],
 ) -> Step:
     """The Newton step of `loss` at `weights`.
 
@@ -137,7 +137,7 @@ def newton_step(
             scheduler,
             pruning,
             seed,
-            functools.partial(keep_derived, k, same),
+            computed if same is False else functools.partial(keep_derived, k, same),
         )
 
     def block(k: int, part: Any) -> tuple[tf.Tensor, tf.Tensor | bool]:

@@ -34,7 +34,8 @@ def check_memory(parts: Sequence[Part], kept: int, available: float) -> None:
 
     Args:
         parts: The blocks.
-        kept: How many matrices of a formed block's size are kept from step to step.
+        kept: How many matrices of a formed block's size are kept from step to step; one in double
+            precision counts as two.
         available: Bytes.
 
     Raises:

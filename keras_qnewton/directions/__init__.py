@@ -38,6 +38,7 @@ __all__ = [
     "Direction",
     "Keep",
     "Scheduled",
+    "computed",
     "direction",
     "explain",
 ]

@@ -29,13 +29,33 @@ _EXPLANATIONS = {
 }
 
 Numbers = tuple[tf.Tensor, ...]
-# From a name and a function that computes something of a block's matrix to that, or what it was at
-# an earlier step with the same matrix, and whether it is new.
-Keep = Callable[[str, Callable[[], Numbers]], tuple[Numbers, tf.Tensor]]
 
 
-def computed(_: str, compute: Callable[[], Numbers]) -> tuple[Numbers, tf.Tensor]:
+class Keep(Protocol):
+    """Spares what was computed of the same matrix at an earlier step."""
+
+    def __call__(
+        self,
+        what: str,
+        compute: Callable[[], Numbers],
+        still: Callable[..., tf.Tensor] | None = None,
+    ) -> tuple[Numbers, tf.Tensor]:
+        """What `compute` returns, or returned; and whether it is new, boolean scalar.
+
+        Args:
+            what: Its name.
+            compute: Computes it.
+            still: From what was computed last to whether that is still so, given that the matrix is
+                the same; None if it is.
+        """
+        ...
+
+
+def computed(
+    what: str, compute: Callable[[], Numbers], still: Any = None
+) -> tuple[Numbers, tf.Tensor]:
     """Keeps nothing."""
+    del what, still
     return compute(), tf.constant(True)
 
 

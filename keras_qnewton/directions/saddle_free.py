@@ -17,6 +17,7 @@ from keras_qnewton.directions.block_step import (
     not_reshaped,
     unscheduled,
 )
+from keras_qnewton.directions.kept_factor import EIGEN, kept_factor
 from keras_qnewton.directions.spectrum import (
     LANCZOS_STEPS,
     full_products,
@@ -41,9 +42,17 @@ class SaddleFree:
         self._gradient, self._scheduler = gradient, scheduler
         self._sparsity = row_nonzeros(matrix)
         self._eigen = Eigen()
-        self._state = EigenState(matrix, *keep("eigen", lambda: self._eigen.init(matrix)[1:])[0])
+        self._state = self._decomposed(matrix, keep)
         self._magnitudes = tf.abs(tf.cast(self._state.eigenvalues, tf.float64))
         self.scale = tf.reduce_max(self._magnitudes)
+
+    def _decomposed(self, matrix: tf.Tensor, keep: Keep) -> EigenState:
+        if keep is computed:
+            return self._eigen.init(matrix)
+        packed = kept_factor(
+            keep, EIGEN, 0.0, lambda: self._eigen.packed(self._eigen.init(matrix))
+        )
+        return self._eigen.unpacked(matrix, packed)
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
         solution = self._eigen.compute_absolute(self._state, self._gradient, damping)

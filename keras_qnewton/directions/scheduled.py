@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from keras_qnewton.directions.block_step import (
     computed,
     not_reshaped,
 )
+from keras_qnewton.directions.kept_factor import FIRST_ROUTE, MIXED, kept_factor
 from keras_qnewton.directions.reshaping import Reshaping, Trade
 from keras_qnewton.directions.spectrum import (
     LANCZOS_STEPS,
@@ -31,8 +33,14 @@ from keras_qnewton.directions.spectrum import (
     semidefinite_spectrum,
 )
 from keras_qnewton.solvers import Eigen
+from keras_qnewton.solvers.blocked_cholesky import (
+    BlockedFactor,
+    packed_factor,
+    unpacked_factor,
+)
 from keras_qnewton.solvers.mixed_precision import mixed_cholesky
 from keras_qnewton.solvers.refinement import target
+from keras_qnewton.types import Solution
 
 # A matrix that no linear solver can take (Cholesky: not positive definite; LU: singular).
 _LAST_RESORT = FIXED_ROUTES.index("eigen")
@@ -66,6 +74,7 @@ class Scheduled:
         keep: Keep = computed,
     ):
         self._gradient, self._damping, self._scheduler = gradient, damping, scheduler
+        self._keep = keep
         self._size = int(matrix.shape[0])
         # A solve of a small block costs little beside the curvature: double precision makes the
         # residual check mean something at condition numbers up to 1e12.
@@ -170,7 +179,7 @@ class Scheduled:
         if self._mixed:
             answer = self._run_mixed(shift, rhs, kappa, *choice[:2])
         else:
-            answer = self._run(self._system(shift), rhs, kappa, *choice[:2])
+            answer = self._run(self._system(shift), rhs, kappa, *choice[:2], shift=shift)
         return self._step(kappa, self._sparsity, choice, answer, not_reshaped())
 
     def _solve_reshaped(
@@ -249,17 +258,36 @@ class Scheduled:
         """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
         tolerance = target(None, np.float64)
         nan = tf.constant(float("nan"), tf.float64)
+
+        def keep(factorised: Callable[[], BlockedFactor]) -> BlockedFactor:
+            if self._keep is computed:
+                return factorised()
+            packed = kept_factor(self._keep, MIXED, shift, lambda: packed_factor(factorised()))
+            return unpacked_factor(packed, tf.float32)
+
         x, residual = tf.cond(
             self._norm + shift <= _MIXED_CONDITION * shift,
-            lambda: mixed_cholesky(self._matrix, shift, rhs, tolerance),
+            lambda: mixed_cholesky(self._matrix, shift, rhs, tolerance, keep),
             lambda: (tf.zeros_like(rhs), nan),
         )
         # Written so that a NaN residual fails.
         return tf.cond(
             residual <= tolerance,
             lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
-            lambda: self._run(self._system(shift), rhs, kappa, *choice),
+            lambda: self._run(self._system(shift), rhs, kappa, *choice, shift=shift),
         )
+
+    def _solved(
+        self, route: int, system: tf.Tensor, rhs: tf.Tensor, shift: tf.Tensor | None
+    ) -> Solution:
+        """By one solver; with the last step's factor, if that was of the same system."""
+        solver: Any = self._scheduler.solvers[route]
+        if self._keep is computed or shift is None or not getattr(solver, "packs", False):
+            return solver.solve(system, rhs)
+        packed = kept_factor(
+            self._keep, FIRST_ROUTE + route, shift, lambda: solver.packed(solver.init(system))
+        )
+        return solver.compute(solver.unpacked(system, packed), rhs)
 
     def _run(
         self,
@@ -268,8 +296,18 @@ class Scheduled:
         kappa: tf.Tensor,
         index: tf.Tensor,
         predicted: tf.Tensor,
+        shift: tf.Tensor | None = None,
     ) -> _Answer:
-        """Solution, residual, and the index of the route that gave it."""
+        """Solution, residual, and the index of the route that gave it.
+
+        Args:
+            system: `[N, N]`, float64.
+            rhs: `[N]`, float64.
+            kappa: κ of `system`.
+            index: Of the route that was chosen.
+            predicted: Seconds by route.
+            shift: s, if the system is H + sI.
+        """
         scheduler, definite = self._scheduler, self._bounded
         # Another factorisation does not lower a residual that rounding explains.
         rounding = tf.minimum(_ROUNDING * EPSILON[tf.float64] * kappa, _NO_SOLUTION)
@@ -277,7 +315,7 @@ class Scheduled:
         sound = tf.maximum(rounding, scheduler.tolerance)
 
         def by(route: int) -> _Answer:
-            solution = scheduler.solvers[route].solve(system, rhs)
+            solution = self._solved(route, system, rhs, shift)
             return solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + route)
 
         def last_resort() -> _Answer:

@@ -15,10 +15,13 @@ They are never put together to one matrix; the solve goes through them one by on
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+
+from keras_qnewton.solvers.staged import Packed
 
 # Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
 _SMALLEST = 385
@@ -118,6 +121,35 @@ def blocked_cholesky_solve(factor: BlockedFactor, rhs: Any) -> Any:
         mine = tf.linalg.triangular_solve(block, mine - tf.matmul(right, x), adjoint=True)
         x = tf.concat([mine, x], 0)
     return x[:, 0]
+
+
+def packed_factor(factor: BlockedFactor) -> Packed:
+    """The factor's block rows as one matrix, L_jj and what is right of it."""
+    size = sum(block.shape[0] for block in factor.diagonal)
+    rows, start = [], 0
+    for block, right in itertools.zip_longest(factor.diagonal, factor.right):
+        row = block if right is None else tf.concat([block, right], 1)
+        rows.append(tf.pad(row, [[0, 0], [start, 0]]))
+        start += block.shape[0]
+    one = tf.ones([], rows[0].dtype)
+    sound = tf.where(factor.definite, one, tf.constant(float("nan"), one.dtype))
+    return Packed(tf.fill([size], sound), tf.concat(rows, 0))
+
+
+def unpacked_factor(packed: Packed, dtype: Any) -> BlockedFactor:
+    """The factor, in `dtype`, that `packed_factor` was given; N is known when tracing."""
+    size = int(packed.factor.shape[0])
+    panel = size if size < _SMALLEST else _panel(size)
+    diagonal, right = [], []
+    for start in range(0, size, panel):
+        stop = min(start + panel, size)
+        row = tf.cast(packed.factor[start:stop, start:], dtype)
+        block, rest = _split(row, stop - start)
+        diagonal.append(block)
+        if rest is not None:
+            right.append(rest)
+    definite = tf.math.is_finite(packed.numbers[0])
+    return BlockedFactor(tuple(diagonal), tuple(right), definite)
 
 
 def _diagonal_block(block: Any) -> tuple[Any, Any]:

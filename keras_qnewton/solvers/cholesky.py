@@ -12,10 +12,12 @@ from keras_qnewton.solvers.blocked_cholesky import (
     BlockedFactor,
     blocked_cholesky,
     blocked_cholesky_solve,
+    packed_factor,
+    unpacked_factor,
 )
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.refinement import check_steps, check_tolerance, refined
-from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.solvers.staged import Packed, StagedSolver
 from keras_qnewton.types import Solution
 
 
@@ -54,6 +56,7 @@ class Cholesky(StagedSolver):
     name = "cholesky"
     definite = True
     direct = True
+    packs = True
 
     def __init__(self, refinements: int = 1, tolerance: float | None = None):
         self.refinements = check_steps(refinements)
@@ -63,6 +66,12 @@ class Cholesky(StagedSolver):
         """Factorises `matrix` `[N, N]`, float32 or float64."""
         matrix = check_matrix(matrix)
         return CholeskyState(matrix, blocked_cholesky(matrix))
+
+    def packed(self, state: CholeskyState) -> Packed:
+        return packed_factor(state.factor)
+
+    def unpacked(self, matrix: Any, packed: Packed) -> CholeskyState:
+        return CholeskyState(matrix, unpacked_factor(packed, matrix.dtype))
 
     def compute(self, state: CholeskyState, rhs: Any) -> Solution:
         """Solves for `rhs` `[N]` with the factor of `init`."""

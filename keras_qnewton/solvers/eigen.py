@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_norm, relative_residual
-from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.solvers.staged import Packed, StagedSolver
 from keras_qnewton.types import Solution
 
 
@@ -42,6 +42,7 @@ class Eigen(StagedSolver):
 
     name = "eigen"
     direct = True
+    packs = True
 
     def init(self, matrix: Any) -> EigenState:
         """Decomposes `matrix` `[N, N]`, float32 or float64."""
@@ -53,6 +54,12 @@ class Eigen(StagedSolver):
         eigenvalues, eigenvectors = tf.linalg.eigh(safe)
         nan = tf.constant(float("nan"), matrix.dtype)
         return EigenState(matrix, tf.where(finite, eigenvalues, nan), eigenvectors)
+
+    def packed(self, state: EigenState) -> Packed:
+        return Packed(state.eigenvalues, state.eigenvectors)
+
+    def unpacked(self, matrix: Any, packed: Packed) -> EigenState:
+        return EigenState(matrix, *(tf.cast(array, matrix.dtype) for array in packed))
 
     def compute(self, state: EigenState, rhs: Any) -> Solution:
         """``A^-1 b`` for `rhs` `[N]`; not finite when A is exactly singular."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.refinement import check_steps, check_tolerance, refined
-from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.solvers.staged import Packed, StagedSolver
 from keras_qnewton.types import Solution
 
 # From this N on a second factorisation takes longer than a dataset.
@@ -53,6 +53,7 @@ class LU(StagedSolver):
 
     name = "lu"
     direct = True
+    packs = True
 
     def __init__(self, refinements: int = 1, tolerance: float | None = None):
         self.refinements = check_steps(refinements)
@@ -67,6 +68,19 @@ class LU(StagedSolver):
         identity = tf.eye(tf.shape(matrix)[0], dtype=matrix.dtype)
         factors = tf.ensure_shape(tf.where(regular, factors, identity), matrix.shape)
         return LUState(matrix, factors, permutation, regular)
+
+    def packed(self, state: LUState) -> Packed:
+        rows = tf.cast(state.permutation, state.factors.dtype)
+        nan = tf.constant(float("nan"), rows.dtype)
+        return Packed(tf.where(state.regular, rows, nan), state.factors)
+
+    def unpacked(self, matrix: Any, packed: Packed) -> LUState:
+        regular = tf.reduce_all(tf.math.is_finite(packed.numbers))
+        rows = tf.where(regular, packed.numbers, tf.zeros_like(packed.numbers))
+        # Of no permutation, zeros are one that can be solved with.
+        return LUState(
+            matrix, tf.cast(packed.factor, matrix.dtype), tf.cast(rows, tf.int32), regular
+        )
 
     def compute(self, state: LUState, rhs: Any) -> Solution:
         """Solves for `rhs` `[N]` with the factors of `init`."""

@@ -17,7 +17,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_qnewton.solvers.blocked_cholesky import blocked_cholesky, blocked_cholesky_solve
+from keras_qnewton.solvers.blocked_cholesky import (
+    BlockedFactor,
+    blocked_cholesky,
+    blocked_cholesky_solve,
+)
 from keras_qnewton.solvers.checks import relative_norm
 
 # Rows of a large matrix that are in float64 at a time.
@@ -28,7 +32,17 @@ _MOST_STEPS = 8
 _SIXTEENTHS = (10, 13, 16)
 
 
-def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple[Any, Any]:
+# From a function that factorises A + sI in float32 to what it returns, or once returned.
+KeepFactor = Callable[[Callable[[], BlockedFactor]], BlockedFactor]
+
+
+def mixed_cholesky(
+    matrix: Any,
+    shift: Any,
+    rhs: Any,
+    tolerance: float,
+    keep: KeepFactor = lambda factorised: factorised(),
+) -> tuple[Any, Any]:
     """``(A + sI)^-1 b``.
 
     Args:
@@ -37,6 +51,7 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         shift: s, float64 scalar.
         rhs: b `[N]`, float64.
         tolerance: Refines until ``||(A + sI) x - b|| <= tolerance ||b||``, or no further.
+        keep: Spares what was factorised before; not asked for a large matrix.
 
     Returns:
         x `[N]`, float64, and its relative residual, float64 scalar: above `tolerance` or NaN
@@ -45,8 +60,7 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
     size = int(matrix.shape[0])
     single, small = tf.cast(matrix, tf.float32), tf.cast(shift, tf.float32)
 
-    def solved(system: Any, gathered: Any, scattered: Any) -> tuple[Any, Any]:
-        factor = blocked_cholesky(system, small)
+    def solved(factor: BlockedFactor, gathered: Any, scattered: Any) -> tuple[Any, Any]:
 
         def apply_inverse(vector: Any) -> Any:
             return scattered(blocked_cholesky_solve(factor, gathered(vector)), vector)
@@ -58,7 +72,11 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
         return x, tf.where(factor.definite, residual, tf.constant(float("nan"), tf.float64))
 
     def as_it_is() -> tuple[Any, Any]:
-        return solved(single, lambda vector: vector, lambda x, _: x)
+        factor = factorised() if size > _LARGE else keep(factorised)
+        return solved(factor, lambda vector: vector, lambda x, _: x)
+
+    def factorised() -> BlockedFactor:
+        return blocked_cholesky(single, small)
 
     if size <= _LARGE:
         return as_it_is()
@@ -74,7 +92,8 @@ def mixed_cholesky(matrix: Any, shift: Any, rhs: Any, tolerance: float) -> tuple
             return tf.tensor_scatter_nd_update(vector / small, rows[:, None], x)
 
         system = tf.gather(tf.gather(single, rows), rows, axis=1)
-        return solved(system, lambda vector: tf.gather(vector, rows), scattered)
+        factor = blocked_cholesky(system, small)
+        return solved(factor, lambda vector: tf.gather(vector, rows), scattered)
 
     sizes = [-(-size * part // 16) for part in _SIXTEENTHS]
     return tf.switch_case(

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from keras_qnewton.registry import Policy
 from keras_qnewton.types import Solution
+
+
+class Packed(NamedTuple):
+    """A factorisation as two arrays, to be kept where arrays are.
+
+    Attributes:
+        numbers: `[N]`: eigenvalues or pivots; NaN where the matrix has no such factorisation.
+        factor: `[N, N]`.
+    """
+
+    numbers: Any
+    factor: Any
 
 
 class StagedSolver(Policy):
@@ -20,12 +32,14 @@ class StagedSolver(Policy):
         host: True when solving needs a host call (no export, no XLA).
         definite: True when the matrix has to be positive definite.
         direct: True when N alone says how much work a solve is: a time can be calibrated.
+        packs: True when `packed` and `unpacked` are there.
     """
 
     name: ClassVar[str]
     host: ClassVar[bool] = False
     definite: ClassVar[bool] = False
     direct: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
 
     def init(self, matrix: Any) -> Any:
         """The state for `matrix` `[N, N]`: whatever solving for any right-hand side needs."""
@@ -33,6 +47,14 @@ class StagedSolver(Policy):
 
     def compute(self, state: Any, rhs: Any) -> Solution:
         """Solves for `rhs` `[N]` with the state of its matrix."""
+        raise NotImplementedError
+
+    def packed(self, state: Any) -> Packed:
+        """What `init` learnt about its matrix."""
+        raise NotImplementedError
+
+    def unpacked(self, matrix: Any, packed: Packed) -> Any:
+        """The state of `matrix` `[N, N]`, from `packed` in a dtype that is not narrower."""
         raise NotImplementedError
 
     def solve(self, matrix: Any, rhs: Any) -> Solution:

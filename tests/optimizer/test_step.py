@@ -366,7 +366,9 @@ def test_update_every_reuses_the_eigendecomposition(monkeypatch):
     hessians, kept, weights, expected = [], [], [], []
 
     def look(optimizer, before):
-        values, vectors = next(v for (_, what), v in optimizer._derived.items() if what == "eigen")
+        _, values, vectors = next(
+            v for (_, what), v in optimizer._derived.items() if what == "factor"
+        )
         hessians.append(before)
         kept.append((vectors.numpy() * values.numpy()) @ vectors.numpy().T)
         weights.append(w.numpy())
@@ -376,7 +378,9 @@ def test_update_every_reuses_the_eigendecomposition(monkeypatch):
         np.testing.assert_allclose(matrix, hessians[step - step % 3], atol=1e-12)
     assert np.abs(hessians[1] - hessians[0]).max() > 1e-3
     monkeypatch.setattr(
-        QNewton, "_kept_derived", lambda self, *given: (given[-1](), tf.constant(True))
+        QNewton,
+        "_kept_derived",
+        lambda self, part, same, what, compute, still=None: (compute(), tf.constant(True)),
     )
     train(lambda *_: expected.append(w.numpy()))
     np.testing.assert_allclose(weights, expected, rtol=1e-12)

@@ -202,3 +202,40 @@ def test_config_round_trip(solver):
 
 def test_registry_knows_them_all():
     assert set(SOLVERS) <= set(registry.names("solver"))
+
+
+PACKING = [name for name, solver in SOLVERS.items() if getattr(solver, "packs", False)]
+
+
+@pytest.mark.parametrize("size", [1, 5, 384, 385, 700])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", PACKING)
+def test_packed_factors_solve_like_those_they_were(name, dtype, size):
+    """Whatever block rows they are of; also when they were kept in double precision."""
+    solver, rhs = SOLVERS[name], vector(size, dtype=dtype)
+    matrix = tf.constant(symmetric(size, 10, name in DEFINITE_ONLY, dtype=dtype))
+
+    @tf.function
+    def traced():
+        state = solver.init(matrix)
+        packed = solver.packed(state)
+        assert packed.numbers.shape == (size,) and packed.factor.shape == (size, size)
+        kept = type(packed)(*(tf.cast(array, tf.float64) for array in packed))
+        again = solver.unpacked(matrix, kept)
+        return solver.compute(state, rhs).x, solver.compute(again, rhs).x
+
+    expected, x = traced()
+    np.testing.assert_array_equal(x, expected)
+
+
+@graph_or_eager
+@pytest.mark.parametrize("name", ["lu", "cholesky"])
+def test_packed_factors_say_that_there_are_none(name, graph):
+    solver, rhs = SOLVERS[name], vector(3)
+
+    def solved(matrix):
+        packed = solver.packed(solver.init(matrix))
+        return packed, solver.compute(solver.unpacked(matrix, packed), rhs).x
+
+    packed, x = (tf.function(solved) if graph else solved)(tf.constant(SINGULAR["dead unit"]))
+    assert np.isnan(packed.numbers).all() and np.isnan(x).all()
