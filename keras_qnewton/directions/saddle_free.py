@@ -49,9 +49,7 @@ class SaddleFree:
     def _decomposed(self, matrix: tf.Tensor, keep: Keep) -> EigenState:
         if keep is computed:
             return self._eigen.init(matrix)
-        packed = kept_factor(
-            keep, EIGEN, 0.0, lambda: self._eigen.packed(self._eigen.init(matrix))
-        )
+        packed = kept_factor(keep, EIGEN, 0.0, lambda: self._eigen.packed(self._eigen.init(matrix)))
         return self._eigen.unpacked(matrix, packed)
 
     def solve(self, damping: tf.Tensor) -> BlockStep:

@@ -177,9 +177,9 @@ class Scheduled:
         choice = self._choice(kappa, self._sparsity, self._bounded)
         rhs = tf.cast(self._gradient, tf.float64)
         if self._mixed:
-            answer = self._run_mixed(shift, rhs, kappa, *choice[:2])
+            answer = self._run_mixed(shift, rhs, kappa, choice[0], choice[1])
         else:
-            answer = self._run(self._system(shift), rhs, kappa, *choice[:2], shift=shift)
+            answer = self._run(self._system(shift), rhs, kappa, choice[0], choice[1], shift)
         return self._step(kappa, self._sparsity, choice, answer, not_reshaped())
 
     def _solve_reshaped(
@@ -253,7 +253,12 @@ class Scheduled:
         return tf.cond(self._lowest(shift) > 0, lambda: by_ends, estimated)
 
     def _run_mixed(
-        self, shift: tf.Tensor, rhs: tf.Tensor, kappa: tf.Tensor, *choice: tf.Tensor
+        self,
+        shift: tf.Tensor,
+        rhs: tf.Tensor,
+        kappa: tf.Tensor,
+        index: tf.Tensor,
+        predicted: tf.Tensor,
     ) -> _Answer:
         """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
         tolerance = target(None, np.float64)
@@ -274,7 +279,7 @@ class Scheduled:
         return tf.cond(
             residual <= tolerance,
             lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
-            lambda: self._run(self._system(shift), rhs, kappa, *choice, shift=shift),
+            lambda: self._run(self._system(shift), rhs, kappa, index, predicted, shift),
         )
 
     def _solved(

@@ -91,8 +91,7 @@ def mixed_cholesky(
         def scattered(x: Any, vector: Any) -> Any:
             return tf.tensor_scatter_nd_update(vector / small, rows[:, None], x)
 
-        system = tf.gather(tf.gather(single, rows), rows, axis=1)
-        factor = blocked_cholesky(system, small)
+        factor = blocked_cholesky(single, small, rows)
         return solved(factor, lambda vector: tf.gather(vector, rows), scattered)
 
     sizes = [-(-size * part // 16) for part in _SIXTEENTHS]

@@ -11,8 +11,9 @@ from keras_qnewton.solvers import LU, Cholesky, Eigen, mixed_precision
 from tests.derivatives import get_flat
 
 EVERY, STEPS = 3, 9
-# Each with the factorisations of nine steps, curvature being new at the first of three. Adaptive's λ
-# is another one at each step on the same data; with m = 2 it is start/m from the third step on.
+# Each with the factorisations of nine steps, curvature being new at the first of three. Adaptive's
+# λ is another one at each step on the same data; on batches with m = 2 it is start/2 from the
+# second step on.
 CASES = {
     "cholesky": ({"damping": Constant(1e-2)}, Cholesky, 3),
     "cholesky, definite": (
@@ -90,7 +91,7 @@ def test_as_many_factorisations_as_systems(monkeypatch, case):
 
 def test_a_factor_is_of_the_present_shift():
     """With λ that adapts, a kept factor of another λ is not used."""
-    weights, decisions = trained({}, 1)
+    _, decisions = trained({}, 1)
     damping = [d.damping for d in decisions]
     assert len(set(damping[:EVERY])) == EVERY
     assert all(d.residual < 1e-7 for d in decisions)
