@@ -12,7 +12,7 @@ Parts, chosen by `--parts`; errors are relative to `jax.hessian`, â€–ours - jaxâ
 PyTorch is optional: where it is not installed its lines say so.
 
     python benchmarks/hessian.py [--repeats 5] [--parts digits exact mnist growth]
-        [--mnist PATH] [--batch 2048] [--slow-repeats 1]
+        [--mnist PATH] [--batch 2048] [--slow-repeats 5]
 """
 
 from __future__ import annotations
@@ -320,7 +320,7 @@ PARTS = {"digits": digits_part, "exact": exact_part, "mnist": mnist_part, "growt
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which")
-    parser.add_argument("--slow-repeats", type=int, default=1, help="of peers that take over 5 s")
+    parser.add_argument("--slow-repeats", type=int, default=5, help="of peers that take over 5 s")
     common.add_mnist_options(parser)
     options = parser.parse_args()
     common.limit_threads()
