@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import directions
+from keras_qnewton.curvature import formation
 from keras_qnewton.scheduling import CGTime
 from keras_qnewton.step import Step
 from keras_qnewton.types import Decision
@@ -41,6 +42,7 @@ FIELDS = (
     "sparsity_before",
     "added_shift",
     "error_bound",
+    "formation",
 )
 
 
@@ -94,8 +96,10 @@ def rows(
         "length": step.length,
     }
     out = []
-    for part, number, block in zip(parts, block_numbers, step.blocks, strict=True):
-        values = shared | {"block": number, "size": part.size}
+    for part, number, block, how in zip(
+        parts, block_numbers, step.blocks, step.formations, strict=True
+    ):
+        values = shared | {"block": number, "size": part.size, "formation": how}
         numbers = [
             tf.cast(values[name] if name in values else getattr(block, name), tf.float64)
             for name in FIELDS
@@ -180,6 +184,7 @@ def _decision(row: np.ndarray, scheduler: Any, block_names: Sequence[str]) -> De
         sparsity_before=None if before is None else int(before),
         added_shift=_known(values["added_shift"]),
         error_bound=bound,
+        formed_by=formation.explain(int(values["formation"])),
     )
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_qnewton import decision_log
 from keras_qnewton.conditioning import Pruning, Spectrum
 from keras_qnewton.curvature import Blocks
+from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.curvature.memory import available_memory, check_memory
 from keras_qnewton.loss import RecordedLoss, as_tensors, called
 from keras_qnewton.registry import resolve
@@ -273,6 +274,7 @@ class QNewton(keras.optimizers.Optimizer):
             last=self._memory(variables, loss.value.dtype),
             seed=self.seed or 0,
             to_step=lambda directions: self._to_step(directions, weights, variables),
+            proportional=self._takes_directions_as_they_are(variables),
             keep=lambda k, compute, count: self._kept_block(parts[k], compute, count),
             keep_derived=lambda k, *given: self._kept_derived(parts[k], *given),
         )
@@ -314,11 +316,17 @@ class QNewton(keras.optimizers.Optimizer):
             out.append(step if constraint is None else constraint(w + step) - w)
         return out
 
+    def _takes_directions_as_they_are(self, variables: Sequence[Any]) -> bool:
+        """Whether a step is the learning rate times the directions: no clipping, no constraint."""
+        clips = (self.clipnorm, self.global_clipnorm, self.clipvalue)
+        constraints = (getattr(v, "constraint", None) for v in variables)
+        return all(c is None for c in (*clips, *constraints))
+
     def _kept_block(
-        self, part: Any, compute: Callable[[], tf.Tensor], count: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor | bool]:
-        """The block's matrix, computed now or lately, averaged over `count` batches; and whether
-        it is the last step's.
+        self, part: Any, compute: Callable[[], Formed], count: tf.Tensor
+    ) -> tuple[Formed, tf.Tensor | bool]:
+        """The block, formed now or lately, averaged over `count` batches; and whether it is the
+        last step's.
         """
         kept = self._kept.get(part.name)
         # Weights frozen since the state was built make another block under the same name.
@@ -341,13 +349,19 @@ class QNewton(keras.optimizers.Optimizer):
             return matrix
 
         if self.update_every == 1:
-            matrix = compute()
+            matrix, how = compute()
             averages = count > 1
-            return tf.cond(
+            matrix = tf.cond(
                 averages, lambda: tf.cast(averaged(matrix), matrix.dtype), lambda: matrix
-            ), False
+            )
+            return Formed(matrix, how), False
         due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0) | missing
-        return tf.cond(due, lambda: averaged(compute()), lambda: old), ~due
+
+        def formed() -> tuple[tf.Tensor, tf.Tensor]:
+            matrix, how = compute()
+            return averaged(matrix), how
+
+        return Formed(*tf.cond(due, formed, lambda: (old, tf.constant(Formation.KEPT)))), ~due
 
     def _kept_derived(
         self,

@@ -80,6 +80,7 @@ def page_of(decisions: Sequence[Decision]) -> str:
             [
                 ("block", True),
                 ("N", False),
+                ("formed by", True),
                 ("d", False),
                 ("κ, median", False),
                 ("κ, last", False),
@@ -161,9 +162,11 @@ def _block_row(name: str, own: Sequence[Decision]) -> list[str]:
     kappas = [d.condition_number for d in own if is_known(d.condition_number)]
     residuals = [r for r in (d.residual for d in own) if is_known(r)]
     solvers = collections.Counter(d.solved_by or d.route for d in own)
+    formed = collections.Counter((d.formed_by or "–") for d in own)
     return [
         name,
         f"{own[-1].size:,}",
+        ", ".join(f"{way} {count}" for way, count in formed.most_common()),
         f"{own[-1].sparsity:,}",
         _number(statistics.median(kappas) if kappas else math.nan),
         _number(own[-1].condition_number),

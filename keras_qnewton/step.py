@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.conditioning import data_changed
+from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.directions import BlockStep, Direction, computed, direction
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
@@ -59,6 +60,7 @@ class Step(NamedTuple):
     Attributes:
         directions: x times `length`, one tensor a weight; zeros if the step was refused.
         blocks: One `BlockStep` a block, at the λ of the last attempt.
+        formations: How each block's matrix came about, a `Formation`, int32 scalars.
         length: How many times x the step is, float64 scalar: t times 1 or a power of 2.
         loss: L(w), scalar.
         loss_after: L(w + d), scalar, at the step's length.
@@ -70,6 +72,7 @@ class Step(NamedTuple):
 
     directions: list[tf.Tensor]
     blocks: list[BlockStep]
+    formations: list[tf.Tensor]
     length: tf.Tensor
     loss: tf.Tensor
     loss_after: tf.Tensor
@@ -92,7 +95,8 @@ def newton_step(
     seed: int = 0,
     last: Memory,
     to_step: Callable[[list[tf.Tensor]], list[tf.Tensor]],
-    keep: Callable[[int, Callable[[], tf.Tensor], tf.Tensor], tuple[tf.Tensor, tf.Tensor | bool]],
+    proportional: bool = False,
+    keep: Callable[[int, Callable[[], Formed], tf.Tensor], tuple[Formed, tf.Tensor | bool]],
     keep_derived: Callable[..., Any],
 ) -> Step:
     """The Newton step of `loss` at `weights`.
@@ -110,9 +114,10 @@ def newton_step(
         last: What the step before left.
         to_step: From the directions x to the step d that would be taken (learning rate,
             clipping), one tensor a weight each.
-        keep: Called with a block's number, a function that computes its matrix, and m; may
-            return an earlier one, or an average over the last m. Also returns whether it is
-            that of the last step.
+        proportional: Whether d is so to x: nothing is clipped, no constraint met.
+        keep: Called with a block's number, a function that forms it, and m; may return an
+            earlier one, or an average over the last m. Also returns whether it is that of the
+            last step.
         keep_derived: Called with a block's number, whether its matrix is that of the last step,
             and what `directions.Keep` is called with.
     """
@@ -124,6 +129,8 @@ def newton_step(
     noisy = count > 1
     # Before the second step nobody can tell.
     same_data = (last.damping > 0) & ~noisy
+
+    formations = [tf.constant(Formation.NOT_FORMED)] * len(parts)
 
     def way(k: int, part: Any) -> Direction:
         matrix, same = block(k, part) if part.dense else (None, False)
@@ -141,7 +148,7 @@ def newton_step(
         )
 
     def block(k: int, part: Any) -> tuple[tf.Tensor, tf.Tensor | bool]:
-        matrix, same = keep(k, lambda: at.block(k), count)
+        (matrix, formations[k]), same = keep(k, lambda: at.formed(k), count)
         # The sum has a NaN or Inf wherever the matrix has one.
         total = _finite(tf.reduce_sum(matrix), f"The Hessian block {part.name!r}")
         with tf.control_dependencies([total]):
@@ -167,8 +174,11 @@ def newton_step(
         step, d, slopes = planned(blocks, cut)
         if damping.adaptive and len(parts) > 1:
             cut = _cut(slopes, strength * _dot(d, d))
-            # Not in proportion to the step: that may have been clipped, or a constraint met.
-            step, d, slopes = planned(blocks, cut)
+            if proportional:
+                step, d = _scaled(step, cut), _scaled(d, cut)
+                slopes = cut * slopes[0], cut**2 * slopes[1]
+            else:
+                step, d, slopes = planned(blocks, cut)
         model = slopes[0] + slopes[1] / 2
         after = loss([w + s for w, s in zip(weights, step, strict=True)])
         reduction = tf.cast(before, tf.float64) - tf.cast(after, tf.float64)
@@ -232,6 +242,7 @@ def newton_step(
     return Step(
         directions=_scaled(taken, times),
         blocks=blocks,
+        formations=formations,
         length=cut * times,
         loss=before,
         loss_after=after,

@@ -85,6 +85,9 @@ class Decision:
         residual: ``||A x - b|| / ||b||`` of the solution that was used.
         fallback: Whether `route` failed its check and `solved_by` took over.
         solved_by: Solver whose solution was used.
+        formed_by: How the block's matrix came about: "layers: …" or "rows: …" where it was
+            assembled from them, "products with unit vectors: …" with the reason why not, "kept:
+            …", "not formed".
         conditioning_seconds: Predicted seconds of estimating κ at this step: its products with
             the matrix; 0 where κ's ingredients were kept with the Hessian (`update_every`), so
             that the mean over steps is the amortised price. None where it is not known: a
@@ -113,6 +116,7 @@ class Decision:
     residual: float | None = None
     fallback: bool | None = None
     solved_by: str | None = None
+    formed_by: str | None = None
     conditioning_seconds: float | None = dataclasses.field(default=None, compare=False)
     sparsity_before: int | None = None
     added_shift: float | None = None

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.curvature.formation import Formation, Formed
 
 # A backward pass of a backward pass keeps about this many times the bytes of one forward
 # evaluation for each vectorised row (measured on dense and convolutional models).
@@ -105,6 +106,10 @@ class Linearized:
             output_gradients=vector,
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
+
+    def formed(self, k: int) -> Formed:
+        """H_k and how it came about."""
+        return Formed(self.block(k), tf.constant(Formation.PRODUCTS))
 
     def block(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit."""

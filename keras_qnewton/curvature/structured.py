@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.loss.structure import DenseLayer, dense_layers
 
@@ -45,11 +46,13 @@ class Assembly(NamedTuple):
         possible: Whether it can be: True or False, or a scalar bool tensor at run time.
         make: Makes the matrix `[N, N]`, for use where that is so.
         dtype: What the matrix is kept in.
+        how: What it is then.
     """
 
     possible: tf.Tensor | bool
     make: Callable[[], tf.Tensor]
     dtype: tf.DType
+    how: Formation
 
 
 class Structured(Linearized):
@@ -68,10 +71,17 @@ class Structured(Linearized):
 
     def block(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit; structured where that holds."""
+        return self.formed(k).matrix
+
+    def formed(self, k: int) -> Formed:
+        """H_k, structured where that holds, and which it was."""
+        generic = super().block
         assembly = self._structured(k)
-        if assembly is None or assembly.possible is False:
-            return super().block(k)
-        possible, make, dtype = assembly
+        if isinstance(assembly, Formation):
+            return Formed(generic(k), tf.constant(assembly))
+        possible, make, dtype, how = assembly
+        if possible is False:
+            return Formed(generic(k), tf.constant(Formation.OUTPUT))
         size = self._parts[k].size
 
         def verified() -> tuple[tf.Tensor, tf.Tensor]:
@@ -86,8 +96,14 @@ class Structured(Linearized):
             return tf.zeros([size, size], dtype), tf.constant(False)
 
         matrix, holds = verified() if possible is True else tf.cond(possible, verified, nothing)
-        generic = super().block
-        return tf.cond(holds, lambda: matrix, lambda: tf.cast(generic(k), dtype))
+        why_not = tf.where(possible, Formation.REFUTED, Formation.OUTPUT)
+        return Formed(
+            *tf.cond(
+                holds,
+                lambda: (matrix, tf.constant(how)),
+                lambda: (tf.cast(generic(k), dtype), why_not),
+            )
+        )
 
     def _verified(self, k: int, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """Whether `product` multiplies by H_k, on a random vector; a scalar bool."""
@@ -97,12 +113,16 @@ class Structured(Linearized):
         # Written so that NaN counts as a difference.
         return tf.norm(product(probe) - expected) <= _ROUNDING[self.dtype] * tf.norm(expected)
 
-    def _structured(self, k: int) -> Assembly | None:
-        """How the k-th block is assembled, or None if its structure is not known."""
+    def _structured(self, k: int) -> Assembly | Formation:
+        """How the k-th block is assembled, or why its structure is not known."""
         layers = self._covering(k)
         if layers is None:
-            return None
-        return Assembly(True, lambda: self._assemble(k, layers), self.dtype)
+            return self._unknown()
+        return Assembly(True, lambda: self._assemble(k, layers), self.dtype, Formation.LAYERS)
+
+    def _unknown(self) -> Formation:
+        """Why a block has no layers that cover it."""
+        return Formation.NOT_LINEAR if self._loss.vectorizable else Formation.LOOP
 
     def _covering(self, k: int) -> list[DenseLayer] | None:
         """The layers that have a variable in the block, if they have all of its variables."""

@@ -22,6 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
 from keras_qnewton.curvature.low_rank import MAX_RANK, FormedRows, LowRank, OuterRows, formed_rows
 from keras_qnewton.curvature.structured import MANY_INPUTS, Assembly, Structured
@@ -45,19 +46,27 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     # --- formed blocks ------------------------------------------------------------------
 
-    def _structured(self, k: int) -> Assembly | None:
+    def _structured(self, k: int) -> Assembly | Formation:
         if not self._has_rows():
-            return None
+            return Formation.OUTPUT if self._loss.vectorizable else Formation.LOOP
         layers, found = self._covering(k), self._tapped(k)
         if found and (layers is None or self._has_one_row(layers)):
             dtype = self._precision_of_rows(k)
             return Assembly(
-                self._tap_fitting(found), lambda: self._from_rows(k, found, dtype), dtype
+                self._tap_fitting(found),
+                lambda: self._from_rows(k, found, dtype),
+                dtype,
+                Formation.ROWS,
             )
         if layers is None:
-            return None
+            return self._unknown()
         outputs = [(layer.preactivations, False) for layer in layers]
-        return Assembly(self._fitting(outputs), lambda: self._assemble(k, layers), self.dtype)
+        return Assembly(
+            self._fitting(outputs),
+            lambda: self._assemble(k, layers),
+            self.dtype,
+            Formation.LAYERS,
+        )
 
     def _has_one_row(self, layers: list[DenseLayer]) -> bool:
         """Whether one product of all rows is less work than one for each pair of outputs.

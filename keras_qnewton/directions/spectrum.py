@@ -13,6 +13,8 @@ from keras_qnewton.directions.block_step import Keep
 LANCZOS_STEPS = 20
 # The large end is found first.
 LARGE_END_STEPS = LANCZOS_STEPS // 2
+# From this N on rows are counted a few at a time: all would be two more arrays of N² numbers.
+_LARGE, _ROWS = 2048, 32
 
 
 def kept_spectrum(keep: Keep, compute: Callable[[], Spectrum]) -> Spectrum:
@@ -34,13 +36,27 @@ def full_products(spectrum: Spectrum, matrix: tf.Tensor, part: float = 1.0) -> t
 
 
 def row_nonzeros(matrix: tf.Tensor, shifted: bool = False) -> tf.Tensor:
-    """d of `matrix`, or of it with a shift on its diagonal."""
-    # `tf.math.count_nonzero` takes up to twice as long: it counts in int64.
-    nonzero = tf.cast(tf.not_equal(matrix, 0), tf.float32)
-    counts = tf.cast(tf.reduce_sum(nonzero, axis=1), tf.int32)
-    if shifted:
-        counts += tf.cast(tf.equal(tf.linalg.diag_part(matrix), 0), tf.int32)
-    return tf.cast(tf.reduce_max(counts), tf.float64)
+    """d of `matrix` `[N, N]`, or of it with a shift on its diagonal; float64 scalar."""
+
+    def most(rows: tf.Tensor, diagonal: tf.Tensor) -> tf.Tensor:
+        # `tf.math.count_nonzero` takes up to twice as long: it counts in int64.
+        nonzero = tf.cast(tf.not_equal(rows, 0), tf.float32)
+        counts = tf.cast(tf.reduce_sum(nonzero, axis=1), tf.int32)
+        if shifted:
+            counts += tf.cast(tf.equal(diagonal, 0), tf.int32)
+        return tf.reduce_max(counts)
+
+    size, diagonal = matrix.shape[0], tf.linalg.diag_part(matrix)
+    if size is None or size <= _LARGE:
+        return tf.cast(most(matrix, diagonal), tf.float64)
+
+    def some(start: tf.Tensor) -> tf.Tensor:
+        rows = tf.slice(matrix, [start, 0], [_ROWS, size])
+        return most(rows, tf.slice(diagonal, [start], [_ROWS]))
+
+    # Where the last rows overlap with those before, they count as much as they did.
+    starts = tf.minimum(tf.range(0, size, _ROWS), size - _ROWS)
+    return tf.cast(tf.reduce_max(tf.map_fn(some, starts, parallel_iterations=2)), tf.float64)
 
 
 def largest(spectrum: Any) -> tf.Tensor:

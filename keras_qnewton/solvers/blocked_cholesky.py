@@ -28,13 +28,15 @@ from keras_qnewton.solvers.staged import Packed
 
 # Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
 _SMALLEST = 385
-# Panels of about 128 leave least to the serial diagonal blocks; with 256 a large matrix needs
-# half the operations, and half the copies of U. Fewer than five leave too much to the first.
-_PANEL, _LARGE_PANEL, _LARGE, _FEWEST = 128, 256, 1025, 5
-# Block rows whose effect on what is below them is taken off at once. Each step of the algorithm
-# copies the rows above it: but for this, all of U, and products wait for that. Not 4 or 8: rows of
-# 2¹⁰ numbers lie in the same lines of the cache, and products take a quarter longer.
-_GROUP = 5
+# Width of a panel from an N on. About 128 leave least to the serial diagonal blocks; with 256 a
+# large matrix needs half the operations, and half the copies of U; with 384 one of 10,000 rows takes
+# 15 to 25 % less time again. Fewer than five leave too much to the first.
+_PANELS = {0: 128, 1025: 256, 4097: 384}
+_FEWEST = 5
+# Rows whose effect on what is below them is taken off at once, about. Each step of the algorithm
+# copies the rows above it: but for this, all of U, and products wait for that. Not 1,024 or 2,048:
+# their rows lie in the same lines of the cache, and products take a quarter longer.
+_GROUP = 1280
 # Triangular solves run on one thread: from this width on, in two halves side by side.
 _WIDE = 512
 
@@ -74,6 +76,7 @@ def blocked_cholesky(matrix: Any, shift: Any = None, live: Any = None) -> Blocke
         block, definite = _diagonal_block(_shifted(_part(matrix, live, 0, size), shift))
         return BlockedFactor((block,), (), definite)
     panel = _panel(size)
+    group = max(1, _GROUP // panel)
     identity = tf.eye(panel, dtype=matrix.dtype)
     starts = range(0, size, panel)
     left = [_part(matrix, live, start, start + panel) for start in starts]
@@ -103,7 +106,7 @@ def blocked_cholesky(matrix: Any, shift: Any = None, live: Any = None) -> Blocke
         if rest is not None:
             right.append(_triangular_solve(block, rest))
             above = right[-1] if above is None else tf.concat([above_rest, right[-1]], 0)
-            if (j + 1) % _GROUP == 0:
+            if (j + 1) % group == 0:
                 _take_off(left, above, j + 1, panel)
                 above = None
     return BlockedFactor(tuple(diagonal), tuple(right), definite)
@@ -201,8 +204,9 @@ def _part(matrix: Any, live: Any, start: int, stop: int | None) -> Any:
 
 def _panel(size: int) -> int:
     """Of about equal width, or a last one of a few columns costs as much to dispatch as another."""
-    count = round(size / _PANEL) if size < _LARGE else max(_FEWEST, round(size / _LARGE_PANEL))
-    return 8 * math.ceil(size / count / 8)
+    start = max(n for n in _PANELS if n <= size)
+    count = round(size / _PANELS[start])
+    return 8 * math.ceil(size / (max(_FEWEST, count) if start else count) / 8)
 
 
 def _shifted(block: Any, shift: Any) -> Any:

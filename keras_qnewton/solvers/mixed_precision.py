@@ -24,8 +24,9 @@ from keras_qnewton.solvers.blocked_cholesky import (
 )
 from keras_qnewton.solvers.checks import relative_norm
 
-# Rows of a large matrix that are in float64 at a time.
-_ROWS, _LARGE = 256, 2048
+# Rows of a large matrix that are in float64 at a time: few enough to stay in the cache, or a
+# product takes twice as long.
+_ROWS, _LARGE = 32, 2048
 _MOST_STEPS = 8
 # Of a large matrix the smallest of these sixteenths is factorised that has all rows but zeros:
 # each takes about half the work of the next. More of them are more to trace.

@@ -63,10 +63,10 @@ def test_a_shift_is_that_of_the_matrix(size):
     np.testing.assert_allclose(np.tril(assembled(factor)), lapack, atol=1e-12)
 
 
-@pytest.mark.parametrize("group", [1, 2, 3])
+@pytest.mark.parametrize("group", [1, 2, 3], ids="{} panels".format)
 def test_many_groups_are_one_factor(monkeypatch, group):
     """Groups of whatever length, the last one shorter."""
-    monkeypatch.setattr(module, "_GROUP", group)
+    monkeypatch.setattr(module, "_GROUP", group * module._panel(700))
     matrix = gauss_newton(700, 1e4, "float64")
     factor = tf.function(blocked_cholesky)(tf.constant(matrix))
     lapack = scipy.linalg.cholesky(matrix, lower=True)
@@ -97,7 +97,7 @@ def test_substitution_is_scipys(size, dtype, condition_number):
 @pytest.mark.parametrize("bad", [0, 127, 128, 255, 399], ids="row {}".format)
 @pytest.mark.parametrize("pivot", [0.0, -1.0, np.nan, np.inf])
 def test_a_bad_pivot_in_any_panel_is_told_and_does_not_raise(monkeypatch, bad, pivot):
-    monkeypatch.setattr(module, "_GROUP", 2)
+    monkeypatch.setattr(module, "_GROUP", 2 * module._panel(400))
     matrix = np.eye(400)
     matrix[bad, bad] = pivot
 

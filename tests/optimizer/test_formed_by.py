@@ -1,0 +1,95 @@
+"""Every decision says how its block was formed, and why not in fewer backward passes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton import Blocks, QNewton
+
+L = keras.layers
+
+
+class TwiceUsed(L.Layer):
+    """A kernel in two products."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], shape[-1]), name="kernel")
+
+    def call(self, x):
+        return tf.tanh(tf.tanh(x @ self.kernel) @ self.kernel)
+
+
+class DataDependentLoop(L.Layer):
+    """As many turns as the batch says: no number that tracing knows."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, x):
+        turns = 1 + tf.cast(tf.reduce_max(tf.abs(x)) > 1e6, tf.int32)
+        return tf.while_loop(
+            lambda k, x: k < turns, lambda k, x: (k + 1, tf.tanh(x * self.scale)), (0, x)
+        )[1]
+
+
+DENSE = [L.Dense(3, activation="tanh"), L.Dense(2)]
+IMAGES = [L.Reshape((2, 2, 1)), L.Conv2D(2, 2, activation="tanh"), L.Flatten(), L.Dense(2)]
+COUPLED = [L.Dense(3), L.BatchNormalization(), L.Activation("tanh"), L.Dense(2)]
+# Layers, arguments, and how the decisions of the first block begin.
+CASES = {
+    "dense": (DENSE, {}, "layers: "),
+    "dense, exact": (DENSE, {"curvature": "hessian"}, "layers: "),
+    "one root": (DENSE, {"curvature": "fisher"}, "rows: "),
+    "convolution": (IMAGES, {}, "rows: "),
+    "convolution, exact": (
+        IMAGES,
+        {"curvature": "hessian"},
+        "products with unit vectors: a weight",
+    ),
+    "examples interact": (COUPLED, {"blocks": "layer"}, "products with unit vectors: what was"),
+    "shared": ([TwiceUsed(), L.Dense(2)], {}, "products with unit vectors: a weight"),
+    "loop": ([DataDependentLoop(), L.Dense(2)], {}, "products with unit vectors, one at a time"),
+    "large": (DENSE, {"blocks": Blocks(max_size=4)}, "not formed"),
+}
+
+
+def decisions(layers, arguments, steps=2):
+    keras.utils.set_random_seed(0)
+    layers = [type(layer).from_config(layer.get_config()) for layer in layers]
+    model = keras.Sequential([L.Input((4,)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=QNewton(**arguments), loss=loss)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 4)).astype("float32"), rng.integers(0, 2, 12)
+    model.fit(x, y, batch_size=12, epochs=steps, verbose=0)
+    return model.optimizer.decisions
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_says_how_and_why(case):
+    layers, arguments, expected = CASES[case]
+    first = decisions(layers, arguments)
+    assert all(d.formed_by.startswith(expected) for d in first if d.block == first[0].block)
+
+
+def test_layers_behind_the_interaction_are_assembled():
+    last = decisions(COUPLED, {"blocks": "layer"})[-1]
+    assert last.formed_by.startswith("layers: ")
+
+
+def test_sequences_of_outputs_have_no_row_an_example():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([L.Input((5, 3)), L.Dense(4, activation="tanh"), L.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=QNewton(), loss=loss)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 5, 3)).astype("float32"), rng.integers(0, 2, (6, 5))
+    model.fit(x, y, verbose=0)
+    (decision,) = model.optimizer.decisions
+    assert decision.formed_by.startswith("products with unit vectors: there is not one row")
+
+
+def test_a_kept_matrix_is_said_to_be():
+    ways = [d.formed_by.split(":")[0] for d in decisions(DENSE, {"update_every": 3}, steps=5)]
+    assert ways == ["layers", "kept", "kept", "layers", "kept"]
