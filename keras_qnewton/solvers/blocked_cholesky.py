@@ -29,8 +29,8 @@ from keras_qnewton.solvers.staged import Packed
 # Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
 _SMALLEST = 385
 # Width of a panel from an N on. About 128 leave least to the serial diagonal blocks; with 256 a
-# large matrix needs half the operations, and half the copies of U; with 384 one of 10,000 rows takes
-# 15 to 25 % less time again. Fewer than five leave too much to the first.
+# large matrix needs half the operations, and half the copies of U; with 384 one of 10,000 rows
+# takes 15 to 25 % less time again. Fewer than five leave too much to the first.
 _PANELS = {0: 128, 1025: 256, 4097: 384}
 _FEWEST = 5
 # Rows whose effect on what is below them is taken off at once, about. Each step of the algorithm
