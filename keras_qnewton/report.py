@@ -80,7 +80,6 @@ def page_of(decisions: Sequence[Decision]) -> str:
             [
                 ("block", True),
                 ("N", False),
-                ("formed by", True),
                 ("d", False),
                 ("κ, median", False),
                 ("κ, last", False),
@@ -90,6 +89,7 @@ def page_of(decisions: Sequence[Decision]) -> str:
             ],
             [_block_row(name, own) for name, own in blocks.items()],
         ),
+        *_formations(blocks),
         _figure(_residuals, decisions, caption="Relative residual of each solution that was used."),
     ]
     if any(d.predicted for d in decisions) or any(d.step_seconds for d in steps):
@@ -162,11 +162,9 @@ def _block_row(name: str, own: Sequence[Decision]) -> list[str]:
     kappas = [d.condition_number for d in own if is_known(d.condition_number)]
     residuals = [r for r in (d.residual for d in own) if is_known(r)]
     solvers = collections.Counter(d.solved_by or d.route for d in own)
-    formed = collections.Counter((d.formed_by or "–") for d in own)
     return [
         name,
         f"{own[-1].size:,}",
-        ", ".join(f"{way} {count}" for way, count in formed.most_common()),
         f"{own[-1].sparsity:,}",
         _number(statistics.median(kappas) if kappas else math.nan),
         _number(own[-1].condition_number),
@@ -174,6 +172,17 @@ def _block_row(name: str, own: Sequence[Decision]) -> list[str]:
         _number(max(residuals) if residuals else math.nan),
         own[-1].reason,
     ]
+
+
+def _formations(blocks: dict[str, list[Decision]]) -> list[str]:
+    """How each block's matrix came about, at how many steps; nothing for a log that has it not."""
+    rows = [
+        [name, f"{count:,}", way]
+        for name, own in blocks.items()
+        for way, count in collections.Counter(d.formed_by for d in own).most_common()
+        if way is not None
+    ]
+    return [table([("block", True), ("steps", False), ("formed by", True)], rows)] if rows else []
 
 
 def _decision_row(d: Decision) -> list[str]:

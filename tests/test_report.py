@@ -117,7 +117,7 @@ def test_page_is_whole(run):
     report(folder / "run.jsonl", folder / "page.html")
     page = (folder / "page.html").read_text()
     parsed = Page(page)
-    assert not parsed.open and parsed.tables == 3
+    assert not parsed.open and parsed.tables == 4
     assert "<script" not in page
     # Nothing is fetched: no address outside of SVG's own namespaces.
     assert not re.search(r"""(src|href)\s*=\s*["']?(http|//)""", page)
@@ -128,6 +128,7 @@ def test_page_is_whole(run):
         assert sum(len(curve.get("d")) for curve in curves) > 1000
     text = " ".join(parsed.words)
     assert log.decisions[-1].reason in text
+    assert log.decisions[-1].formed_by in text
     assert f"{log.decisions[0].loss:.3g}" in text and "qsvt" in text
 
 
