@@ -117,12 +117,12 @@ class Structured(Linearized):
         """How the k-th block is assembled, or why its structure is not known."""
         layers = self._covering(k)
         if layers is None:
-            return self._unknown()
+            return self._unless_loop(Formation.NOT_LINEAR)
         return Assembly(True, lambda: self._assemble(k, layers), self.dtype, Formation.LAYERS)
 
-    def _unknown(self) -> Formation:
-        """Why a block has no layers that cover it."""
-        return Formation.NOT_LINEAR if self._loss.vectorizable else Formation.LOOP
+    def _unless_loop(self, reason: Formation) -> Formation:
+        """Why a block is not assembled: the loss's loop where it has one, which rules out all."""
+        return reason if self._loss.vectorizable else Formation.LOOP
 
     def _covering(self, k: int) -> list[DenseLayer] | None:
         """The layers that have a variable in the block, if they have all of its variables."""

@@ -48,7 +48,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _structured(self, k: int) -> Assembly | Formation:
         if not self._has_rows():
-            return Formation.OUTPUT if self._loss.vectorizable else Formation.LOOP
+            return self._unless_loop(Formation.OUTPUT)
         layers, found = self._covering(k), self._tapped(k)
         if found and (layers is None or self._has_one_row(layers)):
             dtype = self._precision_of_rows(k)
@@ -59,7 +59,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
                 Formation.ROWS,
             )
         if layers is None:
-            return self._unknown()
+            return self._unless_loop(Formation.NOT_LINEAR)
         outputs = [(layer.preactivations, False) for layer in layers]
         return Assembly(
             self._fitting(outputs),

@@ -205,8 +205,8 @@ def _part(matrix: Any, live: Any, start: int, stop: int | None) -> Any:
 def _panel(size: int) -> int:
     """Of about equal width, or a last one of a few columns costs as much to dispatch as another."""
     start = max(n for n in _PANELS if n <= size)
-    count = round(size / _PANELS[start])
-    return 8 * math.ceil(size / (max(_FEWEST, count) if start else count) / 8)
+    count = max(_FEWEST if start else 1, round(size / _PANELS[start]))
+    return 8 * math.ceil(size / count / 8)
 
 
 def _shifted(block: Any, shift: Any) -> Any:
