@@ -1,0 +1,58 @@
+"""The functions that are compared: the model's own loss and gradient, and the package's H v."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_qnewton.curvature import Blocks, ExactHessian
+from keras_qnewton.loss import record
+
+
+def loss_of(
+    model: Any, x: Any, y: Any, sample_weight: Any, loss: Any, training: bool
+) -> Callable[[], tf.Tensor]:
+    takes_training = "training" in inspect.signature(model.call).parameters
+    options = {"training": training} if takes_training else {}
+    function = keras.losses.get(loss) if isinstance(loss, str) else loss
+
+    def loss_fn() -> tf.Tensor:
+        predictions = model(x, **options)
+        if function is None:
+            return model.compute_loss(
+                x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=training
+            )
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        value = tf.reduce_mean(function(y, predictions, **weights))
+        return value + sum(tf.cast(v, value.dtype) for v in model.losses)
+
+    return loss_fn
+
+
+def traced_values(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -> Any:
+    """A function without arguments: the loss and its gradient, by the model's own operations."""
+
+    @tf.function(autograph=False)
+    def values() -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            loss = loss_fn()
+        return loss, tape.gradient(loss, variables, unconnected_gradients="zero")
+
+    return values.get_concrete_function()
+
+
+def traced_product(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -> Any:
+    """H v as the package computes it."""
+
+    @tf.function(autograph=False)
+    def product(*vectors: tf.Tensor) -> list[tf.Tensor]:
+        loss = record(loss_fn, variables)
+        at = ExactHessian().at(loss, loss.at_variables(), Blocks("full").split(variables))
+        return at.unflatten(at.product(at.flatten(vectors)))
+
+    return product.get_concrete_function(*[tf.TensorSpec(v.shape, v.dtype) for v in variables])
