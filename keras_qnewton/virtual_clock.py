@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.decision_log import Decisions
-from keras_qnewton.directions import FIXED_ROUTES
+from keras_qnewton.directions import UNSCHEDULED
 from keras_qnewton.scheduling import CGTime, LUTime, Scheduler
 from keras_qnewton.types import Decision
 
@@ -143,7 +143,7 @@ def projections(
             for plan, values in prices.items():
                 seconds[t][plan][own] = values[t]
             for k, i, best in zip(own, index[t], classical[t], strict=True):
-                if routes[t][k] in FIXED_ROUTES:
+                if routes[t][k] in UNSCHEDULED:
                     seconds[t]["scheduled"][k] = best
                 else:
                     routes[t][k] = scheduler.routes[i]

@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_qnewton.directions.block_step import (
     FIXED_ROUTES,
     RULE_ABSOLUTE,
+    UNSCHEDULED,
     BlockStep,
     Direction,
     Keep,
@@ -34,6 +35,7 @@ from keras_qnewton.directions.scheduled import Scheduled
 __all__ = [
     "FIXED_ROUTES",
     "RULE_ABSOLUTE",
+    "UNSCHEDULED",
     "BlockStep",
     "Direction",
     "Keep",

@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from keras_qnewton.types import Solution
 
+# What takes blocks that the scheduler is not asked about.
+UNSCHEDULED = ("eigen", "cg", "woodbury")
 # Routes that are not the scheduler's to choose, before its own.
-FIXED_ROUTES = ("eigen", "cg", "woodbury")
+FIXED_ROUTES = (*UNSCHEDULED, "ldl")
 # Which rule decided, where the scheduler was not asked (its own rules count from 0).
 RULE_SADDLE_FREE, RULE_MATRIX_FREE, RULE_LOW_RANK = -1, -2, -3
 # Added to the scheduler's rule where it chose for a saddle-free step.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues
 from keras_qnewton.conditioning.host_lanczos import extremal_eigenvalues_on_host
 from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
+from keras_qnewton.directions.attempts import Answer, Attempts, System
 from keras_qnewton.directions.block_step import (
     FIXED_ROUTES,
     BlockStep,
@@ -32,7 +33,6 @@ from keras_qnewton.directions.spectrum import (
     row_nonzeros,
     semidefinite_spectrum,
 )
-from keras_qnewton.solvers import Eigen
 from keras_qnewton.solvers.blocked_cholesky import (
     BlockedFactor,
     packed_factor,
@@ -42,8 +42,6 @@ from keras_qnewton.solvers.mixed_precision import mixed_cholesky
 from keras_qnewton.solvers.refinement import target
 from keras_qnewton.types import Solution
 
-# A matrix that no linear solver can take (Cholesky: not positive definite; LU: singular).
-_LAST_RESORT = FIXED_ROUTES.index("eigen")
 # Where nothing but λ_min's error bound is between a fixed shift and a needlessly short step: on
 # a pruned block of 1,040 weights the bound is 4e-3 after 20 steps, 6e-7 after 60 (λ_min -1e-2).
 _DEFINITE_STEPS = 60
@@ -51,13 +49,6 @@ _DEFINITE_STEPS = 60
 _LARGE = 512
 # κ up to which refinement makes up for one in float32.
 _MIXED_CONDITION = 1e6
-# Of a backward stable solve's residual, ‖Ax - b‖ ≤ c u κ ‖b‖ (Higham 2002, section 7.1).
-_ROUNDING = 8.0
-# x = 0 has the residual 1.
-_NO_SOLUTION = 0.1
-
-# Solution, residual, and the index of the route that gave it.
-_Answer = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 class Scheduled:
@@ -206,7 +197,7 @@ class Scheduled:
         kappa: tf.Tensor,
         sparsity: tf.Tensor,
         choice: Numbers,
-        answer: _Answer,
+        answer: Answer,
         reshaped: Numbers,
     ) -> BlockStep:
         """A `BlockStep`; `reshaped` are its last three."""
@@ -259,7 +250,7 @@ class Scheduled:
         kappa: tf.Tensor,
         index: tf.Tensor,
         predicted: tf.Tensor,
-    ) -> _Answer:
+    ) -> Answer:
         """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
         tolerance = target(None, np.float64)
         nan = tf.constant(float("nan"), tf.float64)
@@ -278,7 +269,7 @@ class Scheduled:
         # Written so that a NaN residual fails.
         return tf.cond(
             residual <= tolerance,
-            lambda: (x, residual, tf.constant(len(FIXED_ROUTES))),
+            lambda: Answer(x, residual, tf.constant(len(FIXED_ROUTES))),
             lambda: self._run(self._system(shift), rhs, kappa, index, predicted, shift),
         )
 
@@ -302,7 +293,7 @@ class Scheduled:
         index: tf.Tensor,
         predicted: tf.Tensor,
         shift: tf.Tensor | None = None,
-    ) -> _Answer:
+    ) -> Answer:
         """Solution, residual, and the index of the route that gave it.
 
         Args:
@@ -313,57 +304,15 @@ class Scheduled:
             predicted: Seconds by route.
             shift: s, if the system is H + sI.
         """
-        scheduler, definite = self._scheduler, self._bounded
-        # Another factorisation does not lower a residual that rounding explains.
-        rounding = tf.minimum(_ROUNDING * EPSILON[tf.float64] * kappa, _NO_SOLUTION)
-        rounding = tf.where(tf.math.is_finite(kappa), rounding, tf.zeros_like(rounding))
-        sound = tf.maximum(rounding, scheduler.tolerance)
-
-        def by(route: int) -> _Answer:
-            solution = self._solved(route, system, rhs, shift)
-            return solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + route)
-
-        def last_resort() -> _Answer:
-            solution = Eigen().solve(system, rhs)
-            return solution.x, solution.residual, tf.constant(_LAST_RESORT)
-
-        def tried(route: int, *others: int) -> _Answer:
-            answer = by(route)
-            if others:
-                return tf.cond(
-                    answer[1] <= sound, lambda: answer, lambda: _better(answer, tried(*others))
-                )
-            # Adaptive damping tries again at a larger λ, at which the system is definite.
-            if self._damping.adaptive:
-                return answer
-            return tf.cond(tf.math.is_finite(answer[1]), lambda: answer, last_resort)
-
-        def classical() -> _Answer:
-            first = scheduler.fastest(predicted, definite)
-            if isinstance(first, int):
-                return tried(*scheduler.attempts(first, definite))
-            orders = [
-                scheduler.attempts(k, definite) for k in range(len(scheduler.candidates(definite)))
-            ]
-            return tf.switch_case(first, [lambda order=order: tried(*order) for order in orders])
-
-        # A circuit is a host call: it must not be in a graph that could never choose it.
-        quantum = scheduler.quantum
-        if quantum is None or quantum.name not in scheduler.possible(self._size, definite):
-            return classical()
-        circuit = scheduler.routes.index(quantum.name)
-        failed = tf.constant(float("nan"), tf.float64)
-        answer = tf.cond(
-            tf.equal(index, circuit),
-            lambda: by(circuit),
-            lambda: (tf.zeros_like(rhs), failed, tf.constant(_LAST_RESORT)),
+        # One eigenvalue at least is below a Ritz value and its residual.
+        ritz = self._spectrum.lambda_min + self._spectrum.residual_min
+        known = System(
+            system, rhs, kappa, self._bounded, False if shift is None else ritz + shift < 0
         )
-        # Written so that a NaN residual fails.
-        return tf.cond(answer[1] <= scheduler.tolerance, lambda: answer, classical)
-
-
-def _better(first: _Answer, second: _Answer) -> _Answer:
-    """The answer with the smaller residual; the second if the first has none."""
-    take = (second[1] < first[1]) | ~tf.math.is_finite(first[1])
-    x, residual, used = (tf.where(take, b, a) for a, b in zip(first, second, strict=True))
-    return x, residual, used
+        attempts = Attempts(
+            known,
+            self._scheduler,
+            lambda route: self._solved(route, system, rhs, shift),
+            tried_again=self._damping.adaptive,
+        )
+        return attempts.answer(index, predicted)

@@ -9,6 +9,7 @@ from keras_qnewton.solvers.cg import ConjugateGradient
 from keras_qnewton.solvers.cholesky import Cholesky
 from keras_qnewton.solvers.eigen import Eigen
 from keras_qnewton.solvers.lapack import Lapack
+from keras_qnewton.solvers.ldl import LDL
 from keras_qnewton.solvers.lu import LU
 from keras_qnewton.solvers.quantum.adiabatic import AdiabaticWalk
 from keras_qnewton.solvers.quantum.hhl import HHL
@@ -18,6 +19,7 @@ from keras_qnewton.solvers.sparse_lu import SparseLU
 
 __all__ = [
     "HHL",
+    "LDL",
     "LU",
     "QSVT",
     "AdiabaticWalk",

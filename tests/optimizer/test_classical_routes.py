@@ -92,6 +92,31 @@ def test_a_singular_matrix_goes_to_the_last_resort():
     assert names(step, scheduler) == ("cholesky", "eigen")
 
 
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.integers(2, 200))
+def test_ldl_takes_a_system_that_is_not_definite(seed, size):
+    """By the default scheduler, which has Cholesky alone."""
+    scheduler = Scheduler(classical="cholesky", quantum=None)
+    matrix = indefinite(size, seed)
+    step, rhs = solve(matrix, scheduler, Constant(epsilon=1e-3), semidefinite=False)
+    assert names(step, scheduler) == ("cholesky", "ldl")
+    system = matrix + 1e-3 * np.abs(matrix).max() * np.eye(size)
+    np.testing.assert_allclose(
+        step.x, np.linalg.solve(system.astype("float64"), rhs), rtol=1e-3, atol=1e-6
+    )
+    assert step.residual < 1e-6
+
+
+def test_an_eigendecomposition_takes_what_has_no_factorisation():
+    scheduler = Scheduler(classical="cholesky", quantum=None)
+    coupling = indefinite(96)
+    zeros = np.zeros_like(coupling)
+    matrix = np.block([[zeros, coupling], [coupling, zeros]])
+    step, rhs = solve(matrix, scheduler, Constant(epsilon=0.0), semidefinite=False)
+    assert names(step, scheduler) == ("cholesky", "eigen")
+    np.testing.assert_allclose(step.x, np.linalg.solve(matrix.astype("float64"), rhs), rtol=1e-3)
+
+
 class Wrong:
     """A solver that is told by its residual: half of the solution."""
 

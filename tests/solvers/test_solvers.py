@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keras_qnewton import registry
 from keras_qnewton.solvers import (
     HHL,
+    LDL,
     LU,
     QSVT,
     AdiabaticWalk,
@@ -28,6 +29,7 @@ from .systems import relative_error, symmetric, vector
 
 SOLVERS = {
     "lu": LU(),
+    "ldl": LDL(),
     "lapack": Lapack(),
     "sparse_lu": SparseLU(),
     "cholesky": Cholesky(),
@@ -178,6 +180,7 @@ def test_contract(name):
         Lapack(refinements=2, tolerance=1e-3),
         SparseLU(refinements=0, tolerance=1e-3),
         Cholesky(refinements=0),
+        LDL(refinements=2, tolerance=1e-3),
         Eigen(),
         ConjugateGradient(tolerance=1e-3, max_iterations=7),
         QSVT(

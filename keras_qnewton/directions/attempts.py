@@ -1,0 +1,173 @@
+"""Routes tried one after the other, until the residual of one passes.
+
+    circuit              if the scheduler chose it; residual ≤ its tolerance
+    classical solvers    the fastest first, LU last; residual ≤ that, or what rounding explains
+    ldl                  if the last of them needs a definite system, and this is not
+    eigen                the last resort: what no linear solver can take
+
+Under adaptive damping the last two are left out: the step is tried again at a larger λ, at which
+the system is definite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_qnewton.conditioning.lanczos import EPSILON
+from keras_qnewton.directions.block_step import FIXED_ROUTES
+from keras_qnewton.solvers import LDL, Eigen
+from keras_qnewton.types import Solution
+
+# Of a backward stable solve's residual, ‖Ax - b‖ ≤ c u κ ‖b‖ (Higham 2002, section 7.1).
+_ROUNDING = 8.0
+# x = 0 has the residual 1.
+_NO_SOLUTION = 0.1
+
+
+class Answer(NamedTuple):
+    """What a system came to.
+
+    Attributes:
+        x: `[N]`, float64.
+        residual: ``||A x - b|| / ||b||``, float64 scalar; NaN where there is no solution.
+        route: What gave it, int32 index into `FIXED_ROUTES` + the scheduler's routes.
+    """
+
+    x: tf.Tensor
+    residual: tf.Tensor
+    route: tf.Tensor
+
+
+class System(NamedTuple):
+    """A x = b, and what is known of it.
+
+    Attributes:
+        matrix: A, `[N, N]`, float64.
+        rhs: b, `[N]`, float64.
+        condition_number: κ, float64 scalar.
+        definite: Whether A is known to be positive definite while the graph is traced.
+        indefinite: Whether it is known not to be when the step runs, scalar bool.
+    """
+
+    matrix: tf.Tensor
+    rhs: tf.Tensor
+    condition_number: tf.Tensor
+    definite: bool
+    indefinite: tf.Tensor | bool
+
+
+class Attempts:
+    """The solvers of one system.
+
+    Args:
+        system: `System`.
+        scheduler: Its solvers are tried.
+        solved: From the index of one of them to its solution.
+        tried_again: Whether a step that fails is tried again with another system.
+    """
+
+    def __init__(
+        self, system: System, scheduler: Any, solved: Callable[[int], Solution], tried_again: bool
+    ):
+        self._system, self._scheduler, self._solved = system, scheduler, solved
+        self._tried_again = tried_again
+        # Another factorisation does not lower a residual that rounding explains.
+        kappa = system.condition_number
+        rounding = tf.minimum(_ROUNDING * EPSILON[tf.float64] * kappa, _NO_SOLUTION)
+        rounding = tf.where(tf.math.is_finite(kappa), rounding, tf.zeros_like(rounding))
+        self._sound = tf.maximum(rounding, scheduler.tolerance)
+
+    def answer(self, index: tf.Tensor, predicted: tf.Tensor) -> Answer:
+        """The first that passes, or the one with the smallest residual.
+
+        Args:
+            index: Of the route that was chosen, into the scheduler's.
+            predicted: Seconds by route.
+        """
+        scheduler, definite = self._scheduler, self._system.definite
+        # A circuit is a host call: it must not be in a graph that could never choose it.
+        quantum, size = scheduler.quantum, int(self._system.rhs.shape[0])
+        if quantum is None or quantum.name not in scheduler.possible(size, definite):
+            return self._classical(predicted)
+        circuit = scheduler.routes.index(quantum.name)
+        answer = tf.cond(
+            tf.equal(index, circuit),
+            lambda: self._by(circuit),
+            lambda: self._unsolved(len(FIXED_ROUTES) + circuit),
+        )
+        # Written so that a NaN residual fails.
+        return tf.cond(
+            answer.residual <= scheduler.tolerance,
+            lambda: answer,
+            lambda: self._classical(predicted),
+        )
+
+    def _classical(self, predicted: tf.Tensor) -> Answer:
+        scheduler, definite = self._scheduler, self._system.definite
+        first = scheduler.fastest(predicted, definite)
+        if isinstance(first, int):
+            return self._in_turn(*scheduler.attempts(first, definite))
+        orders = [
+            scheduler.attempts(k, definite) for k in range(len(scheduler.candidates(definite)))
+        ]
+        return tf.switch_case(
+            first, [lambda order=order: self._in_turn(*order) for order in orders]
+        )
+
+    def _in_turn(self, route: int, *others: int) -> Answer:
+        if self._system.definite or not self._needs_definite(route):
+            answer = self._by(route)
+        else:
+            answer = tf.cond(
+                self._system.indefinite,
+                lambda: self._unsolved(len(FIXED_ROUTES) + route),
+                lambda: self._by(route),
+            )
+        if others:
+            return tf.cond(
+                answer.residual <= self._sound,
+                lambda: answer,
+                lambda: _better(answer, self._in_turn(*others)),
+            )
+        if self._tried_again:
+            return answer
+        last = self._not_definite if self._needs_definite(route) else self._last_resort
+        return tf.cond(tf.math.is_finite(answer.residual), lambda: answer, last)
+
+    def _needs_definite(self, route: int) -> bool:
+        return bool(getattr(self._scheduler.solvers[route], "definite", False))
+
+    def _by(self, route: int) -> Answer:
+        solution = self._solved(route)
+        return Answer(solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + route))
+
+    def _unsolved(self, route: int) -> Answer:
+        nan = tf.constant(math.nan, tf.float64)
+        return Answer(tf.zeros_like(self._system.rhs), nan, tf.constant(route))
+
+    def _not_definite(self) -> Answer:
+        answer = self._by_fixed(LDL())
+        # Written so that a NaN residual fails.
+        return tf.cond(
+            answer.residual <= self._sound,
+            lambda: answer,
+            lambda: _better(answer, self._last_resort()),
+        )
+
+    def _last_resort(self) -> Answer:
+        return self._by_fixed(Eigen())
+
+    def _by_fixed(self, solver: Any) -> Answer:
+        solution = solver.solve(self._system.matrix, self._system.rhs)
+        route = tf.constant(FIXED_ROUTES.index(solver.name))
+        return Answer(solution.x, solution.residual, route)
+
+
+def _better(first: Answer, second: Answer) -> Answer:
+    """The answer with the smaller residual; the second if the first has none."""
+    take = (second.residual < first.residual) | ~tf.math.is_finite(first.residual)
+    return Answer(*(tf.where(take, b, a) for a, b in zip(first, second, strict=True)))
