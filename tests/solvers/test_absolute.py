@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 from scipy.special import ellipk
@@ -41,6 +41,7 @@ def exact(matrix, rhs, damping):
 
 @settings(deadline=None, max_examples=40)
 @given(log_damping=st.floats(-2, 1), log_epsilon=st.floats(-11, -0.5))
+@example(log_damping=-0.6640625, log_epsilon=-0.65625)  # of few terms, largest at x = 1
 def test_polynomial_keeps_its_error_and_no_shorter_series_would(log_damping, log_epsilon):
     damping, epsilon = 10**log_damping, 10**log_epsilon
     degree = smoothed_degree(damping, epsilon)
@@ -49,9 +50,9 @@ def test_polynomial_keeps_its_error_and_no_shorter_series_would(log_damping, log
     f = root(np.cos(theta), damping)
     assert len(coefficients) == degree + 1 and degree % 2 == 0
     assert not np.any(coefficients[1::2])
-    assert np.max(np.abs(series(theta, coefficients) / f - 1)) <= 1.03 * epsilon + 1e-13
+    assert np.max(np.abs(series(theta, coefficients) / f - 1)) <= epsilon + 1e-13
     if degree > 2:
-        assert np.max(np.abs(series(theta, coefficients[:-2]) / f - 1)) > 0.95 * epsilon
+        assert np.max(np.abs(series(theta, coefficients[:-2]) / f - 1)) > epsilon - 1e-13
 
 
 def test_first_coefficient_is_an_elliptic_integral():

@@ -12,8 +12,8 @@ Approximation Practice, theorem 8.2). No gap in the spectrum is needed: only λ 
 
 p is the truncated series. What is left out is nearly a geometric series of ratio -ρ^-2 e^(2iθ),
 of the size |a| / |1 + ρ^-2 e^(2iθ)| with a its first coefficient: that is proportional to the
-function itself. So the error *relative to the function* is the same on all of [-1, 1],
-and |a| λ / (1 - ρ^-2) bounds it (at x = 0, where the terms have one sign, as at x = 1).
+function itself. So the error *relative to the function* is nearly the same on all of [-1, 1]; it
+is largest at an end: x = 0, where the terms have one sign, or x = 1, where they alternate.
 """
 
 from __future__ import annotations
@@ -40,9 +40,17 @@ def smoothed_degree(damping: float, epsilon: float) -> int:
             f"Argument `epsilon` must be between 0 and 1. Received: epsilon={epsilon!r}"
         )
     magnitudes = _magnitudes(damping, epsilon)
-    # The sum from term n on, as of a geometric series with the ratio that comes last.
-    bound = magnitudes * damping / -math.expm1(-2 * math.asinh(damping))
-    return 2 * max(1, int(np.count_nonzero(bound > epsilon)) - 1)
+    alternating = magnitudes.copy()
+    alternating[1::2] *= -1
+    # Sums from term n on, over f at x = 0 and x = 1.
+    zero = _sums_from(magnitudes) * damping
+    one = np.abs(_sums_from(alternating)) * math.hypot(1.0, damping)
+    too_large = np.maximum(zero, one) > epsilon
+    return 2 * max(1, int(np.count_nonzero(too_large)) - 1)
+
+
+def _sums_from(terms: np.ndarray) -> np.ndarray:
+    return np.cumsum(terms[::-1])[::-1]
 
 
 @functools.lru_cache(maxsize=64)
