@@ -57,7 +57,7 @@ class System(NamedTuple):
     rhs: tf.Tensor
     condition_number: tf.Tensor
     definite: bool
-    indefinite: tf.Tensor | bool
+    indefinite: tf.Tensor
 
 
 class Attempts:

@@ -304,13 +304,13 @@ class Scheduled:
             predicted: Seconds by route.
             shift: s, if the system is H + sI.
         """
-        # One eigenvalue at least is below a Ritz value and its residual.
-        ritz = self._spectrum.lambda_min + self._spectrum.residual_min
-        known = System(
-            system, rhs, kappa, self._bounded, False if shift is None else ritz + shift < 0
-        )
+        indefinite = tf.constant(False)
+        if shift is not None:
+            # One eigenvalue at least is below a Ritz value and its residual.
+            ritz = self._spectrum.lambda_min + self._spectrum.residual_min
+            indefinite = ritz + shift < 0
         attempts = Attempts(
-            known,
+            System(system, rhs, kappa, self._bounded, indefinite),
             self._scheduler,
             lambda route: self._solved(route, system, rhs, shift),
             tried_again=self._damping.adaptive,
