@@ -22,6 +22,7 @@ from keras_qnewton.scheduling import CGTime
 from keras_qnewton.step import Step
 from keras_qnewton.types import Decision
 
+_INDEFINITE = directions.FIXED_ROUTES.index("ldl")
 FIELDS = (
     "step",
     "block",
@@ -150,7 +151,9 @@ def _decision(row: np.ndarray, scheduler: Any, block_names: Sequence[str]) -> De
         if absolute:
             reason = f"saddle-free, by eigendecomposition (priced as a solve) or circuit: {reason}"
     route, solved_by = routes[int(values["route"])], routes[int(values["solved_by"])]
-    if route != solved_by:
+    if int(values["solved_by"]) == _INDEFINITE:
+        reason += f"; not positive definite, so that {solved_by} took over from {route}"
+    elif route != solved_by:
         reason += f"; {route} failed its residual check, {solved_by} took over"
     before, bound = _known(values["sparsity_before"]), _known(values["error_bound"])
     if before is not None:

@@ -135,7 +135,10 @@ class QNewton(keras.optimizers.Optimizer):
         averages = self.damping.adaptive and self.damping.memory > 1
         keeps = averages or self.update_every > 1
         keeps_factors = self.update_every > 1
-        check_memory(parts, keeps + 2 * keeps_factors, available_memory())
+        dtypes = {tf.as_dtype(v.dtype) for v in variables}
+        dtype = "float64" if tf.float64 in dtypes else "float32"  # the curvature's
+        matrices = keeps * tf.as_dtype(dtype).size // 4
+        check_memory(parts, matrices + 2 * keeps_factors, available_memory())
         self._block_names = [part.name for part in parts]
         # State is saved by position: new variables go to the end.
         self._damping_value = self.add_variable((), dtype="float64", name="damping")
@@ -143,8 +146,6 @@ class QNewton(keras.optimizers.Optimizer):
             (_LOG_CAPACITY, decision_log.width(self.scheduler)), dtype="float64", name="log"
         )
         self._log_count = self.add_variable((), dtype="int64", name="log_count")
-        dtypes = {tf.as_dtype(v.dtype) for v in variables}
-        dtype = "float64" if tf.float64 in dtypes else "float32"  # the curvature's
         self._kept = {
             part.name: self.add_variable((part.size, part.size), dtype=dtype, name="hessian")
             for part in parts

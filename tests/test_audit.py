@@ -155,6 +155,18 @@ def test_a_wrong_second_derivative_alone_is_flagged(precision):
     assert result["out"].verdict == "ok"
 
 
+@pytest.mark.parametrize("loss", ["mse", lambda y, p: tf.reduce_mean((y - p) ** 2, -1)])
+def test_a_loss_by_name_or_function_takes_sample_weights(loss, precision):
+    model = keras.Sequential([L.Input((3,)), L.Dense(4, "tanh"), L.Dense(2)])
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(8, n)).astype(precision) for n in (3, 2))
+    weights = np.linspace(0, 1, 8).astype(precision)
+    weighted, plain = audit(model, x, y, weights, loss=loss), audit(model, x, y, loss=loss)
+    assert weighted.ok and plain.ok, f"{weighted}\n{plain}"
+    with pytest.raises(ValueError, match="finite"):
+        audit(model, x, y, weights * np.nan, loss=loss)
+
+
 def test_the_table():
     result = audit(compiled(Linear(fault="stop_gradient", name="planted")), *data())
     lines = str(result).splitlines()

@@ -26,11 +26,29 @@ def loss_of(
             return model.compute_loss(
                 x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=training
             )
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        value = tf.reduce_mean(function(y, predictions, **weights))
+        value = tf.reduce_mean(_weighted(function, y, predictions, sample_weight))
         return value + sum(tf.cast(v, value.dtype) for v in model.losses)
 
     return loss_fn
+
+
+def _weighted(function: Any, y: Any, predictions: Any, sample_weight: Any) -> Any:
+    if sample_weight is None:
+        return function(y, predictions)
+    if not isinstance(function, keras.losses.Loss):
+        function = _FunctionLoss(function, predictions.dtype.name)
+    return function(y, predictions, sample_weight=sample_weight)
+
+
+class _FunctionLoss(keras.losses.Loss):
+    """A function of (y, y_pred) as a loss that takes sample weights."""
+
+    def __init__(self, function: Any, dtype: str):
+        super().__init__(name="weighted", dtype=dtype)
+        self._function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self._function(y_true, y_pred)
 
 
 def traced_values(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -> Any:

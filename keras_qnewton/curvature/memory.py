@@ -45,15 +45,26 @@ def check_memory(parts: Sequence[Part], kept: int, available: float) -> None:
     if not dense:
         return
     largest = max(dense, key=lambda part: part.size)
-    state = 4.0 * kept * sum(part.size**2 for part in dense)
-    needed = _BYTES_PER_ENTRY * largest.size**2 + state
+    needed = _needed([part.size for part in dense], kept)
     if needed <= available:
         return
     fits = math.isqrt(int(available / (_BYTES_PER_ENTRY + 4.0 * kept)))
+    # What smaller blocks keep is not there for the largest.
+    while _needed([part.size for part in dense if part.size <= fits], kept) > available:
+        fits = max(part.size for part in dense if part.size <= fits) - 1
     raise ValueError(
-        f"Hessian block {largest.name!r} does not fit into memory: N = {largest.size:,} weights "
-        f"take about {needed / 1e9:,.1f} GB to form and to solve, and {available / 1e9:,.1f} GB "
-        f"are available, enough for {fits:,} weights. Pass blocks=Blocks(..., max_size={fits}) or "
-        'less, so that larger blocks are not formed, or smaller blocks: blocks="layer" or '
+        f"Hessian block {largest.name!r} does not fit into memory: N = {largest.size:,} weights, "
+        f"with what is kept of all blocks, take about {needed / 1e9:,.1f} GB to form and to solve, "
+        f"and {available / 1e9:,.1f} GB are available, enough for {fits:,} weights. "
+        f"Pass blocks=Blocks(..., max_size={fits}) or less, so that larger blocks are not formed, "
+        'or smaller blocks: blocks="layer" or '
         f'"variable". Received: max_size >= {largest.size}'
     )
+
+
+def _needed(sizes: Sequence[int], kept: int) -> float:
+    """Bytes for blocks of these sizes: for the largest, and for what is kept of all."""
+    if not sizes:
+        return 0.0
+    state = 4.0 * kept * sum(size**2 for size in sizes)
+    return _BYTES_PER_ENTRY * max(sizes) ** 2 + state

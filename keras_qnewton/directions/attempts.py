@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.directions.block_step import FIXED_ROUTES
+from keras_qnewton.directions.kept_factor import FIRST_ROUTE, INDEFINITE
 from keras_qnewton.solvers import LDL, Eigen
 from keras_qnewton.types import Solution
 
@@ -66,12 +67,16 @@ class Attempts:
     Args:
         system: `System`.
         scheduler: Its solvers are tried.
-        solved: From the index of one of them to its solution.
+        solved: From a solver to its solution; a name for its factors comes second.
         tried_again: Whether a step that fails is tried again with another system.
     """
 
     def __init__(
-        self, system: System, scheduler: Any, solved: Callable[[int], Solution], tried_again: bool
+        self,
+        system: System,
+        scheduler: Any,
+        solved: Callable[[Any, int], Solution],
+        tried_again: bool,
     ):
         self._system, self._scheduler, self._solved = system, scheduler, solved
         self._tried_again = tried_again
@@ -136,13 +141,16 @@ class Attempts:
         if self._tried_again:
             return answer
         last = self._not_definite if self._needs_definite(route) else self._last_resort
-        return tf.cond(tf.math.is_finite(answer.residual), lambda: answer, last)
+        # Written so that a NaN residual fails.
+        return tf.cond(
+            answer.residual <= self._sound, lambda: answer, lambda: _better(answer, last())
+        )
 
     def _needs_definite(self, route: int) -> bool:
         return bool(getattr(self._scheduler.solvers[route], "definite", False))
 
     def _by(self, route: int) -> Answer:
-        solution = self._solved(route)
+        solution = self._solved(self._scheduler.solvers[route], FIRST_ROUTE + route)
         return Answer(solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + route))
 
     def _unsolved(self, route: int) -> Answer:
@@ -150,7 +158,7 @@ class Attempts:
         return Answer(tf.zeros_like(self._system.rhs), nan, tf.constant(route))
 
     def _not_definite(self) -> Answer:
-        answer = self._by_fixed(LDL())
+        answer = self._fixed(self._solved(LDL(), INDEFINITE))
         # Written so that a NaN residual fails.
         return tf.cond(
             answer.residual <= self._sound,
@@ -159,11 +167,10 @@ class Attempts:
         )
 
     def _last_resort(self) -> Answer:
-        return self._by_fixed(Eigen())
+        return self._fixed(Eigen().solve(self._system.matrix, self._system.rhs))
 
-    def _by_fixed(self, solver: Any) -> Answer:
-        solution = solver.solve(self._system.matrix, self._system.rhs)
-        route = tf.constant(FIXED_ROUTES.index(solver.name))
+    def _fixed(self, solution: Solution) -> Answer:
+        route = tf.constant(FIXED_ROUTES.index(solution.solver))
         return Answer(solution.x, solution.residual, route)
 
 

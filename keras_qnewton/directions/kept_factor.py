@@ -16,7 +16,7 @@ from keras_qnewton.directions.block_step import Keep
 from keras_qnewton.solvers.staged import Packed
 
 # Which factorisation it is; the scheduler's routes count from the last of these.
-EIGEN, MIXED, FIRST_ROUTE = 1, 2, 3
+EIGEN, MIXED, INDEFINITE, FIRST_ROUTE = 1, 2, 3, 4
 
 
 def kept_factor(

@@ -21,7 +21,7 @@ from keras_qnewton.directions.block_step import (
     computed,
     not_reshaped,
 )
-from keras_qnewton.directions.kept_factor import FIRST_ROUTE, MIXED, kept_factor
+from keras_qnewton.directions.kept_factor import MIXED, kept_factor
 from keras_qnewton.directions.reshaping import Reshaping, Trade
 from keras_qnewton.directions.spectrum import (
     LANCZOS_STEPS,
@@ -274,16 +274,15 @@ class Scheduled:
         )
 
     def _solved(
-        self, route: int, system: tf.Tensor, rhs: tf.Tensor, shift: tf.Tensor | None
+        self, solver: Any, kind: int, system: tf.Tensor, rhs: tf.Tensor, shift: tf.Tensor | None
     ) -> Solution:
         """By one solver; with the last step's factor, if that was of the same system."""
-        solver: Any = self._scheduler.solvers[route]
         if self._keep is computed or shift is None or not getattr(solver, "packs", False):
-            return solver.solve(system, rhs)
-        packed = kept_factor(
-            self._keep, FIRST_ROUTE + route, shift, lambda: solver.packed(solver.init(system))
-        )
-        return solver.compute(solver.unpacked(system, packed), rhs)
+            solution: Solution = solver.solve(system, rhs)
+            return solution
+        packed = kept_factor(self._keep, kind, shift, lambda: solver.packed(solver.init(system)))
+        kept: Solution = solver.compute(solver.unpacked(system, packed), rhs)
+        return kept
 
     def _run(
         self,
@@ -312,7 +311,7 @@ class Scheduled:
         attempts = Attempts(
             System(system, rhs, kappa, self._bounded, indefinite),
             self._scheduler,
-            lambda route: self._solved(route, system, rhs, shift),
+            lambda solver, kind: self._solved(solver, kind, system, rhs, shift),
             tried_again=self._damping.adaptive,
         )
         return attempts.answer(index, predicted)

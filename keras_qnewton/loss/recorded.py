@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
@@ -310,7 +311,7 @@ def _run(
             outputs = control_flow.run(op, inputs, wanted, resource_names, _run)
         elif tensor_lists.is_list_operation(op, inputs):
             outputs = tensor_lists.list_operation(op, inputs)
-        elif _is_moments_stop(op):
+        elif op.type == "StopGradient" and _is_moments_stop(op, operations):
             # tf.nn.moments stops the gradient of the mean inside the variance. The first
             # derivative is exact all the same, since the mean minimises the squared
             # difference; the second derivative is wrong without this.
@@ -328,15 +329,38 @@ def _run(
             env[tensor.name] = value + shifts[tensor.name] if tensor.name in shifts else value
 
 
-def _is_moments_stop(op: tf.Operation) -> bool:
-    """Whether this is the stop_gradient of `tf.nn.moments`: on mean(x), inside (x - mean(x))²."""
-    if op.type != "StopGradient" or op.inputs[0].op.type != "Mean":
+def _is_moments_stop(op: tf.Operation, operations: Sequence[tf.Operation]) -> bool:
+    """Whether this is the stop_gradient of `tf.nn.moments`: on x̄ in mean((x - x̄)²), x̄ = mean(x).
+
+    Of another function of x - x̄, a weighted sum for one, the first derivative would be another
+    without it: that is the user's own.
+    """
+    mean = op.inputs[0].op
+    if mean.type != "Mean":
         return False
-    reduced = op.inputs[0].op.inputs[0]
-    return any(
-        user.type == "SquaredDifference" and any(t.name == reduced.name for t in user.inputs)
-        for user in op.outputs[0].consumers()
+
+    def users(producer: tf.Operation) -> list[tf.Operation]:
+        made = producer.outputs[0].name
+        return [user for user in operations if any(t.name == made for t in user.inputs)]
+
+    squares = users(op)
+    of_same = all(
+        square.type == "SquaredDifference"
+        and any(t.name == mean.inputs[0].name for t in square.inputs)
+        for square in squares
     )
+    means = [user for square in squares for user in users(square)] if of_same else []
+    return bool(means) and all(m.type == "Mean" and _same_axes(m, mean) for m in means)
+
+
+def _same_axes(a: tf.Operation, b: tf.Operation) -> bool:
+    """Whether two means are over the same axes, known ones."""
+    axes = [tf.get_static_value(op.inputs[1]) for op in (a, b)]
+    rank = a.inputs[0].shape.rank
+    if rank is None or any(axis is None for axis in axes):
+        return a.inputs[1].name == b.inputs[1].name
+    first, second = ({int(n) % rank for n in np.ravel(axis)} for axis in axes)
+    return first == second
 
 
 def _keeps_shape(op: tf.Operation) -> bool:

@@ -280,15 +280,23 @@ def _stays_convex(
 ) -> bool:
     """Whether everything from z to the loss is the head of this kind and what keeps it convex."""
     reached = {z.name}
-    allowed = _KINDS[kind]
+    after = {head.outputs[0].name}  # what the terms are made to, where no sign may change
+    consumers = _consumers(operations)
     for op in operations:
         if not any(t.name in reached for t in op.inputs):
             continue
         is_head = op is head or (
             kind == "squared error" and op.type == "Sub" and op.outputs[0] is head.inputs[0]
         )
-        if not is_head and op.type not in allowed:
+        follows = any(t.name in after for t in op.inputs)
+        if not is_head and op.type not in (_PASS if follows else _KINDS[kind]):
             return False
+        if op.type == "Neg" and not _only_selected(op, consumers):
+            return False  # -max(z, 0), say
+        if op.type == "Sub" and not is_head and op.inputs[1].op.type != "Mul":
+            return False
+        if follows:
+            after.update(t.name for t in op.outputs)
         inside = [t for t in op.inputs if t.name in reached]
         others = [t for t in op.inputs if t.name in computed and t.name not in reached]
         if others and op.type not in _ADDITIVE:
@@ -299,6 +307,12 @@ def _stays_convex(
             return False
         reached.update(t.name for t in op.outputs)
     return _loss_is_reached(operations, reached)
+
+
+def _only_selected(negative: tf.Operation, consumers: dict[str, list[tf.Operation]]) -> bool:
+    """Whether -z is one of two values that a condition chooses from, as in -|z|."""
+    users = consumers.get(negative.outputs[0].name, [])
+    return all(user.type in ("Select", "SelectV2", "Exp") for user in users)
 
 
 def _has_negative_constant(op: tf.Operation) -> bool:

@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.refinement import check_steps, check_tolerance, refined
-from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.solvers.staged import Packed, StagedSolver
 from keras_qnewton.types import Solution
 
 # Width of a block row, about: with fewer columns operations cost more to dispatch, with more the
@@ -73,6 +74,7 @@ class LDL(StagedSolver):
 
     name = "ldl"
     direct = True
+    packs = True
 
     def __init__(self, refinements: int = 1, tolerance: float | None = None):
         self.refinements = check_steps(refinements)
@@ -102,6 +104,28 @@ class LDL(StagedSolver):
                 new = tf.matmul(inverses[-1], rest)
                 unit = new if unit is None else tf.concat([unit, new], 0)
                 rows = rest if rows is None else tf.concat([rows, rest], 0)
+        return LDLState(matrix, tuple(inverses), tuple(right))
+
+    def packed(self, state: LDLState) -> Packed:
+        size = sum(int(inverse.shape[0]) for inverse in state.inverses)
+        rows, start = [], 0
+        for inverse, right in itertools.zip_longest(state.inverses, state.right):
+            row = inverse if right is None else tf.concat([inverse, right], 1)
+            rows.append(tf.pad(row, [[0, 0], [start, 0]]))
+            start += int(inverse.shape[0])
+        # Where there are no factors, they are not finite themselves.
+        return Packed(tf.ones([size], tf.float64), tf.concat(rows, 0))
+
+    def unpacked(self, matrix: Any, packed: Packed) -> LDLState:
+        size = int(packed.factor.shape[0])
+        panel = _panel(size)
+        inverses, right = [], []
+        for start in range(0, size, panel):
+            stop = min(start + panel, size)
+            row = tf.cast(packed.factor[start:stop], tf.float64)
+            inverses.append(row[:, start:stop])
+            if stop < size:
+                right.append(row[:, stop:])
         return LDLState(matrix, tuple(inverses), tuple(right))
 
     def compute(self, state: LDLState, rhs: Any) -> Solution:

@@ -67,6 +67,24 @@ def test_memory_check_says_how_many_weights_would_fit():
         check_memory(blocks, True, available=4.1e7)
 
 
+def test_memory_check_of_many_blocks_names_a_size_that_fits():
+    """What is kept of the others counts, too."""
+    layers = [L.Dense(n, use_bias=False) for n in (40, 50, 60, 70)]
+    model = keras.Sequential([L.Input((30,)), *layers])
+    available = 8e8
+
+    def check(**arguments):
+        parts = Blocks("layer", **arguments).split(model.trainable_variables)
+        check_memory(parts, 2, available)
+
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        check(max_size=10_000)
+    fits = int(re.search(r"max_size=(\d+)", str(caught.value)).group(1))
+    check(max_size=fits)
+    with pytest.raises(ValueError, match="does not fit"):
+        check(max_size=min(n for n in (1200, 2000, 3000, 4200) if n > fits))
+
+
 @pytest.mark.parametrize("update_every", [1, 3])
 def test_partition_survives_saving(tmp_path, update_every):
     rng = np.random.default_rng(0)

@@ -198,7 +198,14 @@ def test_losses_that_are_not_convex_in_an_output():
     model, factor = mlp(), tf.Variable(0.3, dtype=tf.float64)
     normalised = keras.Sequential([L.Input((5,)), L.Dense(4), L.LayerNormalization(), L.Dense(3)])
     squared = keras.losses.MeanSquaredError()
+    binary = keras.losses.BinaryCrossentropy(from_logits=True)
+    labels = (TARGETS > 0).astype("float64")
     others = {
+        "negative logistic": lambda: -binary(labels, model(X)),
+        "one minus logistic": lambda: 1.0 - binary(labels, model(X)),
+        "logistic less relu": lambda: tf.reduce_sum(
+            tf.math.log1p(tf.exp(-tf.abs(model(X)))) - tf.nn.relu(model(X))
+        ),
         "huber": lambda: keras.losses.Huber()(TARGETS, model(X)),
         "negative": lambda: -squared(TARGETS, model(X)),
         "negative factor": lambda: -2.0 * squared(TARGETS, model(X)),

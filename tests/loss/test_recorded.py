@@ -88,6 +88,29 @@ def test_a_users_own_stop_gradient_is_kept():
     np.testing.assert_allclose(block.matrix, np.diag([2.0, 4.0]))
 
 
+def test_a_users_own_stop_gradient_in_a_weighted_variance_is_kept():
+    """Like that of `tf.nn.moments`, but the mean does not minimise what is made of it."""
+    rng = np.random.default_rng(0)
+    x, shares = rng.normal(size=(6, 3)), rng.uniform(size=(6, 1))
+    w = tf.Variable(rng.normal(size=(3, 1)))
+    mean = tf.reduce_mean(tf.matmul(x, w))
+    for reduced in (
+        lambda square: tf.reduce_sum(shares * square),
+        lambda square: tf.reduce_sum(tf.reduce_mean(shares * square, 1)),
+        lambda square: tf.reduce_mean(square**2),
+    ):
+
+        def stopped(reduced=reduced):
+            z = tf.matmul(x, w)
+            return reduced(tf.math.squared_difference(z, tf.stop_gradient(tf.reduce_mean(z))))
+
+        def constant(reduced=reduced):
+            return reduced(tf.math.squared_difference(tf.matmul(x, w), mean))
+
+        (block,), (expected,) = hessian(stopped, [w]), hessian(constant, [w])
+        np.testing.assert_allclose(block.matrix, expected.matrix, rtol=1e-12)
+
+
 def test_unused_variable_has_zero_curvature():
     used, unused = tf.Variable([1.0]), tf.Variable([1.0])
     (block,) = hessian(lambda: tf.reduce_sum(used**3), [used, unused])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras_qnewton import Adaptive, Constant, QNewton, Scheduler
 from keras_qnewton.directions import FIXED_ROUTES, Scheduled
 from keras_qnewton.scheduling import LUTime, SolverTime
+from keras_qnewton.solvers import Cholesky
 
 from .models import compiled, fit, regression_data
 
@@ -95,11 +96,19 @@ def test_a_singular_matrix_goes_to_the_last_resort():
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), size=st.integers(2, 200))
 def test_ldl_takes_a_system_that_is_not_definite(seed, size):
-    """By the default scheduler, which has Cholesky alone."""
-    scheduler = Scheduler(classical="cholesky", quantum=None)
+    """By the default scheduler, which has Cholesky alone; that is not even tried."""
+    tried = []
+
+    class Watched(Cholesky):
+        def solve(self, matrix, rhs):
+            tf.py_function(lambda: tried.append(self.name), [], [])
+            return super().solve(matrix, rhs)
+
+    scheduler = Scheduler(classical=Watched(), quantum=None)
     matrix = indefinite(size, seed)
     step, rhs = solve(matrix, scheduler, Constant(epsilon=1e-3), semidefinite=False)
     assert names(step, scheduler) == ("cholesky", "ldl")
+    assert "cholesky" not in tried
     system = matrix + 1e-3 * np.abs(matrix).max() * np.eye(size)
     np.testing.assert_allclose(
         step.x, np.linalg.solve(system.astype("float64"), rhs), rtol=1e-3, atol=1e-6

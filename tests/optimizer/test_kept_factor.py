@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_qnewton import Adaptive, Constant, QNewton, Scheduler
 from keras_qnewton.directions import scheduled
-from keras_qnewton.solvers import LU, Cholesky, Eigen, mixed_precision
+from keras_qnewton.solvers import LDL, LU, Cholesky, Eigen, mixed_precision
 from tests.derivatives import get_flat
 
 EVERY, STEPS = 3, 9
@@ -26,6 +26,8 @@ CASES = {
         LU,
         3,
     ),
+    # Cholesky is not tried where H + sI is known to be indefinite, and its factor not kept instead.
+    "ldl": ({"damping": Constant(1e-4), "curvature": "hessian", "learning_rate": 1e-3}, LDL, 3),
     "mixed": ({"damping": Constant(1e-2)}, "mixed", 3),
     "eigen": ({"curvature": "hessian"}, Eigen, 3),
     "mini-batches": ({"damping": Adaptive(initial=1.0, memory=2)}, Cholesky, 4),
@@ -44,7 +46,7 @@ def trained(arguments, batches):
     model = keras.Sequential(
         [keras.layers.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)]
     )
-    model.compile(QNewton(0.1, update_every=EVERY, **arguments), "mse")
+    model.compile(QNewton(**{"learning_rate": 0.1, "update_every": EVERY, **arguments}), "mse")
     x, y = data(batches)
     weights = []
     for step in range(STEPS):
