@@ -4,10 +4,10 @@ Each solves a damped Gauss-Newton matrix, JᵀJ/n + λI with κ about 1e6 in flo
 float32, for n = 512 to 4,096. Ours are traced, and their time is that of factorisation, solution,
 float64 residual, and one refinement where that residual asks for it; LAPACK's and TensorFlow's
 have neither of the last two. Small systems are solved some in a row, ours in one graph, as in
-training. The scheduler's choice is among all of ours, by their calibrated times; its ratio is
-what counts. GF/s are n³/3 operations a solve (LU: 2n³/3), beside the best matrix product's of
-this machine. Errors are relative to LAPACK's float64 solution, refined with residuals in
-extended precision.
+training. The scheduler's choice is among LU, Cholesky and LAPACK, by their calibrated times; its
+ratio is what counts. GF/s are n³/3 operations a solve (LU: 2n³/3), beside the best matrix
+product's of this machine. Errors are relative to LAPACK's float64 solution, refined with residuals
+in extended precision.
 
     python benchmarks/solve.py [--repeats 5]
 """
@@ -60,7 +60,7 @@ def peaks(dtype, repeats):
 
 
 def scheduler(dtype):
-    """Chooses among all of ours by times calibrated in `dtype`."""
+    """Chooses among `ROUTES` by times calibrated in `dtype`."""
     costs = {name: SolverTime(name, dtype=dtype) for name in ROUTES}
     return Scheduler(classical=ROUTES, quantum=None, classical_cost=costs)
 

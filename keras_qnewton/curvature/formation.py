@@ -27,6 +27,7 @@ class Formation(enum.IntEnum):
     NOT_LINEAR = 6
     OUTPUT = 7
     REFUTED = 8
+    MEMORY = 9
 
 
 _SENTENCES = {
@@ -51,6 +52,10 @@ _SENTENCES = {
     Formation.REFUTED: (
         "products with unit vectors: what was assembled from layers failed its check against one "
         "of them, so examples interact or a weight enters elsewhere, too"
+    ),
+    Formation.MEMORY: (
+        "products with unit vectors: of so wide a layer the curvature of all examples at once "
+        "would not fit into memory"
     ),
 }
 

@@ -1,9 +1,10 @@
-"""Whether the blocks that are to be formed fit into memory, asked before anything is."""
+"""Whether the blocks that are to be formed, and what forms them, fit into memory; asked before."""
 
 from __future__ import annotations
 
 import math
 import os
+import pathlib
 from collections.abc import Sequence
 
 from keras_qnewton.curvature.blocks import Part
@@ -12,10 +13,44 @@ from keras_qnewton.curvature.blocks import Part
 # and in double precision the system, its factor and the factorisation's working copy. Measured:
 # 12,560 weights (MNIST's first layer) took 39 N² beyond the process.
 _BYTES_PER_ENTRY = 40.0
+# Share of what is available that one batch's intermediate results may take.
+_SHARE = 0.25
+# Limits of a container, control groups of version 2 and 1: folder, limit, what is used, and of
+# that in `memory.stat` what are files, which make way.
+_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "file"),
+    (
+        "/sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_cache",
+    ),
+)
 
 
 def available_memory() -> float:
     """Bytes that can be had without swapping; infinite where the system does not say."""
+    return min(_of_machine(), *(_of_container(*group) for group in _GROUPS))
+
+
+def memory_of_a_batch(least: float) -> float:
+    """Bytes that forming blocks from all examples at once may take: `least`, or more to be had."""
+    return max(least, _SHARE * available_memory())
+
+
+def _of_container(folder: str, limit: str, used: str, files: str) -> float:
+    group = pathlib.Path(folder)
+    try:
+        # "max", where there is no limit, is no number.
+        free = float((group / limit).read_text()) - float((group / used).read_text())
+        lines = (group / "memory.stat").read_text().splitlines()
+        cached = next((line.split()[1] for line in lines if line.split()[0] == files), "0")
+        return max(free + float(cached), 0.0)
+    except (OSError, ValueError, IndexError):
+        return math.inf
+
+
+def _of_machine() -> float:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:

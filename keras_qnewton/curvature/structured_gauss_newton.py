@@ -61,11 +61,26 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         if layers is None:
             return self._unless_loop(Formation.NOT_LINEAR)
         outputs = [(layer.preactivations, False) for layer in layers]
+        fitting, affordable = self._fitting(outputs), self._affordable(layers)
+
+        def from_layers() -> tf.Tensor:
+            return self._assemble(k, layers)
+
+        if fitting is False or affordable is True:
+            return Assembly(fitting, from_layers, self.dtype, Formation.LAYERS)
+        if found is None:
+            both = tf.logical_and(fitting, affordable)
+            why_not = tf.where(fitting, Formation.MEMORY, Formation.OUTPUT)
+            return Assembly(both, from_layers, self.dtype, Formation.LAYERS, why_not)
+
+        def from_rows() -> tf.Tensor:  # of a few examples at a time
+            return self._from_rows(k, found, self.dtype)
+
         return Assembly(
-            self._fitting(outputs),
-            lambda: self._assemble(k, layers),
+            fitting,
+            lambda: tf.cond(affordable, from_layers, from_rows),
             self.dtype,
-            Formation.LAYERS,
+            tf.where(affordable, Formation.LAYERS, Formation.ROWS),
         )
 
     def _has_one_row(self, layers: list[DenseLayer]) -> bool:

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import QNewton
-from keras_qnewton.curvature import Blocks
-from keras_qnewton.curvature.memory import check_memory
+from keras_qnewton.curvature import Blocks, memory
+from keras_qnewton.curvature.memory import available_memory, check_memory
 
 L = keras.layers
 
@@ -65,6 +65,22 @@ def test_memory_check_says_how_many_weights_would_fit():
     check_memory(blocks, False, available=4.1e7)
     with pytest.raises(ValueError, match="N = 1,000"):
         check_memory(blocks, True, available=4.1e7)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_containers_limit_counts(version, tmp_path, monkeypatch):
+    groups = list(memory._GROUPS)
+    _, limit, used, files = groups[version]
+    monkeypatch.setattr(memory, "_GROUPS", [(str(tmp_path), limit, used, files)])
+    of_machine = available_memory()
+    (tmp_path / limit).write_text("max\n")
+    (tmp_path / used).write_text("3000\n")
+    (tmp_path / "memory.stat").write_text(f"anon 2000\n{files} 900\n")
+    assert available_memory() >= 0.5 * of_machine
+    (tmp_path / limit).write_text("10000\n")
+    assert available_memory() == 10000 - 3000 + 900
+    (tmp_path / used).write_text("12000\n")
+    assert available_memory() == 0
 
 
 def test_memory_check_of_many_blocks_names_a_size_that_fits():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import Blocks, QNewton
+from keras_qnewton.curvature import structured
 
 L = keras.layers
 
@@ -93,3 +94,25 @@ def test_sequences_of_outputs_have_no_row_an_example():
 def test_a_kept_matrix_is_said_to_be():
     ways = [d.formed_by.split(":")[0] for d in decisions(DENSE, {"update_every": 3}, steps=5)]
     assert ways == ["layers", "kept", "kept", "layers", "kept"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, "rows: "),
+        ({"curvature": "hessian"}, "products with unit vectors: of so wide"),
+        # Two variables of the layer are in no block together, so that one has rows all the same.
+        ({"blocks": "variable"}, "rows: "),
+    ],
+)
+def test_layers_too_wide_for_all_examples_at_once(monkeypatch, arguments, expected):
+    """Another way to the same steps."""
+    as_usual = decisions(DENSE, arguments)
+    assert as_usual[0].formed_by.startswith("layers: ")
+    monkeypatch.setattr(structured, "_ANY_BATCH", float("inf"))
+    for memory, how in ((1e3, expected), (1e9, "layers: ")):
+        monkeypatch.setattr(structured, "memory_of_a_batch", lambda least, memory=memory: memory)
+        found = decisions(DENSE, arguments)
+        assert found[0].formed_by.startswith(how)
+        losses = [[d.loss_after for d in run] for run in (found, as_usual)]
+        np.testing.assert_allclose(*losses, rtol=1e-4)

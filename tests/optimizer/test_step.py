@@ -45,6 +45,28 @@ def assert_never_rises(decisions):
             assert d.loss_after <= d.loss
 
 
+@pytest.mark.parametrize(
+    "arguments", [{}, {"blocks": "layer"}, {"curvature": "hessian", "update_every": 2}]
+)
+def test_nothing_is_traced_again_after_the_first_step(arguments):
+    traces = []
+
+    class Counted(QNewton):
+        def apply(self, *given):
+            traces.append(self.iterations)
+            super().apply(*given)
+
+    model = compiled(Counted(**arguments))
+    x, y = regression_data()
+    model.train_on_batch(x, y)
+    after_first = len(traces)
+    assert after_first >= 1
+    for scale in (1.0, 1.5, 0.5, 1.0):
+        model.train_on_batch(x, scale * y)
+    assert len(traces) == after_first
+    assert len(model.optimizer.decisions) >= 5
+
+
 def test_one_undamped_step_solves_a_quadratic():
     w, loss_fn, matrix, b = quadratic()
     QNewton(damping=Constant(0.0)).minimize(loss_fn, [w])
