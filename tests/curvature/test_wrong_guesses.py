@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import Blocks, QNewton
-from keras_qnewton.curvature import gauss_newton
-from tests.derivatives import relative_error
+from keras_qnewton.curvature import gauss_newton, hessian
+from tests.derivatives import relative_error, set_precision
 
 L = keras.layers
 B = 6
@@ -120,3 +120,27 @@ def test_more_rows_than_a_system_of_low_rank_may_have():
     assert [d.route for d in optimizer.decisions] == ["cg"]
     model.fit(x, y, batch_size=450, verbose=0)
     assert [d.route for d in optimizer.decisions] == ["cg", "woodbury", "woodbury"]
+
+
+@pytest.mark.parametrize("coupling", [2e-7, 2e-6, 1e-5])
+def test_a_weak_dependence_beside_the_layers_is_not_lost_in_rounding(coupling):
+    """Of all weights of a kernel together, which is not diagonal."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 3)), rng.normal(size=(16, 1))
+    found, weights = {}, None
+    for precision in ("float32", "float64"):
+        set_precision(precision)
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([L.Input((3,)), L.Dense(4, activation="tanh"), L.Dense(1)])
+        weights = model.get_weights() if weights is None else weights
+        model.set_weights(weights)
+        kernel = model.layers[0].kernel
+
+        def loss_fn(model=model, kernel=kernel, dtype=precision):
+            error = tf.reduce_mean((model(x.astype(dtype)) - y.astype(dtype)) ** 2)
+            return error + coupling * tf.reduce_sum(tf.convert_to_tensor(kernel)) ** 2
+
+        (block,) = hessian(loss_fn, model.trainable_variables)
+        found[precision] = block.matrix.numpy().astype("float64")
+    set_precision("float32")
+    assert relative_error(found["float32"], found["float64"]) <= 1.5e-5
