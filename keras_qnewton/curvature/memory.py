@@ -88,8 +88,8 @@ def check_memory(parts: Sequence[Part], kept: int, available: float) -> None:
     while _needed([part.size for part in dense if part.size <= fits], kept) > available:
         fits = max(part.size for part in dense if part.size <= fits) - 1
     raise ValueError(
-        f"Hessian block {largest.name!r} does not fit into memory: N = {largest.size:,} weights, "
-        f"with what is kept of all blocks, take about {needed / 1e9:,.1f} GB to form and to solve, "
+        f"Hessian block {largest.name!r} does not fit into memory: N = {largest.size:,} weights "
+        f"take about {needed / 1e9:,.1f} GB to form and to solve, with what is kept of all blocks, "
         f"and {available / 1e9:,.1f} GB are available, enough for {fits:,} weights. "
         f"Pass blocks=Blocks(..., max_size={fits}) or less, so that larger blocks are not formed, "
         'or smaller blocks: blocks="layer" or '
