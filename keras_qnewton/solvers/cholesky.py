@@ -16,8 +16,8 @@ from keras_qnewton.solvers.blocked_cholesky import (
     unpacked_factor,
 )
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
-from keras_qnewton.solvers.refinement import check_steps, check_tolerance, refined
-from keras_qnewton.solvers.staged import Packed, StagedSolver
+from keras_qnewton.solvers.refinement import RefinedSolver, refined
+from keras_qnewton.solvers.staged import Packed
 from keras_qnewton.types import Solution
 
 
@@ -35,7 +35,7 @@ class CholeskyState(NamedTuple):
 
 @register("solver", "cholesky")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class Cholesky(StagedSolver):
+class Cholesky(RefinedSolver):
     """``A x = b`` by Cholesky's factorisation, for a positive definite A.
 
     By blocks (`blocked_cholesky`) if N is known when the graph is traced and above 384, at
@@ -57,10 +57,6 @@ class Cholesky(StagedSolver):
     definite = True
     direct = True
     packs = True
-
-    def __init__(self, refinements: int = 1, tolerance: float | None = None):
-        self.refinements = check_steps(refinements)
-        self.tolerance = check_tolerance(tolerance)
 
     def init(self, matrix: Any) -> CholeskyState:
         """Factorises `matrix` `[N, N]`, float32 or float64."""
@@ -84,6 +80,3 @@ class Cholesky(StagedSolver):
 
         x, residual = refined(apply_inverse, state.matrix, rhs, self.refinements, self.tolerance)
         return Solution(x, residual, self.name)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"refinements": self.refinements, "tolerance": self.tolerance}

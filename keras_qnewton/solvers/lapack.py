@@ -12,8 +12,7 @@ import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, validate
-from keras_qnewton.solvers.refinement import check_steps, check_tolerance, target
-from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.solvers.refinement import RefinedSolver, target
 from keras_qnewton.types import Solution
 
 # What a factorisation turned out to be.
@@ -43,7 +42,7 @@ class LapackState(NamedTuple):
 
 @register("solver", "lapack")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class Lapack(StagedSolver):
+class Lapack(RefinedSolver):
     """``A x = b`` by SciPy's LAPACK: Cholesky if A is positive definite, else LU.
 
     `potrf` (LAPACK Users' Guide, 3rd edition, section 2.4.1.2) and two `trsv`, in A's own
@@ -67,10 +66,6 @@ class Lapack(StagedSolver):
     name = "lapack"
     host = True
     direct = True
-
-    def __init__(self, refinements: int = 1, tolerance: float | None = None):
-        self.refinements = check_steps(refinements)
-        self.tolerance = check_tolerance(tolerance)
 
     def init(self, matrix: Any) -> LapackState:
         """Factorises `matrix` `[N, N]`, float32 or float64."""
@@ -109,9 +104,6 @@ class Lapack(StagedSolver):
             stateful=False,
         )
         return Solution(tf.ensure_shape(x, rhs.shape), tf.ensure_shape(residual, []), self.name)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"refinements": self.refinements, "tolerance": self.tolerance}
 
 
 def _factorise(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.int32]:

@@ -26,8 +26,8 @@ import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
-from keras_qnewton.solvers.refinement import check_steps, check_tolerance, refined
-from keras_qnewton.solvers.staged import Packed, StagedSolver
+from keras_qnewton.solvers.refinement import RefinedSolver, refined
+from keras_qnewton.solvers.staged import Packed
 from keras_qnewton.types import Solution
 
 # Width of a block row, about: with fewer columns operations cost more to dispatch, with more the
@@ -54,7 +54,7 @@ class LDLState(NamedTuple):
 
 @register("solver", "ldl")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class LDL(StagedSolver):
+class LDL(RefinedSolver):
     """``A x = b`` by a block LDLᵀ factorisation in float64, for a symmetric A, definite or not.
 
     A matrix whose N is not known when the graph is traced is one block. One that has no such
@@ -75,10 +75,6 @@ class LDL(StagedSolver):
     name = "ldl"
     direct = True
     packs = True
-
-    def __init__(self, refinements: int = 1, tolerance: float | None = None):
-        self.refinements = check_steps(refinements)
-        self.tolerance = check_tolerance(tolerance)
 
     def init(self, matrix: Any) -> LDLState:
         """Factorises `matrix` `[N, N]`, float32 or float64; its upper triangle is read."""
@@ -139,9 +135,6 @@ class LDL(StagedSolver):
             self.tolerance,
         )
         return Solution(x, residual, self.name)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"refinements": self.refinements, "tolerance": self.tolerance}
 
 
 def _substituted(state: LDLState, rhs: Any) -> Any:

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
-from keras_qnewton.solvers.refinement import check_steps, check_tolerance, refined
-from keras_qnewton.solvers.staged import Packed, StagedSolver
+from keras_qnewton.solvers.refinement import RefinedSolver, refined
+from keras_qnewton.solvers.staged import Packed
 from keras_qnewton.types import Solution
 
 # From this N on a second factorisation takes longer than a dataset.
@@ -36,7 +36,7 @@ class LUState(NamedTuple):
 
 @register("solver", "lu")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class LU(StagedSolver):
+class LU(RefinedSolver):
     """``A x = b`` by `tf.linalg.lu` and `tf.linalg.lu_solve`, then refinement.
 
     Pure TensorFlow ops: works in a `tf.function`, exports; XLA does not compile it (it has
@@ -54,10 +54,6 @@ class LU(StagedSolver):
     name = "lu"
     direct = True
     packs = True
-
-    def __init__(self, refinements: int = 1, tolerance: float | None = None):
-        self.refinements = check_steps(refinements)
-        self.tolerance = check_tolerance(tolerance)
 
     def init(self, matrix: Any) -> LUState:
         """Factorises `matrix` `[N, N]`, float32 or float64."""
@@ -93,9 +89,6 @@ class LU(StagedSolver):
 
         x, residual = refined(apply_inverse, state.matrix, rhs, self.refinements, self.tolerance)
         return Solution(x, residual, self.name)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"refinements": self.refinements, "tolerance": self.tolerance}
 
 
 def _factorised(matrix: Any) -> tuple[Any, Any, Any]:

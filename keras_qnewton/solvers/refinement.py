@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.solvers.checks import relative_norm
+from keras_qnewton.solvers.staged import StagedSolver
 
 
 def refined(
@@ -76,31 +77,31 @@ def target(tolerance: float | None, dtype: Any) -> float:
     return float(np.sqrt(np.finfo(dtype).eps / 2)) if tolerance is None else tolerance
 
 
-def check_steps(refinements: int) -> int:
-    """`refinements` as an int.
+class RefinedSolver(StagedSolver):
+    """A factorisation and its iterative refinement: the settings that all such solvers have.
+
+    Args:
+        refinements: Steps of iterative refinement, at most.
+        tolerance: Relative residual that needs no refinement; see `target`.
 
     Raises:
-        ValueError: If it is negative or not a whole number.
+        ValueError: If `refinements` or `tolerance` is negative.
     """
-    if int(refinements) != refinements or refinements < 0:
-        raise ValueError(
-            "Argument `refinements` must be a whole number, 0 or more. "
-            f"Received: refinements={refinements!r}"
-        )
-    return int(refinements)
 
+    def __init__(self, refinements: int = 1, tolerance: float | None = None):
+        if int(refinements) != refinements or refinements < 0:
+            raise ValueError(
+                "Argument `refinements` must be a whole number, 0 or more. "
+                f"Received: refinements={refinements!r}"
+            )
+        # Written so that NaN is refused.
+        if tolerance is not None and not tolerance >= 0:
+            raise ValueError(
+                "Argument `tolerance` must be None or a number, 0 or more. "
+                f"Received: tolerance={tolerance!r}"
+            )
+        self.refinements = int(refinements)
+        self.tolerance = None if tolerance is None else float(tolerance)
 
-def check_tolerance(tolerance: float | None) -> float | None:
-    """`tolerance` as a float, or None.
-
-    Raises:
-        ValueError: If it is negative or not a number.
-    """
-    if tolerance is None:
-        return None
-    if not tolerance >= 0:
-        raise ValueError(
-            "Argument `tolerance` must be None or a number, 0 or more. "
-            f"Received: tolerance={tolerance!r}"
-        )
-    return float(tolerance)
+    def get_config(self) -> dict[str, Any]:
+        return {"refinements": self.refinements, "tolerance": self.tolerance}

@@ -12,8 +12,7 @@ import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
-from keras_qnewton.solvers.refinement import check_steps, check_tolerance, target
-from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.solvers.refinement import RefinedSolver, target
 from keras_qnewton.types import Solution
 
 # Below this share of a column's largest entry a pivot is not taken from the diagonal.
@@ -28,7 +27,7 @@ class SparseLUState(NamedTuple):
 
 @register("solver", "sparse_lu")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class SparseLU(StagedSolver):
+class SparseLU(RefinedSolver):
     """``A x = b`` by SciPy's `splu` (SuperLU; Li 2005, ACM TOMS 31) in float64.
 
     The non-zeros of A are found, ordered by minimum degree on ``Aᵀ + A``, factorised with
@@ -54,10 +53,6 @@ class SparseLU(StagedSolver):
     # Its time depends on the number of non-zeros, too.
     cost = "sparse_lu_time"
 
-    def __init__(self, refinements: int = 1, tolerance: float | None = None):
-        self.refinements = check_steps(refinements)
-        self.tolerance = check_tolerance(tolerance)
-
     def init(self, matrix: Any) -> SparseLUState:
         """Checks `matrix` `[N, N]`, float32 or float64."""
         return SparseLUState(check_matrix(matrix))
@@ -74,9 +69,6 @@ class SparseLU(StagedSolver):
             stateful=False,
         )
         return Solution(tf.ensure_shape(x, rhs.shape), tf.ensure_shape(residual, []), self.name)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"refinements": self.refinements, "tolerance": self.tolerance}
 
 
 def _solved(
