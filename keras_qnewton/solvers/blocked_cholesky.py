@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -158,15 +159,20 @@ def blocked_cholesky_solve(factor: BlockedFactor, rhs: Any) -> Any:
 
 def packed_factor(factor: BlockedFactor) -> Packed:
     """The factor's block rows as one matrix, L_jj and what is right of it."""
-    size = sum(block.shape[0] for block in factor.diagonal)
+    rows = packed_rows(factor.diagonal, factor.right)
+    one = tf.ones([], rows.dtype)
+    sound = tf.where(factor.definite, one, tf.constant(float("nan"), one.dtype))
+    return Packed(tf.fill([rows.shape[0]], sound), rows)
+
+
+def packed_rows(diagonal: Sequence[Any], right: Sequence[Any]) -> Any:
+    """Diagonal blocks `[b, b]` and what is right of all but the last, as `[N, N]`; zeros below."""
     rows, start = [], 0
-    for block, right in itertools.zip_longest(factor.diagonal, factor.right):
-        row = block if right is None else tf.concat([block, right], 1)
+    for block, rest in itertools.zip_longest(diagonal, right):
+        row = block if rest is None else tf.concat([block, rest], 1)
         rows.append(tf.pad(row, [[0, 0], [start, 0]]))
         start += block.shape[0]
-    one = tf.ones([], rows[0].dtype)
-    sound = tf.where(factor.definite, one, tf.constant(float("nan"), one.dtype))
-    return Packed(tf.fill([size], sound), tf.concat(rows, 0))
+    return tf.concat(rows, 0)
 
 
 def unpacked_factor(packed: Packed, dtype: Any) -> BlockedFactor:

@@ -17,7 +17,6 @@ References:
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import register
+from keras_qnewton.solvers.blocked_cholesky import packed_rows
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.refinement import RefinedSolver, refined
 from keras_qnewton.solvers.staged import Packed
@@ -103,14 +103,9 @@ class LDL(RefinedSolver):
         return LDLState(matrix, tuple(inverses), tuple(right))
 
     def packed(self, state: LDLState) -> Packed:
-        size = sum(int(inverse.shape[0]) for inverse in state.inverses)
-        rows, start = [], 0
-        for inverse, right in itertools.zip_longest(state.inverses, state.right):
-            row = inverse if right is None else tf.concat([inverse, right], 1)
-            rows.append(tf.pad(row, [[0, 0], [start, 0]]))
-            start += int(inverse.shape[0])
+        rows = packed_rows(state.inverses, state.right)
         # Where there are no factors, they are not finite themselves.
-        return Packed(tf.ones([size], tf.float64), tf.concat(rows, 0))
+        return Packed(tf.ones([rows.shape[0]], rows.dtype), rows)
 
     def unpacked(self, matrix: Any, packed: Packed) -> LDLState:
         size = int(packed.factor.shape[0])
