@@ -278,6 +278,7 @@ class QNewton(keras.optimizers.Optimizer):
             proportional=self._takes_directions_as_they_are(variables),
             keep=lambda k, compute, count: self._kept_block(parts[k], compute, count),
             keep_derived=lambda k, *given: self._kept_derived(parts[k], *given),
+            keeps=self.update_every > 1,
         )
         self._record(step, parts)
         self._remember(step.memory, variables)

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.conditioning import data_changed
-from keras_qnewton.curvature.formation import Formation, Formed
-from keras_qnewton.directions import BlockStep, Direction, computed, direction
+from keras_qnewton.curvature.formation import Formed
+from keras_qnewton.directions import BlockStep, Direction, direction, most_rows
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
 _ROUNDING = {tf.bfloat16: 2.0**-6, tf.float16: 2.0**-9, tf.float32: 2.0**-21, tf.float64: 2.0**-50}
@@ -98,6 +98,7 @@ def newton_step(
     proportional: bool = False,
     keep: Callable[[int, Callable[[], Formed], tf.Tensor], tuple[Formed, tf.Tensor | bool]],
     keep_derived: Callable[..., Any],
+    keeps: bool = False,
 ) -> Step:
     """The Newton step of `loss` at `weights`.
 
@@ -120,6 +121,7 @@ def newton_step(
             last step.
         keep_derived: Called with a block's number, whether its matrix is that of the last step,
             and what `directions.Keep` is called with.
+        keeps: Whether `keep` may return an earlier step's.
     """
     at = curvature.at(loss, weights, parts)
     before = _finite(loss.value, "The loss")
@@ -130,31 +132,36 @@ def newton_step(
     # Before the second step nobody can tell.
     same_data = (last.damping > 0) & ~noisy
 
-    formations = [tf.constant(Formation.NOT_FORMED)] * len(parts)
+    # Averages are not of low rank.
+    few = at.low_rank(
+        [most_rows(part, damping, scheduler, pruning, keeps) for part in parts],
+        [~noisy if part.dense else True for part in parts],
+    )
 
-    def way(k: int, part: Any) -> Direction:
-        matrix, same = block(k, part) if part.dense else (None, False)
+    def way(k: int, part: Any) -> tuple[Direction, tf.Tensor]:
         return direction(
             at,
             k,
             part,
-            matrix,
+            lambda: block(k, part),
+            few[k],
             gradient[k],
             damping,
             scheduler,
             pruning,
             seed,
-            computed if same is False else functools.partial(keep_derived, k, same),
+            functools.partial(keep_derived, k),
         )
 
-    def block(k: int, part: Any) -> tuple[tf.Tensor, tf.Tensor | bool]:
-        (matrix, formations[k]), same = keep(k, lambda: at.formed(k), count)
+    def block(k: int, part: Any) -> tuple[Formed, tf.Tensor | bool]:
+        (matrix, how), same = keep(k, lambda: at.formed(k), count)
         # The sum has a NaN or Inf wherever the matrix has one.
         total = _finite(tf.reduce_sum(matrix), f"The Hessian block {part.name!r}")
         with tf.control_dependencies([total]):
-            return tf.identity(matrix), same
+            return Formed(tf.identity(matrix), how), same
 
-    directions = [way(k, part) for k, part in enumerate(parts)]
+    ways = [way(k, part) for k, part in enumerate(parts)]
+    directions, formations = ([found[i] for found in ways] for i in range(2))
     scale = tf.reduce_max(tf.stack([way.scale for way in directions]))
     # Not `tf.where`: it would wait for the scale.
     first = tf.cond(same_data, lambda: last.damping, lambda: damping.start(scale) / count)

@@ -99,24 +99,27 @@ def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -
     Linear Algebra and its Applications 34, 235-258).
 
     Args:
-        matrix: `[N, N]`, a floating tensor, positive semidefinite; N is known.
-        iterations: Number of products, at most N.
+        matrix: `[N, N]`, a floating tensor, positive semidefinite.
+        iterations: Number of products; at most N, where that is known in advance.
         seed: Of the start vector.
 
     Returns:
         A `Spectrum`, of whose lower end nothing is known. NaN throughout if `matrix` has one.
     """
-    size = int(matrix.shape[0])
-    vector = start_vector(size, matrix.dtype, seed)
+    known = matrix.shape[0]
+    start = start_vector(tf.shape(matrix)[0] if known is None else known, matrix.dtype, seed)
+    # A column, and sums of products: of vectors, the same operations are three times as many.
+    vector = start[:, None]
     previous, beta = tf.zeros_like(vector), tf.zeros([], matrix.dtype)
     alphas, betas = [], []
-    for _ in range(min(iterations, size)):
-        image = tf.linalg.matvec(matrix, vector) - beta * previous
-        alphas.append(tf.tensordot(vector, image, 1))
+    for _ in range(iterations if known is None else min(iterations, known)):
+        image = tf.matmul(matrix, vector) - beta * previous
+        alphas.append(tf.reduce_sum(vector * image))
         image -= alphas[-1] * vector
-        beta = tf.norm(image)
+        beta = tf.sqrt(tf.reduce_sum(image * image))
         betas.append(beta)
-        # Zero on an invariant subspace, and zeros from there on.
+        # On an invariant subspace zero, and zeros from there on; or what rounding leaves, from
+        # which another recurrence begins.
         previous, vector = vector, tf.math.divide_no_nan(image, beta)
     diagonal, coupling = (tf.cast(tf.stack(found), tf.float64) for found in (alphas, betas))
     return _ritz_ends(diagonal, coupling, tf.size(diagonal), matrix.dtype)

@@ -10,13 +10,14 @@ Vectorising C rows multiplies the memory of the backward pass's intermediate res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.formation import Formation, Formed
+from keras_qnewton.curvature.low_rank import Few
 
 # A backward pass of a backward pass keeps about this many times the bytes of one forward
 # evaluation for each vectorised row (measured on dense and convolutional models).
@@ -134,15 +135,16 @@ class Linearized:
         matrix.set_shape([size, size])
         return (matrix + tf.transpose(matrix)) / 2
 
-    def low_rank(self, k: int) -> tuple[tf.Tensor, Callable[[], Any]] | None:
-        """Factors of a block that is too large to be formed, or None if it has none.
+    def low_rank(self, most: Sequence[int], wanted: Sequence[tf.Tensor | bool]) -> list[Few | None]:
+        """Each block's factors of low rank, or None if it has none.
 
-        Returns:
-            Whether they hold at these weights, a scalar bool, and a function that makes them (a
-            `low_rank.LowRank`), to be called where they do.
+        Args:
+            most: How many rows they may have, one number a block; 0 for a block of which none are
+                wanted.
+            wanted: Whether they are when the step runs, one scalar bool a block.
         """
-        del k
-        return None
+        del wanted
+        return [None] * len(most)
 
     def _chunk(self, size: int) -> tf.Tensor:
         """Rows to vectorise at once: what `memory` holds, in 8 .. 256.

@@ -20,13 +20,27 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# Rows of U up to which a system is solved in their number of dimensions.
+# Rows of U up to which a system too large to be formed is solved in their number of dimensions.
 MAX_RANK = 2048
+
+
+class Few(NamedTuple):
+    """A block's rows, where they are few.
+
+    Attributes:
+        holds: Whether they are, and the block is their product; a scalar bool.
+        make: Makes its `LowRank`, to be called where that is so.
+        most: How many there may be.
+    """
+
+    holds: tf.Tensor
+    make: Callable[[], LowRank]
+    most: int
 
 
 class OuterRows(NamedTuple):

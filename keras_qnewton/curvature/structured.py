@@ -78,6 +78,8 @@ class Structured(Linearized):
             for layer in dense_layers(self._loss)
             if all(self._dtypes[k] == self.dtype for k in layer.variables)
         ]
+        # Of blocks that are verified at two places of a graph.
+        self._checks: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
 
     def block(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit; structured where that holds."""
@@ -117,11 +119,15 @@ class Structured(Linearized):
 
     def _verified(self, k: int, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """Whether `product` multiplies by H_k, on a random vector; a scalar bool."""
-        size = self._parts[k].size
-        probe = tf.random.stateless_normal([size], [17, size], dtype=self.dtype)
-        expected = self.block_product(k, probe)
+        probe, expected = self._checks[k] if k in self._checks else self._check(k)
         # Written so that NaN counts as a difference.
         return tf.norm(product(probe) - expected) <= _ROUNDING[self.dtype] * tf.norm(expected)
+
+    def _check(self, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """A random vector and H_k times it."""
+        size = self._parts[k].size
+        vector = tf.random.stateless_normal([size], [17, size], dtype=self.dtype)
+        return vector, self.block_product(k, vector)
 
     def _structured(self, k: int) -> Assembly | Formation:
         """How the k-th block is assembled, or why its structure is not known."""

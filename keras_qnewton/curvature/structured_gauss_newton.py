@@ -9,7 +9,7 @@ of which the block is made in one of three ways:
 
     H_ml = Σ_c d_mc d_lcᵀ       [B, o, p]   of dense layers; assembled by `structured`, D = 0
     U[(b,c)] = Σ_p a_bp ⊗ d_bcp [r, N]      r = B C rows, sums over positions; G = UᵀU
-    U as a [B, i] and d         [B, C, o]   of blocks too large to be formed: `low_rank`
+    U as a [B, i] and d         [B, C, o]   of blocks that are not formed: `low_rank`
 
 As in `structured`, what depends on the weights beside z_l is added to formed blocks as a
 diagonal, and the result is verified. Blocks that have such a part have no factors.
@@ -24,9 +24,9 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
-from keras_qnewton.curvature.low_rank import MAX_RANK, FormedRows, LowRank, OuterRows, formed_rows
+from keras_qnewton.curvature.low_rank import Few, FormedRows, LowRank, OuterRows, formed_rows
 from keras_qnewton.curvature.structured import MANY_INPUTS, Assembly, Structured
-from keras_qnewton.loss.structure import DenseLayer, Tap, dense_layers, taps
+from keras_qnewton.loss.structure import DenseLayer, Tap, dense_layers, taps, with_biases
 
 # N up to which a block may be in double precision: the solver of such a one holds it so anyway.
 _LARGEST_DOUBLE = 2048
@@ -42,7 +42,6 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         layers = {layer.activations for layer in dense_layers(loss)}
         inputs = sorted(layers | {tap.inputs for tap in self._taps.values()})
         super().__init__(loss, *args, fetch=inputs, **kwargs)
-        self._few: dict[str, tf.Tensor] | None = None
 
     # --- formed blocks ------------------------------------------------------------------
 
@@ -143,40 +142,51 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     # --- low rank -----------------------------------------------------------------------
 
-    def low_rank(self, k: int) -> tuple[tf.Tensor, Callable[[], LowRank]] | None:
-        """Factors of a block that is too large to be formed, or None if they are not known.
+    def low_rank(self, most: Sequence[int], wanted: Sequence[tf.Tensor | bool]) -> list[Few | None]:
+        """See `Linearized.low_rank`. A batch's size is not known before the step runs."""
+        limits = [n if self._may_have_few(n) else 0 for n in most]
+        found = [self._low_rank_taps(k) if n else ([], False) for k, n in enumerate(limits)]
+        limit = max((n for n, (taps, _) in zip(limits, found, strict=True) if taps), default=0)
+        if not limit:
+            return [None] * len(most)
+        pieces = self._pieces_if_few([tap for taps, _ in found for tap in taps], limit, wanted)
 
-        Returns:
-            Whether the block has them, a scalar bool (at run time: a batch's size is not known
-            before), and a function that makes them, for use under that condition.
-        """
-        found, fitting = self._low_rank_taps(k)
-        if fitting is False:
-            return None
-        if self._few is None:
-            self._few = self._derivatives_if_few()
-        few = self._few
+        def factors(k: int) -> Few | None:
+            taps, fitting = found[k]
+            if not taps:
+                return None
+            self._checks[k] = self._check(k)
+            count = limits[k] // self._roots_per_example()
 
-        def make() -> LowRank:
-            return LowRank([self._piece(tap, few[tap.outputs]) for tap in found])
+            def make() -> LowRank:
+                return LowRank([pieces[tap.variable](count) for tap in taps])
 
-        formed = sum(self._shapes[t.variable].num_elements() for t in found if _is_formed(t))
-        bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
-        possible = (self._row_count() <= MAX_RANK) & (bytes_of_rows <= self._memory)
-        possible &= fitting
+            def holds() -> tf.Tensor:
+                rows = make()
+                return self._verified(
+                    k, lambda v: tf.cast(rows.product(tf.cast(v, tf.float64)), self.dtype)
+                )
 
-        def holds() -> tf.Tensor:
-            factors = make()
-            return self._verified(
-                k, lambda v: tf.cast(factors.product(tf.cast(v, tf.float64)), self.dtype)
-            )
+            variables = [v for t in taps if _is_formed(t) for v in (t.variable, t.bias)]
+            formed = sum(self._shapes[v].num_elements() for v in variables if v is not None)
+            bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
+            possible = (self._row_count() <= limits[k]) & (bytes_of_rows <= self._memory)
+            possible &= fitting & tf.convert_to_tensor(wanted[k])
+            return Few(tf.cond(possible, holds, lambda: tf.constant(False)), make, limits[k])
 
-        return tf.cond(possible, holds, lambda: tf.constant(False)), make
+        return [factors(k) for k in range(len(most))]
+
+    def _may_have_few(self, most: int) -> bool:
+        """Whether there can be so few rows, as far as that is known before the step runs."""
+        if not self._has_rows():
+            return False
+        examples = self._recorded.shape[0]
+        return self._roots_per_example() * (1 if examples is None else int(examples)) <= most
 
     def _low_rank_taps(self, k: int) -> tuple[list[Tap], tf.Tensor | bool]:
         """The taps of the k-th block and whether they fit; none and False if it has no rows."""
         found = self._tapped(k)
-        if found is None or not self._has_rows() or self._rest_gradients[k] is not None:
+        if found is None or self._rest_gradients[k] is not None:
             return [], False
         fitting = self._tap_fitting(found)
         return ([], False) if fitting is False else (found, fitting)
@@ -185,43 +195,44 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         """r, if no example is left out."""
         return tf.shape(self._recorded)[0] * self._roots_per_example()
 
-    def _few_examples(self) -> tf.Tensor:
-        """B, or as many as a system of low rank may have."""
-        most = max(1, MAX_RANK // self._roots_per_example())
-        return tf.minimum(tf.shape(self._recorded)[0], most)
+    def _pieces_if_few(
+        self, found: Sequence[Tap], most: int, wanted: Sequence[tf.Tensor | bool]
+    ) -> dict[int, Callable[[int], OuterRows | FormedRows]]:
+        """Each weight's rows of its first B' examples, B' at most as many as have `most` rows.
 
-    def _derivatives_if_few(self) -> dict[str, tf.Tensor]:
-        """d `[C, B', P, o]` at every tap of a large block; zeros if B' is not all of B."""
-        large = [k for k, part in enumerate(self._parts) if not part.dense]
-        found = [tap for k in large for tap in self._low_rank_taps(k)[0]]
-        examples = self._few_examples()
+        Zeros, if B' is not all of B, or no block wants them. By variable, a function of how many
+        examples there may be.
+        """
+        roots = self._roots_per_example()
+        examples = tf.minimum(tf.shape(self._recorded)[0], most // roots)
 
         # Of one shape in both branches, and within bounds, since XLA compiles both.
         def none() -> list[tf.Tensor]:
-            return [
-                tf.zeros([self._roots_per_example(), examples, *self._positions(tap)], self.dtype)
-                for tap in found
-            ]
+            return [tf.zeros([roots, examples, *self._positions(tap)], self.dtype) for tap in found]
 
         def all_of_them() -> list[tf.Tensor]:
             moved = self._by_position(found)
             return [moved[tap.outputs][:, :examples] for tap in found]
 
-        values = tf.cond(self._row_count() <= MAX_RANK, all_of_them, none)
-        return {tap.outputs: value for tap, value in zip(found, values, strict=True)}
+        needed = tf.reduce_any(tf.stack([tf.convert_to_tensor(w) for w in wanted]))
+        values = tf.cond(needed & (self._row_count() <= most), all_of_them, none)
 
-    def _piece(self, tap: Tap, moved: tf.Tensor) -> OuterRows | FormedRows:
-        outputs = self._shapes[tap.variable][-1]
-        moved = tf.ensure_shape(moved, [self._roots_per_example(), None, None, outputs])
-        examples = self._few_examples()
-        if _is_formed(tap):
-            return FormedRows(formed_rows(self._inputs(tap)[:examples], moved))
-        d = tf.transpose(moved[:, :, 0], [1, 0, 2])
-        if tap.kind == "bias":
-            return OuterRows(None, d)
-        inputs = self._shapes[tap.variable][:-1].num_elements()
-        a = tf.ensure_shape(self._values[tap.inputs], [None, inputs])
-        return OuterRows(a[:examples], d)
+        def piece(tap: Tap, d: tf.Tensor) -> Callable[[int], OuterRows | FormedRows]:
+            d = tf.ensure_shape(d, [roots, None, None, self._shapes[tap.variable][-1]])
+            if _is_formed(tap):
+                return lambda n: FormedRows(formed_rows(self._inputs(tap)[:n], d[:, :n]))
+            d = tf.transpose(d[:, :, 0], [1, 0, 2])
+            if tap.kind == "bias":
+                return lambda n: OuterRows(None, d[:n])
+            a = self._values[tap.inputs][:examples]
+            inputs = self._shapes[tap.variable][:-1].num_elements()
+            if tap.bias is not None:
+                a = tf.concat([a, tf.ones_like(a[:, :1])], 1)
+                inputs += 1
+            a = tf.ensure_shape(a, [None, inputs])
+            return lambda n: OuterRows(a[:n], d[:n])
+
+        return {t.variable: piece(t, d) for t, d in zip(found, values, strict=True)}
 
     # --- what both are made of ----------------------------------------------------------
 
@@ -230,11 +241,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         return self._roots is not None and self._loss.vectorizable
 
     def _tapped(self, k: int) -> list[Tap] | None:
-        """Where each of the block's weights enters, or None if one is not known to."""
+        """Where the block's weights enter, in their order, or None if one is not known to."""
         indices = self._parts[k].indices
         same = all(self._dtypes[i] == self.dtype for i in indices)
         known = all(i in self._taps for i in indices)
-        return [self._taps[i] for i in indices] if known and same else None
+        return with_biases([self._taps[i] for i in indices]) if known and same else None
 
     def _tap_fitting(self, found: Sequence[Tap]) -> tf.Tensor | bool:
         return self._fitting([(tap.outputs, tap.positions) for tap in found])
@@ -286,7 +297,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         a = self._values[tap.inputs]
         if tap.window is not None:
             a = tf.image.extract_patches(a, **tap.window)
-        return tf.reshape(a, [examples, positions, self._shapes[tap.variable][:-1].num_elements()])
+        a = tf.reshape(a, [examples, positions, self._shapes[tap.variable][:-1].num_elements()])
+        return a if tap.bias is None else tf.concat([a, tf.ones_like(a[:, :, :1])], 2)
 
     def _positions(self, tap: Tap) -> tuple[tf.Tensor | int, int]:
         """P and o: rows of z an example, and their length."""

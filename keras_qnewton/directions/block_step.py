@@ -25,8 +25,8 @@ _EXPLANATIONS = {
         "too large a block to be formed: conjugate gradients on Hessian-vector products"
     ),
     RULE_LOW_RANK: (
-        "too large a block to be formed, but of low rank on so small a batch: solved exactly in "
-        "as many dimensions as its rank (Woodbury)"
+        "of low rank on so small a batch: solved exactly in as many dimensions as its rank "
+        "(Woodbury), and not formed"
     ),
 }
 

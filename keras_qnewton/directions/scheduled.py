@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -51,8 +51,28 @@ _LARGE = 512
 _MIXED_CONDITION = 1e6
 
 
+class Ends(NamedTuple):
+    """What is known of a block before it is solved.
+
+    Attributes:
+        norm: Frobenius's of a semidefinite one, float64 scalar; else 0.
+        spectrum: The ends of its spectrum.
+        sparsity: d, float64 scalar.
+        products: Products with it that were made, float64; NaN where κ may take a factorisation.
+    """
+
+    norm: tf.Tensor
+    spectrum: Spectrum
+    sparsity: tf.Tensor
+    products: tf.Tensor
+
+
 class Scheduled:
-    """(H + s I)^(-1) g to float64 residuals, by the solver that the scheduler chooses."""
+    """(H + s I)^(-1) g to float64 residuals, by the solver that the scheduler chooses.
+
+    Attributes:
+        ends: What was given, or was found of the matrix.
+    """
 
     def __init__(
         self,
@@ -63,6 +83,7 @@ class Scheduled:
         semidefinite: bool = False,
         seed: int = 0,
         keep: Keep = computed,
+        ends: Ends | None = None,
     ):
         self._gradient, self._damping, self._scheduler = gradient, damping, scheduler
         self._keep = keep
@@ -78,8 +99,11 @@ class Scheduled:
         self._matrix = matrix if self._mixed else tf.cast(matrix, tf.float64)
         self._semidefinite = semidefinite
         self._bounded = damping.adaptive or damping.definite or semidefinite
-        ends = self._semidefinite_ends if semidefinite else self._both_ends
-        self._spectrum, self._sparsity, self.products = ends(matrix, keep, seed)
+        if ends is None:
+            find = self._semidefinite_ends if semidefinite else self._both_ends
+            ends = find(matrix, keep, seed)
+        self.ends = ends
+        self._norm, self._spectrum, self._sparsity, self.products = ends
         self.scale = largest(self._spectrum)
         # Reshaping needs a lower bound of the eigenvalues, and a price to lower.
         priced = len(scheduler.candidates(self._bounded)) > 1 or scheduler.quantum is not None
@@ -87,13 +111,11 @@ class Scheduled:
         if scheduler.reshape is not None and self._bounded and priced and not self._mixed:
             self._reshaping = Reshaping(self._matrix, self._sparsity, scheduler)
 
-    def _semidefinite_ends(
-        self, matrix: tf.Tensor, keep: Keep, seed: int
-    ) -> tuple[Spectrum, tf.Tensor, tf.Tensor]:
-        """The spectrum's ends, d, and products made; only the large end is searched."""
-        self._norm = tf.cast(tf.sqrt(2 * tf.nn.l2_loss(matrix)), tf.float64)
+    def _semidefinite_ends(self, matrix: tf.Tensor, keep: Keep, seed: int) -> Ends:
+        """Only the large end is searched."""
+        norm = tf.cast(tf.sqrt(2 * tf.nn.l2_loss(matrix)), tf.float64)
         # Rounding each entry moves no eigenvalue by more than that much of Frobenius's norm.
-        rounding = -EPSILON[matrix.dtype] * self._norm
+        rounding = -EPSILON[matrix.dtype] * norm
         operand = tf.cast(matrix, self._gradient.dtype)
         # A factorisation waits for the norm alone, and what is for the log is not to be before it.
         with tf.control_dependencies([rounding]):
@@ -102,12 +124,9 @@ class Scheduled:
                 keep, lambda: largest_eigenvalue(operand, LARGE_END_STEPS, seed)
             )
         spectrum = semidefinite_spectrum(spectrum, rounding)
-        return spectrum, sparsity, full_products(spectrum, operand)
+        return Ends(norm, spectrum, sparsity, full_products(spectrum, operand))
 
-    def _both_ends(
-        self, matrix: tf.Tensor, keep: Keep, seed: int
-    ) -> tuple[Spectrum, tf.Tensor, tf.Tensor]:
-        """The spectrum's ends, d, and products made (NaN where κ may take a factorisation)."""
+    def _both_ends(self, matrix: tf.Tensor, keep: Keep, seed: int) -> Ends:
         precise = self._damping.definite
         # Of a large matrix a product takes as long as it takes to be read.
         short = self._size >= _LARGE and not precise
@@ -123,7 +142,8 @@ class Scheduled:
             )
             products = full_products(spectrum, operand)
         products = products if self._bounded else tf.constant(math.nan, tf.float64)
-        return spectrum, row_nonzeros(matrix, shifted=True), products
+        norm = tf.constant(0.0, tf.float64)
+        return Ends(norm, spectrum, row_nonzeros(matrix, shifted=True), products)
 
     def estimate(self, damping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """κ of H + s I, and s, at damping λ; scalars, float64."""

@@ -13,7 +13,7 @@ not interacting, which whoever builds on it has to verify by number.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -106,6 +106,9 @@ class Tap:
         outputs: Name of the tensor z; its last axis is W's last.
         positions: Whether an example is seen to take several rows of z.
         window: Of a convolution: keyword arguments of `tf.image.extract_patches`.
+        bias: Position of a bias that is added to the product, if that is taken with it: as the
+            last row of W, of an input that is 1.
+        product: Of a bias: the weight to whose product it is added, if nothing else sees that.
     """
 
     variable: int
@@ -114,11 +117,26 @@ class Tap:
     outputs: str
     positions: bool
     window: Mapping[str, Any] | None = None
+    bias: int | None = None
+    product: int | None = None
+
+
+def with_biases(found: Sequence[Tap]) -> list[Tap]:
+    """`found`, where a bias that comes right after its product is taken with it."""
+    out: list[Tap] = []
+    for tap in found:
+        before = out[-1] if out else None
+        if before is None or tap.product is None or tap.product != before.variable:
+            out.append(tap)
+        else:
+            out[-1] = dataclasses.replace(before, outputs=tap.outputs, bias=tap.variable)
+    return out
 
 
 def taps(loss: RecordedLoss) -> dict[int, Tap]:
     """The one place where each weight enters, by the weight's position; others are left out."""
     found: list[Tap] = []
+    products: dict[str, Tap] = {}  # by the name of z
     consumers = _consumers(loss.operations)
     for op in loss.operations:
         if op.type == "MatMul":
@@ -138,7 +156,14 @@ def taps(loss: RecordedLoss) -> dict[int, Tap]:
             out = op.outputs[0]
             if variable is not None and (kind != "bias" or _is_bias(inputs, weight, out)):
                 positions = _has_positions(out, consumers)
-                found.append(Tap(variable, kind, inputs.name, out.name, positions, window))
+                tap = Tap(variable, kind, inputs.name, out.name, positions, window)
+                if kind == "bias" and len(consumers[inputs.name]) == 1:
+                    product = products.get(inputs.name)
+                    if product is not None and product.positions == positions:
+                        tap = dataclasses.replace(tap, product=product.variable)
+                elif kind != "bias":
+                    products[out.name] = tap
+                found.append(tap)
                 break
             if kind != "bias":
                 break

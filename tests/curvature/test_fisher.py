@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton.curvature import Blocks, EmpiricalFisher, GaussNewton, fisher
+from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.curvature.structured import Assembly
 from keras_qnewton.loss import as_tensors, record
 from tests.derivatives import relative_error
@@ -148,8 +149,8 @@ def test_low_rank_factors(policy, build, partition):
         parts = Blocks(partition, max_size=1).split(model.trainable_variables)
         at = policy().at(recorded, recorded.at_variables(), parts)
         out = []
-        for k in range(len(parts)):
-            holds, make = at.low_rank(k)
+        few = at.low_rank([MAX_RANK] * len(parts), [True] * len(parts))
+        for k, (holds, make, _) in enumerate(few):
             factors = make()
             rank = tf.shape(factors.gram())[0]
             rows = tf.map_fn(factors.lift, tf.eye(rank, dtype=tf.float64))
@@ -183,9 +184,9 @@ def test_no_low_rank_factors_where_the_rows_are_unknown():
         recorded = record(lambda: softmax()(CLASSES, model(x, training=True)), variables)
         parts = Blocks("layer", max_size=1).split(model.trainable_variables)
         at = GaussNewton().at(recorded, recorded.at_variables(), parts)
-        first, normalisation, last = (at.low_rank(k) for k in range(3))
+        first, normalisation, last = at.low_rank([MAX_RANK] * 3, [True] * 3)
         assert normalisation is None
-        return first[0], last[0]
+        return first.holds, last.holds
 
     coupled, independent = run()
     assert not coupled  # batch normalisation comes after it

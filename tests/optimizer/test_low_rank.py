@@ -1,0 +1,261 @@
+"""A block of few rows is solved in their number of dimensions, and not formed; by default."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton import Adaptive, Blocks, Constant, QNewton, Scheduler
+from keras_qnewton.curvature import gauss_newton, structured_gauss_newton
+from keras_qnewton.directions import woodbury
+from tests.derivatives import get_flat, set_precision
+
+L = keras.layers
+# 4-16-12-1: 297 weights, so up to 148 rows.
+SIZE, MOST = 297, 148
+
+
+@pytest.fixture
+def double():
+    set_precision("float64")
+    yield
+    set_precision("float32")
+
+
+def network(outputs=1, **arguments):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            L.Input((4,)),
+            L.Dense(16, activation="tanh", **arguments),
+            L.Dense(12, activation="tanh"),
+            L.Dense(outputs),
+        ]
+    )
+
+
+def data(examples, outputs=1, seed=0, dtype="float32"):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(examples, 4))
+    y = np.tanh(x @ rng.normal(size=(4, outputs)))
+    return x.astype(dtype), y.astype(dtype)
+
+
+def trained(model, x, y, epochs=4, batch_size=None, jit_compile=False, loss="mse", **arguments):
+    """The decisions of a run, and its losses."""
+    optimizer = QNewton(**arguments)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile)
+    history = model.fit(
+        x, y, batch_size=batch_size or len(x), epochs=epochs, shuffle=False, verbose=0
+    )
+    return optimizer.decisions, history.history["loss"]
+
+
+def routes(decisions):
+    return [d.route for d in decisions]
+
+
+@pytest.mark.parametrize("examples", [1, 40, MOST, MOST + 1, 400])
+def test_half_as_many_rows_as_weights_are_few(examples):
+    model, route = network(), "woodbury" if examples <= MOST else "cholesky"
+    assert model.count_params() == SIZE
+    decisions, losses = trained(model, *data(examples))
+    assert set(routes(decisions)) == {route}
+    assert losses[-1] < 0.2 * losses[0]
+    for d in decisions:
+        assert d.loss_after <= d.loss and d.residual < 1e-6
+        assert ("not formed" in d.formed_by) == (route == "woodbury")
+        assert ("of low rank" in d.reason) == (route == "woodbury")
+
+
+def test_a_few_weights_are_not_worth_it():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([L.Input((4,)), L.Dense(16, activation="tanh"), L.Dense(1)])
+    decisions, _ = trained(model, *data(3))
+    assert set(routes(decisions)) == {"cholesky"}
+
+
+@pytest.mark.parametrize(("outputs", "examples"), [(1, 30), (3, 40)])
+def test_step_is_that_of_the_formed_system(outputs, examples, double):
+    """Against NumPy's solution of (G + λI) x = g, in double precision."""
+    model = network(outputs)
+    x, y = data(examples, outputs, dtype="float64")
+    before = get_flat(model.trainable_variables)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(x) - y))
+    gradient = get_flat(tape.gradient(loss, model.trainable_variables))
+    (block,) = gauss_newton(
+        lambda: tf.reduce_mean(tf.square(model(x) - y)), model.trainable_variables
+    )
+    matrix = block.matrix.numpy()
+    ((d,), _) = trained(model, x, y, epochs=1)
+    assert d.route == "woodbury" and d.accepted
+    shift = d.damping
+    assert shift == pytest.approx(1e-2 * np.linalg.eigvalsh(matrix)[-1], rel=0.1)
+    step = np.linalg.solve(matrix + shift * np.eye(len(gradient)), gradient)
+    np.testing.assert_allclose(
+        before - get_flat(model.trainable_variables), step, rtol=1e-7, atol=1e-9
+    )
+    damped = np.linalg.eigvalsh(matrix) + shift
+    assert d.condition_number == pytest.approx(damped[-1] / damped[0], rel=0.1)
+
+
+@pytest.mark.parametrize("curvature", ["gauss_newton", "fisher"])
+def test_losses_are_those_of_formed_blocks(curvature, monkeypatch):
+    x, y = data(30)
+    few = trained(network(), x, y, epochs=6, curvature=curvature)
+    monkeypatch.setattr(woodbury, "_WORTH_IT", 10**6)
+    formed = trained(network(), x, y, epochs=6, curvature=curvature)
+    assert set(routes(few[0])) == {"woodbury"} and set(routes(formed[0])) == {"cholesky"}
+    np.testing.assert_allclose(few[1][:4], formed[1][:4], rtol=1e-3)
+
+
+REQUESTS = {
+    "scheduler": {"scheduler": Scheduler(classical=("cholesky", "lu"), quantum=None)},
+    "circuits": {"scheduler": Scheduler()},
+    "pruning": {"sparsity": 0.5},
+    "kept": {"update_every": 2},
+    "constant": {"damping": Constant()},
+    "magnitudes": {"damping": Adaptive(negative_curvature="absolute")},
+    "exact": {"curvature": "hessian"},
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+def test_formed_where_somebody_has_to_see_it(request_):
+    decisions, losses = trained(network(), *data(10), epochs=3, **request_)
+    assert "woodbury" not in routes(decisions)
+    assert all(d.formed_by != "not formed" for d in decisions)
+    assert losses[-1] < losses[0]
+
+
+def test_formed_where_a_penalty_has_full_rank():
+    decisions, losses = trained(network(kernel_regularizer="l2"), *data(10))
+    assert set(routes(decisions)) == {"cholesky"}
+    assert losses[-1] < losses[0]
+
+
+def test_formed_where_examples_interact():
+    keras.utils.set_random_seed(0)
+    coupled = [L.Dense(16), L.BatchNormalization(), L.Activation("tanh"), L.Dense(1)]
+    model = keras.Sequential([L.Input((16,)), *coupled])
+    x = np.random.default_rng(0).normal(size=(20, 16)).astype("float32")
+    decisions, losses = trained(model, x, np.sin(x[:, :1]), blocks="layer")
+    first = [d for d in decisions if d.size == 272]
+    assert set(routes(first)) == {"cholesky"}
+    assert all("examples interact" in d.formed_by for d in first)
+    assert losses[-1] < losses[0]
+
+
+def test_averages_over_batches_are_formed():
+    x, y = data(120)
+    decisions, losses = trained(network(), x, y, epochs=4, batch_size=20)
+    assert routes(decisions)[0] == "woodbury"  # nobody knows yet that the data will change
+    assert set(routes(decisions)[1:]) == {"cholesky"}
+    assert losses[-1] < losses[0]
+    alone, _ = trained(network(), x, y, epochs=1, batch_size=20, damping=Adaptive(memory=1))
+    assert set(routes(alone)) == {"woodbury"}
+
+
+def test_batches_of_any_size_share_one_graph():
+    """The sizes of the batches are known when the step runs."""
+    model = network()
+    model.compile(optimizer=QNewton(damping=Adaptive(memory=1)), loss="mse")
+    step = tf.function(
+        lambda x, y: model.train_step((x, y)),
+        input_signature=[tf.TensorSpec([None, 4]), tf.TensorSpec([None, 1])],
+    )
+    model.optimizer.build(model.trainable_variables)
+    for examples in (10, 200, MOST, MOST + 1, 1):
+        step(*data(examples))
+    assert step.experimental_get_tracing_count() == 1
+    few, many = "woodbury", "cholesky"
+    assert routes(model.optimizer.decisions) == [few, many, few, many, few]
+
+
+def test_each_layer_has_a_limit_of_its_own():
+    """Of 272 and 306 weights one has at most 136 rows, the other 153; the others are too few."""
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(16, activation="tanh"), L.Dense(18, activation="tanh"), L.Dense(1)]
+    model = keras.Sequential([L.Input((16,)), *layers])
+    x = np.random.default_rng(0).normal(size=(150, 16)).astype("float32")
+    decisions, losses = trained(model, x, np.sin(x[:, :1]), blocks="layer")
+    assert {d.size: d.route for d in decisions} == {
+        272: "cholesky",
+        306: "woodbury",
+        19: "cholesky",
+    }
+    assert losses[-1] < losses[0]
+    assert all(d.loss_after <= d.loss for d in decisions if d.accepted)
+
+
+def test_a_blocks_limit_applies_where_the_largest_is_a_block_that_is_not_formed():
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(16, activation="tanh"), L.Dense(40, activation="tanh"), L.Dense(1)]
+    model = keras.Sequential([L.Input((16,)), *layers])
+    x = np.random.default_rng(0).normal(size=(137, 16)).astype("float32")
+    blocks = Blocks("layer", max_size=300)
+    decisions, losses = trained(model, x, np.sin(x[:, :1]), blocks=blocks)
+    assert {d.size: d.route for d in decisions} == {
+        272: "cholesky",
+        680: "woodbury",
+        41: "cholesky",
+    }
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("examples", [3, 12])
+def test_rows_that_are_sums_over_positions(examples):
+    keras.utils.set_random_seed(0)
+    layers = [L.Conv2D(8, 3, activation="tanh"), L.Conv2D(4, 3), L.GlobalAveragePooling2D()]
+    model = keras.Sequential([L.Input((8, 8, 1)), *layers, L.Dense(3)])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(examples, 8, 8, 1)).astype("float32"), rng.integers(0, 3, examples)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    decisions, losses = trained(model, x, y, loss=loss)
+    assert set(routes(decisions)) == {"woodbury"}
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("examples", [10, 160])
+def test_compiled_by_xla(examples):
+    x, y = data(examples)
+    plain = trained(network(), x, y, epochs=3)
+    compiled = trained(network(), x, y, epochs=3, jit_compile=True)
+    assert routes(compiled[0]) == routes(plain[0])
+    np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-3)
+
+
+def test_a_curvature_that_is_not_finite_changes_no_weight(monkeypatch):
+    """Derivatives of examples that are NaN where the gradient is finite."""
+    by_position = structured_gauss_newton.StructuredGaussNewton._by_position
+
+    def broken(self, found):
+        return {name: d * np.nan for name, d in by_position(self, found).items()}
+
+    monkeypatch.setattr(structured_gauss_newton.StructuredGaussNewton, "_by_position", broken)
+    model = network()
+    decisions, losses = trained(model, *data(10), epochs=2)
+    # It fails its check, and the block is formed by products with vectors.
+    assert set(routes(decisions)) == {"cholesky"}
+    assert np.isfinite(get_flat(model.trainable_variables)).all() and losses[1] < losses[0]
+
+
+def test_a_block_without_curvature():
+    """Units that never fire: rows of zeros, and a gradient that is zero, too."""
+    keras.utils.set_random_seed(0)
+    dead = L.Dense(60, activation="relu", bias_initializer=keras.initializers.Constant(-100.0))
+    model = keras.Sequential([L.Input((4,)), dead, L.Dense(1)])
+    before = get_flat(dead.trainable_variables)
+    decisions, _ = trained(model, *data(10), blocks="layer")
+    assert next(d for d in decisions if d.size == 300).route == "woodbury"
+    np.testing.assert_array_equal(get_flat(dead.trainable_variables), before)
+    assert np.isfinite(get_flat(model.trainable_variables)).all()
+
+
+def test_no_shift_no_formula():
+    """`Constant(0)` adds nothing to a block too large to be formed: not what U can solve."""
+    decisions, _ = trained(
+        network(), *data(10), epochs=1, damping=Constant(0.0), blocks=Blocks(max_size=10)
+    )
+    assert routes(decisions) == ["cg"]
