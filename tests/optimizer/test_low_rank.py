@@ -15,6 +15,10 @@ L = keras.layers
 SIZE, MOST = 297, 148
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def double():
     set_precision("float64")
@@ -55,7 +59,7 @@ def routes(decisions):
     return [d.route for d in decisions]
 
 
-@pytest.mark.parametrize("examples", [1, 40, MOST, MOST + 1, 400])
+@pytest.mark.parametrize("examples", [1, slow(40), MOST, MOST + 1, slow(400)])
 def test_half_as_many_rows_as_weights_are_few(examples):
     model, route = network(), "woodbury" if examples <= MOST else "cholesky"
     assert model.count_params() == SIZE
@@ -100,7 +104,7 @@ def test_step_is_that_of_the_formed_system(outputs, examples, double):
     assert d.condition_number == pytest.approx(damped[-1] / damped[0], rel=0.1)
 
 
-@pytest.mark.parametrize("curvature", ["gauss_newton", "fisher"])
+@pytest.mark.parametrize("curvature", [slow("gauss_newton"), "fisher"])
 def test_losses_are_those_of_formed_blocks(curvature, monkeypatch):
     x, y = data(30)
     few = trained(network(), x, y, epochs=6, curvature=curvature)
@@ -112,7 +116,6 @@ def test_losses_are_those_of_formed_blocks(curvature, monkeypatch):
 
 REQUESTS = {
     "scheduler": {"scheduler": Scheduler(classical=("cholesky", "lu"), quantum=None)},
-    "circuits": {"scheduler": Scheduler()},
     "pruning": {"sparsity": 0.5},
     "kept": {"update_every": 2},
     "constant": {"damping": Constant()},
@@ -121,9 +124,10 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize("request_", [*REQUESTS, slow("circuits")])
 def test_formed_where_somebody_has_to_see_it(request_):
-    decisions, losses = trained(network(), *data(10), epochs=3, **request_)
+    arguments = REQUESTS.get(request_, {"scheduler": Scheduler()})
+    decisions, losses = trained(network(), *data(10), epochs=3, **arguments)
     assert "woodbury" not in routes(decisions)
     assert all(d.formed_by != "not formed" for d in decisions)
     assert losses[-1] < losses[0]
@@ -204,7 +208,7 @@ def test_a_blocks_limit_applies_where_the_largest_is_a_block_that_is_not_formed(
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("examples", [3, 12])
+@pytest.mark.parametrize("examples", [slow(3), 12])
 def test_rows_that_are_sums_over_positions(examples):
     keras.utils.set_random_seed(0)
     layers = [L.Conv2D(8, 3, activation="tanh"), L.Conv2D(4, 3), L.GlobalAveragePooling2D()]
@@ -217,7 +221,7 @@ def test_rows_that_are_sums_over_positions(examples):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("examples", [10, 160])
+@pytest.mark.parametrize("examples", [10, slow(160)])
 def test_compiled_by_xla(examples):
     x, y = data(examples)
     plain = trained(network(), x, y, epochs=3)
@@ -251,11 +255,3 @@ def test_a_block_without_curvature():
     assert next(d for d in decisions if d.size == 300).route == "woodbury"
     np.testing.assert_array_equal(get_flat(dead.trainable_variables), before)
     assert np.isfinite(get_flat(model.trainable_variables)).all()
-
-
-def test_no_shift_no_formula():
-    """`Constant(0)` adds nothing to a block too large to be formed: not what U can solve."""
-    decisions, _ = trained(
-        network(), *data(10), epochs=1, damping=Constant(0.0), blocks=Blocks(max_size=10)
-    )
-    assert routes(decisions) == ["cg"]
