@@ -64,7 +64,7 @@ class Adaptive(Policy):
 
     adaptive = True
     definite = False  # λ adapts, whatever λ_min's error bound adds to it
-    positive = True  # the shift of a semidefinite H is
+    positive = True  # s > 0 for every semidefinite H
     # Nocedal & Wright, Algorithm 4.1: below 1/4 the model is not to be trusted that far.
     sufficient_ratio = 0.25
     # From here on the model is so much too pessimistic that a longer step is tried.
@@ -193,7 +193,7 @@ class Constant(Policy):
 
     @property
     def positive(self) -> bool:
-        """Whether the shift of a semidefinite H is, unless H is zero."""
+        """Whether s > 0 for every semidefinite H but zero."""
         return self.epsilon > 0
 
     def saddle_free(self, linear: bool) -> bool:

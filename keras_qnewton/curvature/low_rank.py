@@ -130,6 +130,11 @@ class LowRank:
         ]
         self._sizes = [piece.size for piece in self._pieces]
 
+    @property
+    def rank(self) -> tf.Tensor:
+        """r, int32 scalar."""
+        return _rank(self._pieces[0][-1])
+
     def gram(self) -> tf.Tensor:
         """U Uᵀ `[r, r]`, float64, symmetric."""
         gram = tf.add_n([piece.gram() for piece in self._pieces])

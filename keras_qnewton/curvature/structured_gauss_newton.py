@@ -32,6 +32,8 @@ from keras_qnewton.loss.structure import DenseLayer, Tap, dense_layers, taps, wi
 _LARGEST_DOUBLE = 2048
 # Bytes in a row of U from which on UᵀU is made of slices, of which symmetry spares nearly half.
 _SLICED, _SLICES = 4096, 4
+# Bytes of a block's rows, as many as it may have, up to which they are held while it is solved.
+_HELD = 2**25
 
 
 class StructuredGaussNewton(Structured, GaussNewtonLinearized):
@@ -149,32 +151,55 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         limit = max((n for n, (taps, _) in zip(limits, found, strict=True) if taps), default=0)
         if not limit:
             return [None] * len(most)
-        pieces = self._pieces_if_few([tap for taps, _ in found for tap in taps], limit, wanted)
+        asked = [k for k, (taps, _) in enumerate(found) if taps]
+        fit = tf.reduce_all([found[k][1] for k in asked])
+        needed = fit & tf.reduce_any([wanted[k] for k in asked])
+        pieces = self._pieces_if(needed, [tap for k in asked for tap in found[k][0]], limit)
+        out: list[Few | None] = [None] * len(most)
+        for k in asked:
+            out[k] = self._few(k, found[k][0], limits[k], fit & wanted[k], pieces)
+        return out
 
-        def factors(k: int) -> Few | None:
-            taps, fitting = found[k]
-            if not taps:
-                return None
-            self._checks[k] = self._check(k)
-            count = limits[k] // self._roots_per_example()
+    def _few(
+        self,
+        k: int,
+        taps: Sequence[Tap],
+        most: int,
+        wanted: tf.Tensor,
+        pieces: dict[int, Callable[[int], OuterRows | FormedRows]],
+    ) -> Few:
+        """The k-th block's factors of at most so many rows, where they are wanted."""
+        count = most // self._roots_per_example()
+        formed = sum(self._weights(tap) for tap in taps if _is_formed(tap))
+        held = [tap for tap in taps if _is_formed(tap) and 8 * most * formed <= _HELD]
+        shapes = [(count, self._roots_per_example(), self._weights(tap)) for tap in held]
+        self._checks[k] = self._check(k)
 
-            def make() -> LowRank:
-                return LowRank([pieces[tap.variable](count) for tap in taps])
+        def checked() -> tuple[tf.Tensor, list[tf.Tensor]]:
+            made = [pieces[tap.variable](count) for tap in taps]
+            factors = LowRank(made)
+            verified = self._verified(
+                k, lambda v: tf.cast(factors.product(tf.cast(v, tf.float64)), self.dtype)
+            )
+            rows = [piece.rows for piece in made if isinstance(piece, FormedRows) and held]
+            return verified, [_padded(array, count) for array in rows]
 
-            def holds() -> tf.Tensor:
-                rows = make()
-                return self._verified(
-                    k, lambda v: tf.cast(rows.product(tf.cast(v, tf.float64)), self.dtype)
-                )
+        def unchecked() -> tuple[tf.Tensor, list[tf.Tensor]]:
+            return tf.constant(False), [tf.zeros(shape, tf.float64) for shape in shapes]
 
-            variables = [v for t in taps if _is_formed(t) for v in (t.variable, t.bias)]
-            formed = sum(self._shapes[v].num_elements() for v in variables if v is not None)
-            bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
-            possible = (self._row_count() <= limits[k]) & (bytes_of_rows <= self._memory)
-            possible &= fitting & tf.convert_to_tensor(wanted[k])
-            return Few(tf.cond(possible, holds, lambda: tf.constant(False)), make, limits[k])
+        bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
+        possible = wanted & (self._row_count() <= most) & (bytes_of_rows <= self._memory)
+        holds, arrays = tf.cond(possible, checked, unchecked)
 
-        return [factors(k) for k in range(len(most))]
+        def make() -> LowRank:
+            examples = tf.minimum(tf.shape(self._recorded)[0], count)
+            known = {
+                tap.variable: FormedRows(rows[:examples])
+                for tap, rows in zip(held, arrays, strict=True)
+            }
+            return LowRank([known.get(t.variable) or pieces[t.variable](count) for t in taps])
+
+        return Few(holds, make, most)
 
     def _may_have_few(self, most: int) -> bool:
         """Whether there can be so few rows, as far as that is known before the step runs."""
@@ -195,13 +220,13 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         """r, if no example is left out."""
         return tf.shape(self._recorded)[0] * self._roots_per_example()
 
-    def _pieces_if_few(
-        self, found: Sequence[Tap], most: int, wanted: Sequence[tf.Tensor | bool]
+    def _pieces_if(
+        self, needed: tf.Tensor, found: Sequence[Tap], most: int
     ) -> dict[int, Callable[[int], OuterRows | FormedRows]]:
         """Each weight's rows of its first B' examples, B' at most as many as have `most` rows.
 
-        Zeros, if B' is not all of B, or no block wants them. By variable, a function of how many
-        examples there may be.
+        Zeros, if B' is not all of B, or where they are not needed. By variable, a function of how
+        many examples there may be.
         """
         roots = self._roots_per_example()
         examples = tf.minimum(tf.shape(self._recorded)[0], most // roots)
@@ -214,7 +239,6 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             moved = self._by_position(found)
             return [moved[tap.outputs][:, :examples] for tap in found]
 
-        needed = tf.reduce_any(tf.stack([tf.convert_to_tensor(w) for w in wanted]))
         values = tf.cond(needed & (self._row_count() <= most), all_of_them, none)
 
         def piece(tap: Tap, d: tf.Tensor) -> Callable[[int], OuterRows | FormedRows]:
@@ -289,6 +313,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         """C: how many s there are."""
         return int(self._roots.shape[0])
 
+    def _weights(self, tap: Tap) -> int:
+        """How many weights enter at the tap."""
+        bias = 0 if tap.bias is None else self._shapes[tap.bias].num_elements()
+        return int(self._shapes[tap.variable].num_elements() + bias)
+
     def _inputs(self, tap: Tap) -> tf.Tensor:
         """a `[B, P, i]`: what the weight is multiplied by at each position."""
         examples, positions = tf.shape(self._recorded)[0], self._positions(tap)[0]
@@ -334,6 +363,13 @@ def _half_of_gram(rows: tf.Tensor) -> tf.Tensor:
         left = tf.zeros([height, start], rows.dtype)
         found.append(tf.concat([left, (on + tf.transpose(on)) / 4, right], 1))
     return tf.concat(found, 0)
+
+
+def _padded(rows: tf.Tensor, count: int) -> tf.Tensor:
+    """`rows` `[B', C, N]` in float64, with zeros up to `count` examples."""
+    missing = count - tf.shape(rows)[0]
+    padded = tf.pad(tf.cast(rows, tf.float64), [[0, missing], [0, 0], [0, 0]])
+    return tf.ensure_shape(padded, [count, *rows.shape[1:]])
 
 
 def _is_formed(tap: Tap) -> bool:

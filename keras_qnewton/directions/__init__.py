@@ -106,6 +106,8 @@ def direction(
             (matrix, how), _ = form()
             return how, matrix, scheduled(matrix).ends
 
+        # A block with factors is not pruned, kept or decomposed (`most_rows`). Where it is not
+        # formed, its state is of zeros, which is `Formation.NOT_FORMED`.
         way = low_rank(few, init, lambda state: scheduled(state[1], ends=state[2]))
         return way, way.state[0]
     (matrix, how), same = form()

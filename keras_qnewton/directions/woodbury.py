@@ -1,9 +1,21 @@
-"""(UᵀU + s I)^(-1) g where a block is of low rank on this batch, another direction elsewhere."""
+"""(UᵀU + s I)^(-1) g where a block is of low rank on this batch, another direction elsewhere.
+
+    (UᵀU + s I)⁻¹ g = (g - Uᵀ (U Uᵀ + s I)⁻¹ U g) / s          U [r, N], g [N]
+                    = Uᵀ (U Uᵀ + s I)⁻¹ c     for g = Uᵀ c     c [r]
+
+The gradient of a convex loss of the network's output is such a sum of rows, but for rounding, which
+the first formula divides by s: at a small s that is a long step in directions that this batch knows
+nothing of. So the second is taken where g - Uᵀ c is no more than rounding. It is more where an
+example's curvature is lost and its gradient is not: where a model is certain of it, and wrong.
+
+References:
+    Woodbury 1950; Golub & Van Loan 2013, section 2.1.4.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -23,10 +35,33 @@ from keras_qnewton.types import Solution
 # N from which on a block that could be formed is asked whether it has to be. Below, forming it and
 # factorising it take no longer than a few small operations do.
 _WORTH_IT = 256
+# Of the largest eigenvalue of U Uᵀ: what rounding leaves of those that are zero is less.
+_NEGLIGIBLE = 1e-12
+# Of a sum's terms, what rounding moves it by: some units in the last place.
+_ROUNDING = {tf.float32: 2.0**-20, tf.float64: 2.0**-49}
+_TINY = 1e-300
+
+
+class _Small(NamedTuple):
+    """A system of few rows, U [r, N], as it is solved at any s; float64.
+
+    Attributes:
+        gram: U Uᵀ, in the corner of a matrix of zeros `[most, most]`.
+        rhs: c of the module's formulas, or U g; the first r of `[most]`.
+        gradient: Uᵀ c, or g `[N]`: the right side of the system of N unknowns.
+        inside: Which of the two it is, scalar bool.
+        spectrum: Of UᵀU.
+    """
+
+    gram: tf.Tensor
+    rhs: tf.Tensor
+    gradient: tf.Tensor
+    inside: tf.Tensor
+    spectrum: Spectrum
 
 
 class Woodbury:
-    """(UᵀU + s I)^(-1) g = (g - Uᵀ (UUᵀ + s I)^(-1) U g) / s in float64, or another direction.
+    """(UᵀU + s I)^(-1) g in r dimensions, or another direction; see the module.
 
     A batch's size is known when the step runs, so both are in the graph. What the other
     direction is made of is computed where it is wanted, and zeros elsewhere.
@@ -56,30 +91,52 @@ class Woodbury:
     ):
         self._few, self._gradient = few, gradient
         self._damping, self._scheduler = damping, scheduler
-        specs: list[Any] = []
+        size, specs = int(gradient.shape[0]), []
+        nothing = tf.constant(0.0, tf.float64)
 
-        def other() -> tuple[tf.Tensor, Spectrum, Any]:
+        def other() -> tuple[_Small, Any]:
             state = init()
             specs.append(tf.nest.map_structure(tf.TensorSpec.from_tensor, state))
-            nothing = tf.constant(0.0, tf.float64)
-            gram = tf.zeros([few.most, few.most], tf.float64)
-            return gram, Spectrum(*(nothing,) * len(Spectrum._fields)), state
+            small = _Small(
+                tf.zeros([few.most, few.most], tf.float64),
+                tf.zeros([few.most], tf.float64),
+                tf.zeros([size], tf.float64),
+                tf.constant(False),
+                Spectrum(*(nothing,) * len(Spectrum._fields)),
+            )
+            return small, state
 
-        # Padded to a known size: XLA wants one shape of both branches.
-        def small() -> tuple[tf.Tensor, Spectrum, Any]:
-            gram = few.make().gram()
-            missing = few.most - tf.shape(gram)[0]
-            padded = tf.pad(gram, [[0, missing], [0, missing]])
-            found = largest_eigenvalue(gram, LARGE_END_STEPS, seed)
-            # The rest of the block's spectrum is zero, exactly.
-            nothing = tf.zeros_like(found.lambda_min)
-            found = found._replace(lambda_min=nothing, residual_min=nothing)
+        def small() -> tuple[_Small, Any]:
             state = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), specs[0])
-            return padded, found, state
+            return self._small(seed), state
 
-        self._gram, self._spectrum, self.state = tf.cond(~few.holds, other, small)
+        # The true branch is traced first: the other has to return as many tensors of its kinds.
+        self._system, self.state = tf.cond(~few.holds, other, small)
         self._other = resume(self.state)
-        self.scale = tf.where(few.holds, largest(self._spectrum), self._other.scale)
+        self.scale = tf.where(few.holds, largest(self._system.spectrum), self._other.scale)
+
+    def _small(self, seed: int) -> _Small:
+        factors, g = self._few.make(), tf.cast(self._gradient, tf.float64)
+        gram, projected = factors.gram(), factors.project(g)
+        found = largest_eigenvalue(gram, LARGE_END_STEPS, seed)
+        negligible = tf.maximum(_NEGLIGIBLE * found.lambda_max, _TINY)
+        coefficients = _solved(gram, negligible, projected)
+        within = factors.lift(coefficients)
+        # The terms of a sum, of which rounding is a share.
+        terms = tf.reduce_sum(tf.abs(coefficients) * tf.sqrt(tf.linalg.diag_part(gram)))
+        inside = tf.norm(g - within) <= _ROUNDING[self._gradient.dtype] * terms
+        # Padded to a known size: XLA wants one shape of both branches.
+        missing = self._few.most - factors.rank
+        rhs = tf.where(inside, coefficients, projected)
+        # A Ritz value's error is no matter for a shift, and the small end is zero, or above.
+        none = tf.zeros_like(found.lambda_min)
+        return _Small(
+            tf.pad(gram, [[0, missing], [0, missing]]),
+            tf.ensure_shape(tf.pad(rhs, [[0, missing]]), [self._few.most]),
+            tf.where(inside, within, g),
+            inside,
+            found._replace(lambda_min=none, residual_min=none),
+        )
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
         return tf.cond(
@@ -87,15 +144,14 @@ class Woodbury:
         )
 
     def _solve(self, damping: tf.Tensor) -> BlockStep:
-        factors = self._few.make()
-        shift = self._damping.shift(None, self._spectrum, damping)
-        g = tf.cast(self._gradient, tf.float64)
-        projected = factors.project(g)
-        rank = tf.size(projected)
-        small = self._gram[:rank, :rank] + shift * tf.eye(rank, dtype=tf.float64)
-        y = Cholesky(refinements=0).solve(small, projected).x
-        # A shift of zero is that of a block of zeros, whose gradient is zero, too.
-        x = tf.math.divide_no_nan(g - factors.lift(y), shift)
+        factors, system = self._few.make(), self._system
+        # Not kept with the system: XLA has to see that it is a constant.
+        rank, g = factors.rank, system.gradient
+        shift = self._damping.shift(None, system.spectrum, damping)
+        # No shift is that of a block of zeros.
+        y = _solved(system.gram[:rank, :rank], tf.maximum(shift, _TINY), system.rhs[:rank])
+        lifted = factors.lift(y)
+        x = tf.where(system.inside, lifted, tf.math.divide_no_nan(g - lifted, shift))
         gap = factors.product(x) + shift * x - g
         solution = Solution(
             tf.cast(x, self._gradient.dtype),
@@ -104,11 +160,18 @@ class Woodbury:
         )
         return unscheduled(
             solution,
-            condition_number=condition_estimate(self._spectrum, shift),
+            condition_number=condition_estimate(system.spectrum, shift),
             sparsity=tf.constant(int(self._gradient.shape[0]), tf.float64),
             rule=RULE_LOW_RANK,
             scheduler=self._scheduler,
         )
+
+
+def _solved(gram: tf.Tensor, shift: tf.Tensor, rhs: tf.Tensor) -> tf.Tensor:
+    """(gram + shift I)^(-1) rhs."""
+    system = tf.linalg.set_diag(gram, tf.linalg.diag_part(gram) + shift)
+    x: tf.Tensor = Cholesky(refinements=0).solve(system, rhs).x
+    return x
 
 
 def most_rows(part: Any, damping: Any, scheduler: Any, pruning: Any, kept: bool) -> int:
@@ -130,4 +193,4 @@ def most_rows(part: Any, damping: Any, scheduler: Any, pruning: Any, kept: bool)
         return MAX_RANK
     seen = kept or pruning is not None or scheduler.possible(part.size) != ("cholesky",)
     seen |= not damping.adaptive or damping.saddle_free(linear=True)
-    return 0 if seen or part.size < _WORTH_IT else part.size // 2
+    return 0 if seen or part.size < _WORTH_IT else min(part.size // 2, MAX_RANK)

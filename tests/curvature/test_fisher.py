@@ -58,6 +58,47 @@ def normalised():
     return (5,), [L.Dense(4), L.BatchNormalization(), L.Dense(3)]
 
 
+class Biased(L.Layer):
+    """Biases that are not, or may not be, taken with the product before them."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+
+    def build(self, shape):
+        for name in self.names:  # in this order they are in the block
+            weight = self.add_weight(shape=(shape[-1], 4) if name[0] == "k" else (4,), name=name)
+            setattr(self, name, weight)
+
+
+class Crossed(Biased):
+    def call(self, x):
+        return tf.tanh(x @ self.k1 + self.b1) * (x @ self.k2 + self.b2)
+
+
+class SeenTwice(Biased):
+    def call(self, x):
+        product = x @ self.k1
+        return tf.tanh(product + self.b1) + tf.sin(product)
+
+
+class BiasFirst(Biased):
+    def call(self, x):
+        return tf.tanh(self.b1 + x @ self.k1)
+
+
+def crossed():
+    return (5,), [Crossed(["k1", "b2", "k2", "b1"]), L.Dense(3)]
+
+
+def seen_twice():
+    return (5,), [SeenTwice(["k1", "b1"]), L.Dense(3)]
+
+
+def bias_first():
+    return (5,), [BiasFirst(["b1", "k1"]), L.Dense(3)]
+
+
 def problem(build):
     keras.utils.set_random_seed(0)
     shape, layers = build()
@@ -136,7 +177,10 @@ def test_structured_blocks_are_used_and_equal_generic_products(policy, build, ba
 
 
 @pytest.mark.parametrize("policy", [EmpiricalFisher, GaussNewton])
-@pytest.mark.parametrize("build", [dense, convolution_1d, convolution_2d, sequence])
+@pytest.mark.parametrize(
+    "build",
+    [dense, convolution_1d, convolution_2d, sequence, crossed, seen_twice, bias_first],
+)
 @pytest.mark.parametrize("partition", ["full", "layer"])
 def test_low_rank_factors(policy, build, partition):
     model, x = problem(build)

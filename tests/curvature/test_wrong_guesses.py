@@ -107,8 +107,32 @@ def test_trains(build, max_size):
     assert all(d.loss_after <= d.loss for d in optimizer.decisions if d.accepted)
 
 
+def test_a_table_of_which_examples_are_rows():
+    """Its length, which is known, is not that of a batch, which is not."""
+    rng = np.random.default_rng(0)
+    table = tf.constant(rng.normal(size=(7, 16)), tf.float32)
+    first = tf.Variable(0.3 * rng.normal(size=(16, 20)), dtype=tf.float32)
+    second = tf.Variable(0.3 * rng.normal(size=(20, 1)), dtype=tf.float32)
+    optimizer = QNewton()
+    optimizer.build([first, second])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, 1])])
+    def step(items, y):
+        def loss_fn():
+            values = tf.tanh(table @ first) @ second
+            return tf.reduce_mean(tf.square(tf.gather(values, items) - y))
+
+        return optimizer.minimize(loss_fn, [first, second])
+
+    for examples in (10, 20, 7):
+        items = rng.integers(0, 7, examples).astype("int32")
+        step(items, np.sin(items).astype("float32")[:, None])
+    assert all(d.formed_by.startswith("products") for d in optimizer.decisions)
+    assert all(d.loss_after < d.loss for d in optimizer.decisions)
+
+
 def test_more_rows_than_a_system_of_low_rank_may_have():
-    """With a batch whose size is known, what is not used is built all the same."""
+    """Whether a batch's size is known before the step runs or not."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(900, 4)).astype("float32"), rng.integers(0, 3, 900)
     model = keras.Sequential([L.Input((4,)), L.Dense(3, activation="tanh"), L.Dense(3)])

@@ -3,11 +3,16 @@
 import keras
 import numpy as np
 import pytest
+import scipy.linalg
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_qnewton import Adaptive, Blocks, Constant, QNewton, Scheduler
 from keras_qnewton.curvature import gauss_newton, structured_gauss_newton
+from keras_qnewton.curvature.low_rank import Few, FormedRows, LowRank
 from keras_qnewton.directions import woodbury
+from keras_qnewton.directions.saddle_free import SaddleFree
 from tests.derivatives import get_flat, set_precision
 
 L = keras.layers
@@ -161,6 +166,44 @@ def test_averages_over_batches_are_formed():
     assert set(routes(alone)) == {"woodbury"}
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rounding_is_not_followed_where_a_batch_knows_nothing(seed):
+    """Batches that fit one by one, and λ falls: what rounding leaves of g beside the rows of U,
+    divided by λ, would be most of the step, and spoil what was learnt of the other batches."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(23, 12)).astype("float32"), rng.normal(size=(23, 2)).astype("float32")
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([L.Input((12,)), L.Dense(30, activation="tanh"), L.Dense(2)])
+    damping = Adaptive(memory=1)
+    decisions, losses = trained(model, x, y, epochs=8, batch_size=7, damping=damping)
+    assert set(routes(decisions)) == {"woodbury"}
+    assert min(d.damping for d in decisions) < 1e-3 * decisions[0].damping
+    assert losses[-1] < 0.6
+
+
+def test_examples_that_a_model_is_certain_of_and_wrong(double):
+    """Their curvature is lost, exp(-1000), their gradient is not."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([L.Input((200,)), L.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(20, 200))
+    certain = np.arange(20) < 4
+    x[certain] *= 1e4
+    labels = (np.argmax(model.predict(x, verbose=0), 1) + certain) % 2
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    variables = model.trainable_variables
+    (block,) = gauss_newton(lambda: loss(labels, model(x)), variables)
+    before, gradient = get_flat(variables), block.gradient.numpy()
+    ((d,), _) = trained(model, x, labels, epochs=1, loss=loss, damping=Adaptive(1e6))
+    assert d.route == "woodbury" and d.residual < 1e-10 and d.accepted and d.loss > 100
+    matrix = block.matrix.numpy()
+    step = np.linalg.solve(matrix + d.damping * np.eye(len(before)), gradient)
+    np.testing.assert_allclose(before - get_flat(variables), d.length * step, rtol=1e-6, atol=1e-12)
+    # Not what the rows alone would make of it.
+    values, vectors = np.linalg.eigh(matrix)
+    beside = vectors[:, values <= 1e-9 * values[-1]].T @ gradient
+    assert np.linalg.norm(beside) > 0.9 * np.linalg.norm(gradient)
+
+
 def test_batches_of_any_size_share_one_graph():
     """The sizes of the batches are known when the step runs."""
     model = network()
@@ -255,3 +298,46 @@ def test_a_block_without_curvature():
     assert next(d for d in decisions if d.size == 300).route == "woodbury"
     np.testing.assert_array_equal(get_flat(dead.trainable_variables), before)
     assert np.isfinite(get_flat(model.trainable_variables)).all()
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([None, 12], tf.float64),
+        tf.TensorSpec([12], tf.float64),
+        tf.TensorSpec([], tf.float64),
+    ]
+)
+def by_woodbury(rows, gradient, damping):
+    few = Few(tf.constant(True), lambda: LowRank([FormedRows(rows[:, None])]), 40)
+    scheduler = Scheduler(classical="cholesky", quantum=None)
+
+    def other(state):
+        return SaddleFree(state, gradient, scheduler)
+
+    identity = tf.eye(12, dtype=tf.float64)
+    way = woodbury.Woodbury(few, gradient, Adaptive(), scheduler, 0, lambda: identity, other)
+    return way.solve(damping).x
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 12),
+    st.integers(0, 2**20),
+    st.floats(-6, 1),
+    st.sampled_from([0.0, 1e-12, 1.0]),
+    st.floats(-8, 8),
+)
+def test_solution_against_scipy(count, rank, seed, log_damping, beside, log_scale):
+    """Rows of any rank, a gradient that is their sum, or nearly, or not at all."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(count, rank)) @ rng.normal(size=(rank, 12)) * 10**log_scale
+    gradient = rng.normal(size=count) @ rows
+    gradient += beside * np.linalg.norm(gradient) * rng.normal(size=12)
+    matrix = rows.T @ rows
+    shift = 10**log_damping * np.linalg.norm(matrix, 2)
+    found = by_woodbury(rows, gradient, tf.constant(shift, tf.float64)).numpy()
+    exact = scipy.linalg.solve(matrix + shift * np.eye(12), gradient, assume_a="pos")
+    # What is no more than rounding of the gradient is left out, and had been divided by the shift.
+    error = np.linalg.norm(found - exact) - 1e-13 * np.linalg.norm(gradient) / shift
+    assert error <= (1e-6 if beside == 1e-12 else 1e-8) * np.linalg.norm(exact)
