@@ -11,6 +11,7 @@ from keras_qnewton.curvature.blocks import Block, Blocks
 from keras_qnewton.curvature.fisher import EmpiricalFisher
 from keras_qnewton.curvature.gauss_newton import GaussNewton
 from keras_qnewton.curvature.hessian import ExactHessian
+from keras_qnewton.curvature.memory import available_memory, check_formed
 from keras_qnewton.loss import as_tensors, record
 
 
@@ -29,7 +30,7 @@ def hessian(
         A `Block(matrix [N, N], gradient [N], variables)` for each block.
 
     Raises:
-        ValueError: If an argument is not of these kinds.
+        ValueError: If an argument is not of these kinds, or the blocks do not fit into memory.
         LossNotReplayableError: If the loss cannot be run again as a function of the weights.
     """
     return _blocks(ExactHessian(), loss_fn, variables, blocks)
@@ -51,7 +52,8 @@ def gauss_newton(
         semidefinite to rounding (Schraudolph 2002; see `curvature.gauss_newton`).
 
     Raises:
-        ValueError: If an argument is not of these kinds, or the loss is another.
+        ValueError: If an argument is not of these kinds, the loss is another, or the blocks do not
+            fit into memory.
         LossNotReplayableError: If the loss cannot be run again as a function of the weights.
     """
     return _blocks(GaussNewton(), loss_fn, variables, blocks)
@@ -73,7 +75,8 @@ def fisher(
         semidefinite to rounding (see `curvature.fisher`).
 
     Raises:
-        ValueError: If an argument is not of these kinds, or the loss is another.
+        ValueError: If an argument is not of these kinds, the loss is another, or the blocks do not
+            fit into memory.
         LossNotReplayableError: If the loss cannot be run again as a function of the weights.
     """
     return _blocks(EmpiricalFisher(), loss_fn, variables, blocks)
@@ -133,6 +136,7 @@ def _blocks(
     policy = blocks if isinstance(blocks, Blocks) else Blocks(blocks)
     tensors = as_tensors(variables)
     parts = policy.split(list(variables) if isinstance(variables, Sequence) else [variables])
+    check_formed(parts, max(v.dtype.size for v in tensors), available_memory())
 
     def compute() -> list[tuple[tf.Tensor, tf.Tensor]]:
         loss = record(loss_fn, tensors)

@@ -13,6 +13,8 @@ from keras_qnewton.curvature.blocks import Part
 # and in double precision the system, its factor and the factorisation's working copy. Measured:
 # 12,560 weights (MNIST's first layer) took 39 N² beyond the process.
 _BYTES_PER_ENTRY = 40.0
+# Matrices of its size that forming a block takes beside it: its rows, and its transpose.
+_FORMING = 2.0
 # Share of what is available that one batch's intermediate results may take.
 _SHARE = 0.25
 # Limits of a container, control groups of version 2 and 1: folder, limit, what is used, and of
@@ -94,6 +96,32 @@ def check_memory(parts: Sequence[Part], kept: int, available: float) -> None:
         f"Pass blocks=Blocks(..., max_size={fits}) or less, so that larger blocks are not formed, "
         'or smaller blocks: blocks="layer" or '
         f'"variable". Received: max_size >= {largest.size}'
+    )
+
+
+def check_formed(parts: Sequence[Part], bytes_per_number: int, available: float) -> None:
+    """Refuses blocks that would not fit, all of which are to be formed and returned.
+
+    Args:
+        parts: The blocks.
+        bytes_per_number: Of their matrices.
+        available: Bytes.
+
+    Raises:
+        ValueError: With the number of weights that would fit, and what to do instead.
+    """
+    largest = max(parts, key=lambda part: part.size)
+    all_of_them = sum(part.size**2 for part in parts)
+    needed = bytes_per_number * (all_of_them + _FORMING * float(largest.size) ** 2)
+    if needed <= available:
+        return
+    fits = math.isqrt(int(available / (bytes_per_number * (1 + _FORMING))))
+    raise ValueError(
+        f"Hessian blocks do not fit into memory: {len(parts)} of them, the largest "
+        f"{largest.name!r} of N = {largest.size:,} weights, take about {needed / 1e9:,.1f} GB, and "
+        f"{available / 1e9:,.1f} GB are available, enough for one of {fits:,} weights. Pass fewer "
+        'variables, or smaller blocks: blocks="layer" or "variable". `hvp` multiplies by the '
+        f"Hessian without forming it. Received: blocks of {sum(p.size for p in parts):,} weights"
     )
 
 

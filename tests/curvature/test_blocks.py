@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import QNewton
-from keras_qnewton.curvature import Blocks, memory
-from keras_qnewton.curvature.memory import available_memory, check_memory
+from keras_qnewton.curvature import Blocks, fisher, gauss_newton, hessian, memory
+from keras_qnewton.curvature.memory import available_memory, check_formed, check_memory
 
 L = keras.layers
 
@@ -65,6 +65,30 @@ def test_memory_check_says_how_many_weights_would_fit():
     check_memory(blocks, False, available=4.1e7)
     with pytest.raises(ValueError, match="N = 1,000"):
         check_memory(blocks, True, available=4.1e7)
+
+
+@pytest.mark.parametrize("compute", [hessian, gauss_newton, fisher])
+def test_blocks_that_would_not_fit_are_not_begun(compute):
+    w = tf.Variable(tf.zeros([10**7]))
+
+    def loss_fn():
+        raise AssertionError("differentiated")
+
+    with pytest.raises(ValueError, match=r"N = 10,000,000 .*enough for one of .*`hvp`"):
+        compute(loss_fn, [w])
+
+
+def test_check_of_formed_blocks_says_how_many_weights_would_fit():
+    sizes = [np.zeros(n, "float32") for n in (300, 200)]
+    parts = Blocks("variable").split([tf.Variable(v) for v in sizes])
+    most = 4 * (300**2 + 200**2 + 2 * 300**2)
+    check_formed(parts, 4, most)
+    with pytest.raises(ValueError, match="2 of them, the largest") as caught:
+        check_formed(parts, 4, most - 1)
+    fits = int(re.search(r"one of (\d+) weights", str(caught.value)).group(1))
+    check_formed(Blocks("full").split([tf.Variable(tf.zeros(fits))]), 4, most - 1)
+    with pytest.raises(ValueError):
+        check_formed(Blocks("full").split([tf.Variable(tf.zeros(fits + 1))]), 4, most - 1)
 
 
 @pytest.mark.parametrize("version", [0, 1])
