@@ -7,14 +7,10 @@ of z an example, with d = ∂z_outᵀ s / ∂z [o], that row is a ⊗ d for W an
     U Uᵀ [(b,c), (b',c')] = (a_b · a_b' + 1) (d_bc · d_b'c')        [r, r]
 
 and neither U nor G is ever formed. At several positions p of an example, the row is the sum
-Σ_p a_bp ⊗ d_bcp, and is formed. The damped system is solved in r dimensions (Woodbury):
-
-    (UᵀU + λI)⁻¹ g = (g - Uᵀ (UUᵀ + λI)⁻¹ U g) / λ
-
-The two terms cancel to about λ / ‖G‖, which is why all of it is done in float64.
+Σ_p a_bp ⊗ d_bcp, and is formed. `directions.woodbury` solves the damped system in r dimensions, by
+terms that cancel to about λ / ‖G‖, which is why all of it is done in float64.
 
 References:
-    Woodbury 1950; Golub & Van Loan 2013, section 2.1.4.
     Ren & Goldfarb 2019, arXiv:1906.02353 (Gauss-Newton and Fisher by that formula).
 """
 

@@ -112,7 +112,7 @@ def check_formed(parts: Sequence[Part], bytes_per_number: int, available: float)
     """
     largest = max(parts, key=lambda part: part.size)
     all_of_them = sum(part.size**2 for part in parts)
-    needed = bytes_per_number * (all_of_them + _FORMING * float(largest.size) ** 2)
+    needed = bytes_per_number * (all_of_them + _FORMING * largest.size**2)
     if needed <= available:
         return
     fits = math.isqrt(int(available / (bytes_per_number * (1 + _FORMING))))

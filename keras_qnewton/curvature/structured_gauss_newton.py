@@ -173,7 +173,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         formed = sum(self._weights(tap) for tap in taps if _is_formed(tap))
         held = [tap for tap in taps if _is_formed(tap) and 8 * most * formed <= _HELD]
         shapes = [(count, self._roots_per_example(), self._weights(tap)) for tap in held]
-        self._checks[k] = self._check(k)
+        if self._parts[k].dense:  # verified here or where it is formed
+            self._checks[k] = self._check(k)
 
         def checked() -> tuple[tf.Tensor, list[tf.Tensor]]:
             made = [pieces[tap.variable](count) for tap in taps]
@@ -249,11 +250,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             if tap.kind == "bias":
                 return lambda n: OuterRows(None, d[:n])
             a = self._values[tap.inputs][:examples]
-            inputs = self._shapes[tap.variable][:-1].num_elements()
             if tap.bias is not None:
                 a = tf.concat([a, tf.ones_like(a[:, :1])], 1)
-                inputs += 1
-            a = tf.ensure_shape(a, [None, inputs])
+            a = tf.ensure_shape(a, [None, self._weights(tap) // int(d.shape[2])])
             return lambda n: OuterRows(a[:n], d[:n])
 
         return {t.variable: piece(t, d) for t, d in zip(found, values, strict=True)}

@@ -46,7 +46,6 @@ __all__ = [
     "Direction",
     "Keep",
     "Scheduled",
-    "computed",
     "direction",
     "explain",
     "most_rows",

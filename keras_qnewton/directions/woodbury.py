@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Spectrum
-from keras_qnewton.conditioning.lanczos import largest_eigenvalue
+from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
 from keras_qnewton.curvature.low_rank import MAX_RANK, Few
 from keras_qnewton.directions.block_step import (
     RULE_LOW_RANK,
@@ -28,7 +28,12 @@ from keras_qnewton.directions.block_step import (
     Direction,
     unscheduled,
 )
-from keras_qnewton.directions.spectrum import LARGE_END_STEPS, condition_estimate, largest
+from keras_qnewton.directions.spectrum import (
+    LARGE_END_STEPS,
+    condition_estimate,
+    largest,
+    semidefinite_spectrum,
+)
 from keras_qnewton.solvers import Cholesky
 from keras_qnewton.types import Solution
 
@@ -37,8 +42,8 @@ from keras_qnewton.types import Solution
 _WORTH_IT = 256
 # Of the largest eigenvalue of U Uᵀ: what rounding leaves of those that are zero is less.
 _NEGLIGIBLE = 1e-12
-# Of a sum's terms, what rounding moves it by: some units in the last place.
-_ROUNDING = {tf.float32: 2.0**-20, tf.float64: 2.0**-49}
+# Units in the last place of a sum's terms that rounding moves it by.
+_ROUNDING = 8.0
 _TINY = 1e-300
 
 
@@ -124,18 +129,17 @@ class Woodbury:
         within = factors.lift(coefficients)
         # The terms of a sum, of which rounding is a share.
         terms = tf.reduce_sum(tf.abs(coefficients) * tf.sqrt(tf.linalg.diag_part(gram)))
-        inside = tf.norm(g - within) <= _ROUNDING[self._gradient.dtype] * terms
+        rounding = _ROUNDING * EPSILON[self._gradient.dtype] * terms
+        inside = tf.norm(g - within) <= rounding
         # Padded to a known size: XLA wants one shape of both branches.
         missing = self._few.most - factors.rank
         rhs = tf.where(inside, coefficients, projected)
-        # A Ritz value's error is no matter for a shift, and the small end is zero, or above.
-        none = tf.zeros_like(found.lambda_min)
         return _Small(
             tf.pad(gram, [[0, missing], [0, missing]]),
             tf.ensure_shape(tf.pad(rhs, [[0, missing]]), [self._few.most]),
             tf.where(inside, within, g),
             inside,
-            found._replace(lambda_min=none, residual_min=none),
+            semidefinite_spectrum(found, tf.zeros_like(found.lambda_min)),
         )
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
