@@ -6,10 +6,12 @@ A leaf. Every stage registers its own implementations when it is imported, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-_T = TypeVar("_T")
+# A class, or a function without arguments that makes an object.
+_T = TypeVar("_T", bound=Callable[..., Any])
 
 
 class Policy:
@@ -29,17 +31,22 @@ class Policy:
         return f"{type(self).__name__}({arguments})"
 
 
-_REGISTRY: dict[str, dict[str, type]] = {}
+_REGISTRY: dict[str, dict[str, Callable[..., Any]]] = {}
 
 
-def register(kind: str, name: str) -> Callable[[type[_T]], type[_T]]:
+def register(kind: str, name: str) -> Callable[[_T], _T]:
     """Class decorator: makes `resolve(kind, name)` build this class with its defaults."""
 
-    def add(cls: type[_T]) -> type[_T]:
+    def add(cls: _T) -> _T:
         _REGISTRY.setdefault(kind, {})[name] = cls
         return cls
 
     return add
+
+
+def registered(kind: str) -> Mapping[str, Callable[..., Any]]:
+    """By name, what is registered of one kind, in the order of registration."""
+    return MappingProxyType(_REGISTRY.get(kind, {}))
 
 
 def names(kind: str) -> tuple[str, ...]:

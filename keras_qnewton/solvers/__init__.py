@@ -1,6 +1,6 @@
 """Symmetric linear systems: one solver a file, all with the same two stages.
 
-`solve(matrix, rhs)` is `compute(init(matrix), rhs)`; see `staged.StagedSolver`. A solver that
+`solve(matrix, rhs)` is `compute(init(matrix), rhs)`; see `staged.LinearSolver`. A solver that
 cannot solve a system does not raise inside a graph: its residual says so (NaN, Inf or large),
 and the caller goes on to the next route.
 """

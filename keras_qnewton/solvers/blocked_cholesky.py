@@ -4,7 +4,7 @@
 left-looking block algorithm (Golub and Van Loan 2013, Matrix Computations, section 4.2.9) leaves
 it the diagonal blocks and the rest to `tf.matmul`. With U = L^T, for each block row j:
 
-    C    = A[j, j:] - U[:j, j]^T U[:j, j:]     what the rows above leave of A's row
+    C    = A[j, j:] - U[:j, j]^T U[:j, j:]     A's row, less the rows above
     L_jj = cholesky(C[:, j])
     U_j  = L_jj^-1 C[:, j+1:]                  by triangular solves, not with an inverse, so
                                                that the backward error is LAPACK's
@@ -18,23 +18,23 @@ They are never put together to one matrix; the solve goes through them one by on
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.solvers.staged import Packed
+from keras_qnewton.solvers.arrays import Scalar
+from keras_qnewton.solvers.block_rows import equal_width, joined, separated, split
+from keras_qnewton.solvers.packing import Packed
 
 # Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
 _SMALLEST = 385
 # Width of a panel from an N on. About 128 leave least to the serial diagonal blocks; with 256 a
 # large matrix needs half the operations, and half the copies of U; with 384 one of 10,000 rows
-# takes 15 to 25 % less time again. Fewer than five leave too much to the first.
-_PANELS = {0: 128, 1025: 256, 4097: 384}
-_FEWEST = 5
-# Rows whose effect on what is below them is taken off at once, about. Each step of the algorithm
+# takes 15 to 25 % less time again.
+_WIDTHS = {0: 128, 1025: 256, 4097: 384}
+# Panels at least, from the second width on: fewer leave too much to the first.
+_MIN_PANELS = 5
+# Rows, about, whose effect on what is below them is taken off at once. Each step of the algorithm
 # copies the rows above it: but for this, all of U, and products wait for that. Not 1,024 or 2,048:
 # their rows lie in the same lines of the cache, and products take a quarter longer.
 _GROUP = 1280
@@ -52,12 +52,17 @@ class BlockedFactor(NamedTuple):
         definite: Scalar bool, whether A is numerically positive definite.
     """
 
-    diagonal: tuple[Any, ...]
-    right: tuple[Any, ...]
-    definite: Any
+    diagonal: tuple[tf.Tensor, ...]
+    right: tuple[tf.Tensor, ...]
+    definite: tf.Tensor
 
 
-def blocked_cholesky(matrix: Any, shift: Any = None, live: Any = None) -> BlockedFactor:
+def blocked_cholesky(
+    matrix: tf.Tensor,
+    shift: Scalar | None = None,
+    live: tf.Tensor | None = None,
+    group: int = _GROUP,
+) -> BlockedFactor:
     """Factorises a symmetric A + sI; never raises where that is not positive definite.
 
     The blocks are unrolled when the graph is traced, about 18 operations each. A matrix whose
@@ -67,70 +72,68 @@ def blocked_cholesky(matrix: Any, shift: Any = None, live: Any = None) -> Blocke
     Args:
         matrix: A, tensor `[N, N]`, symmetric, float32 or float64.
         shift: s, scalar, None for 0; added block by block, without a copy of A.
-        live: Of which rows and columns of A, int32 `[M]`; None for all.
-
-    Returns:
-        `BlockedFactor`.
+        live: Indices of the rows and columns that are factorised, int32 `[M]`; None for all.
+        group: Rows, about, whose effect on those below is taken off at once.
     """
     size = (matrix if live is None else live).shape[0]
     if size is None or size < _SMALLEST:
         block, definite = _diagonal_block(_shifted(_part(matrix, live, 0, size), shift))
         return BlockedFactor((block,), (), definite)
-    panel = _panel(size)
-    group = max(1, _GROUP // panel)
-    identity = tf.eye(panel, dtype=matrix.dtype)
-    starts = range(0, size, panel)
-    left = [_part(matrix, live, start, start + panel) for start in starts]
-    diagonal: list[Any] = []
-    right: list[Any] = []
+    width = panel_width(size)
+    panels = max(1, group // width)
+    identity = tf.eye(width, dtype=matrix.dtype)
+    starts = range(0, size, width)
+    left = [_part(matrix, live, start, start + width) for start in starts]
+    diagonal: list[tf.Tensor] = []
+    right: list[tf.Tensor] = []
     above = None  # U's rows of this group above j, from column j on
     for j, start in enumerate(starts):
-        width = min(panel, size - start)
-        mine, rest = _split(left[j], width)
+        count = min(width, size - start)
+        corner, rest = split(left[j], count)
         if above is not None:
             # Two products: the first is factorised, on one thread, beside the second.
-            lead, above_rest = _split(above, width)
-            mine -= tf.matmul(lead, lead, transpose_a=True)
+            lead, above_rest = split(above, count)
+            corner -= tf.matmul(lead, lead, transpose_a=True)
             if rest is not None:
                 rest -= tf.matmul(lead, above_rest, transpose_a=True)
-        mine = _shifted(mine, shift)
+        corner = _shifted(corner, shift)
         if start:
-            # What follows a failure means nothing: the identity spares the log its warnings.
-            mine = tf.where(
-                definite, mine, identity if width == panel else identity[:width, :width]
+            # After a failure the rows mean nothing: the identity spares the log its warnings.
+            corner = tf.where(
+                definite, corner, identity if count == width else identity[:count, :count]
             )
-            block, positive = _diagonal_block(mine)
+            block, positive = _diagonal_block(corner)
             definite &= positive
         else:
-            block, definite = _diagonal_block(mine)
+            block, definite = _diagonal_block(corner)
         diagonal.append(block)
         if rest is not None:
             right.append(_triangular_solve(block, rest))
             above = right[-1] if above is None else tf.concat([above_rest, right[-1]], 0)
-            if (j + 1) % group == 0:
-                _take_off(left, above, j + 1, panel)
+            if (j + 1) % panels == 0:
+                _take_off(left, above, j + 1, width)
                 above = None
     return BlockedFactor(tuple(diagonal), tuple(right), definite)
 
 
-def _take_off(left: list[Any], rows: Any, first: int, panel: int) -> None:
-    """What a group of U's rows leaves of A's below it: A[j, j:] - U[g, j]^T U[g, j:].
+def _take_off(left: list[tf.Tensor], rows: tf.Tensor, first: int, width: int) -> None:
+    """Subtracts a group of U's rows from A's rows below it: A[j, j:] - U[g, j]^T U[g, j:].
 
     Args:
-        left: A[j, j:], less the groups before, for every j.
-        rows: U[g, first·panel:].
+        left: A[j, j:], less the groups before, for every j; written in place.
+        rows: U[g, first·width:].
         first: The first block row below the group.
-        panel: Rows of a block row.
+        width: Rows of a block row.
     """
     # Rows that are split or sliced are not copied, columns are.
     columns = tf.transpose(rows)
-    widths = [int(part.shape[0]) for part in left[first:]]
-    for k, mine in enumerate(tf.split(columns, widths)):
-        others = tf.slice(columns, [k * panel, 0], [-1, -1]) if k else columns
-        left[first + k] -= tf.matmul(mine, others, transpose_b=True)
+    counts = [int(part.shape[0]) for part in left[first:]]
+    for k, lead in enumerate(tf.split(columns, counts)):
+        others = tf.slice(columns, [k * width, 0], [-1, -1]) if k else columns
+        left[first + k] -= tf.matmul(lead, others, transpose_b=True)
 
 
-def blocked_cholesky_solve(factor: BlockedFactor, rhs: Any) -> Any:
+def blocked_cholesky_solve(factor: BlockedFactor, rhs: tf.Tensor) -> tf.Tensor:
     """``(U^T U)^-1 b`` by block substitution.
 
     Args:
@@ -145,53 +148,41 @@ def blocked_cholesky_solve(factor: BlockedFactor, rhs: Any) -> Any:
         return tf.linalg.cholesky_solve(factor.diagonal[0], rest)[:, 0]
     halfway = []
     for block, right in zip(factor.diagonal, factor.right, strict=False):
-        mine, rest = tf.split(rest, [right.shape[0], right.shape[1]])
-        halfway.append(tf.linalg.triangular_solve(block, mine))
+        part, rest = tf.split(rest, [right.shape[0], right.shape[1]])
+        halfway.append(tf.linalg.triangular_solve(block, part))
         rest -= tf.matmul(right, halfway[-1], transpose_a=True)
     x = tf.linalg.cholesky_solve(factor.diagonal[-1], rest)
-    for block, right, mine in zip(
+    for block, right, part in zip(
         factor.diagonal[-2::-1], factor.right[::-1], halfway[::-1], strict=True
     ):
-        mine = tf.linalg.triangular_solve(block, mine - tf.matmul(right, x), adjoint=True)
-        x = tf.concat([mine, x], 0)
+        part = tf.linalg.triangular_solve(block, part - tf.matmul(right, x), adjoint=True)
+        x = tf.concat([part, x], 0)
     return x[:, 0]
 
 
 def packed_factor(factor: BlockedFactor) -> Packed:
     """The factor's block rows as one matrix, L_jj and what is right of it."""
-    rows = packed_rows(factor.diagonal, factor.right)
+    rows = joined(factor.diagonal, factor.right)
     one = tf.ones([], rows.dtype)
     sound = tf.where(factor.definite, one, tf.constant(float("nan"), one.dtype))
     return Packed(tf.fill([rows.shape[0]], sound), rows)
 
 
-def packed_rows(diagonal: Sequence[Any], right: Sequence[Any]) -> Any:
-    """Diagonal blocks `[b, b]` and what is right of all but the last, as `[N, N]`; zeros below."""
-    rows, start = [], 0
-    for block, rest in itertools.zip_longest(diagonal, right):
-        row = block if rest is None else tf.concat([block, rest], 1)
-        rows.append(tf.pad(row, [[0, 0], [start, 0]]))
-        start += block.shape[0]
-    return tf.concat(rows, 0)
-
-
-def unpacked_factor(packed: Packed, dtype: Any) -> BlockedFactor:
+def unpacked_factor(packed: Packed, dtype: tf.DType) -> BlockedFactor:
     """The factor, in `dtype`, that `packed_factor` was given; N is known when tracing."""
     size = int(packed.factor.shape[0])
-    panel = size if size < _SMALLEST else _panel(size)
-    diagonal, right = [], []
-    for start in range(0, size, panel):
-        stop = min(start + panel, size)
-        row = tf.cast(packed.factor[start:stop, start:], dtype)
-        block, rest = _split(row, stop - start)
-        diagonal.append(block)
-        if rest is not None:
-            right.append(rest)
-    definite = tf.math.is_finite(packed.numbers[0])
-    return BlockedFactor(tuple(diagonal), tuple(right), definite)
+    width = size if size < _SMALLEST else panel_width(size)
+    diagonal, right = separated(packed.factor, width, dtype)
+    return BlockedFactor(diagonal, right, tf.math.is_finite(packed.numbers[0]))
 
 
-def _diagonal_block(block: Any) -> tuple[Any, Any]:
+def panel_width(size: int) -> int:
+    """Rows of a block row, if N = `size` is large enough for more than one."""
+    start = max(n for n in _WIDTHS if n <= size)
+    return equal_width(size, max(_MIN_PANELS if start else 1, round(size / _WIDTHS[start])))
+
+
+def _diagonal_block(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """L of one block, made safe to divide by, and whether the block is positive definite."""
     # On CPU the op fills the lower triangle with NaN instead of raising. The triangular solves
     # that follow do raise on a zero or NaN pivot, so they only ever see a sound factor, or ones.
@@ -201,34 +192,21 @@ def _diagonal_block(block: Any) -> tuple[Any, Any]:
     return tf.where(positive, factor, tf.ones([], block.dtype)), positive
 
 
-def _part(matrix: Any, live: Any, start: int, stop: int | None) -> Any:
+def _part(matrix: tf.Tensor, live: tf.Tensor | None, start: int, stop: int | None) -> tf.Tensor:
     """A's rows from `start` to `stop`, columns from `start` on."""
     if live is None:
         return matrix[start:stop, start:]
     return tf.gather(tf.gather(matrix, live[start:stop]), live[start:], axis=1)
 
 
-def _panel(size: int) -> int:
-    """Of about equal width, or a last one of a few columns costs as much to dispatch as another."""
-    start = max(n for n in _PANELS if n <= size)
-    count = max(_FEWEST if start else 1, round(size / _PANELS[start]))
-    return 8 * math.ceil(size / count / 8)
-
-
-def _shifted(block: Any, shift: Any) -> Any:
+def _shifted(block: tf.Tensor, shift: Scalar | None) -> tf.Tensor:
     if shift is None:
         return block
     return tf.linalg.set_diag(block, tf.linalg.diag_part(block) + tf.cast(shift, block.dtype))
 
 
-def _split(rows: Any, width: int) -> tuple[Any, Any]:
-    """The first columns and the others; None where there are none."""
-    rest = rows.shape[1] - width
-    return tuple(tf.split(rows, [width, rest], axis=1)) if rest else (rows, None)
-
-
-def _triangular_solve(block: Any, rhs: Any) -> Any:
+def _triangular_solve(block: tf.Tensor, rhs: tf.Tensor) -> tf.Tensor:
     if rhs.shape[1] < _WIDE:
         return tf.linalg.triangular_solve(block, rhs)
-    halves = _split(rhs, rhs.shape[1] // 2)
+    halves = split(rhs, rhs.shape[1] // 2)
     return tf.concat([tf.linalg.triangular_solve(block, half) for half in halves], 1)

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import register
+from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_norm, relative_residual
-from keras_qnewton.solvers.staged import StagedSolver
+from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.types import Solution
+
+
+class _Iterate(NamedTuple):
+    """The state of the iteration; vectors `[N]`, in units of max|b|.
+
+    Attributes:
+        k: Products with A so far, int32.
+        x: The iterate.
+        r: Its residual, by the recurrence.
+        p: The next direction.
+        rr: ``||r||²``.
+        stop: Whether the iteration ends here.
+        negative: Whether it met a direction of non-positive curvature.
+        boundary: Whether x is on the boundary of the trust region.
+    """
+
+    k: tf.Tensor
+    x: tf.Tensor
+    r: tf.Tensor
+    p: tf.Tensor
+    rr: tf.Tensor
+    stop: tf.Tensor
+    negative: tf.Tensor
+    boundary: tf.Tensor
 
 
 @register("solver", "cg")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class ConjugateGradient(StagedSolver):
+class ConjugateGradient(LinearSolver[tf.Tensor]):
     """``A x = b`` by conjugate gradients, for a positive definite A.
 
     Stops at ``||b - A x|| <= tolerance · ||b||`` (by the recurrence's residual; the one that
@@ -61,15 +86,15 @@ class ConjugateGradient(StagedSolver):
         self.tolerance = float(tolerance)
         self.max_iterations = max_iterations
 
-    def init(self, matrix: Any) -> Any:
+    def init(self, matrix: TensorLike) -> tf.Tensor:
         """The matrix `[N, N]` itself, as a tensor: there is nothing to prepare."""
         return check_matrix(matrix)
 
-    def solve(self, matrix: Any, rhs: Any, radius: Any = None) -> Solution:
-        """`compute` for a fresh `matrix`; see `StagedSolver.solve`."""
+    def solve(self, matrix: TensorLike, rhs: TensorLike, radius: Scalar | None = None) -> Solution:
+        """`compute` for a fresh `matrix`; see `LinearSolver.solve`."""
         return self.compute(self.init(matrix), rhs, radius)
 
-    def compute(self, state: Any, rhs: Any, radius: Any = None) -> Solution:
+    def compute(self, state: tf.Tensor, rhs: TensorLike, radius: Scalar | None = None) -> Solution:
         """Solves for `rhs` `[N]`; the residual is evaluated in float64.
 
         Args:
@@ -82,7 +107,10 @@ class ConjugateGradient(StagedSolver):
         return Solution(x, relative_residual(state, x, rhs), self.name, details)
 
     def solve_operator(
-        self, matvec: Callable[[Any], Any], rhs: Any, radius: Any = None
+        self,
+        matvec: Callable[[tf.Tensor], tf.Tensor],
+        rhs: TensorLike,
+        radius: Scalar | None = None,
     ) -> Solution:
         """Solves with products only: `matvec` may be a Hessian-vector product.
 
@@ -106,8 +134,8 @@ class ConjugateGradient(StagedSolver):
         return Solution(x, relative_norm(rhs - matvec(x), rhs), self.name, details)
 
     def _iterate(
-        self, matvec: Callable[[Any], Any], rhs: Any, radius: Any
-    ) -> tuple[Any, dict[str, Any]]:
+        self, matvec: Callable[[tf.Tensor], tf.Tensor], rhs: tf.Tensor, radius: Scalar | None
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         # In units of max|b|, so that the squares of a small float32 gradient do not underflow.
         largest = tf.reduce_max(tf.abs(rhs))
         unit = tf.where(largest > 0, largest, tf.ones_like(largest))
@@ -119,17 +147,15 @@ class ConjugateGradient(StagedSolver):
         if radius is not None:
             bound = tf.cast(_check_radius(radius) / tf.cast(unit, tf.float64), b.dtype)
 
-        def unfinished(
-            k: Any, x: Any, r: Any, p: Any, rr: Any, stop: Any, negative: Any, boundary: Any
-        ) -> Any:
-            return (rr > target) & ~stop & (k < limit)
+        def unfinished(state: _Iterate) -> tf.Tensor:
+            return (state.rr > target) & ~state.stop & (state.k < limit)
 
-        def step(
-            k: Any, x: Any, r: Any, p: Any, rr: Any, stop: Any, negative: Any, boundary: Any
-        ) -> Any:
+        def step(state: _Iterate) -> tuple[_Iterate]:
+            k, x, r, p, rr, _, _, boundary = state
             product = tf.ensure_shape(matvec(p), b.shape)
             curvature = _dot(p, product)
-            convex = curvature > 0  # False for a NaN, too
+            # A NaN is neither.
+            convex = curvature > 0
             negative = curvature <= 0
             length = rr / tf.where(convex, curvature, tf.ones_like(curvature))
             inside = x + length * p
@@ -144,12 +170,13 @@ class ConjugateGradient(StagedSolver):
             r = tf.where(on, r - length * product, r)
             new_rr = _dot(r, r)
             p = r + (new_rr / rr) * p
-            return k + 1, x, r, p, new_rr, ~on, negative, boundary
+            return (_Iterate(k + 1, x, r, p, new_rr, ~on, negative, boundary),)
 
-        state = (0, tf.zeros_like(b), b, b, start, False, False, False)
-        k, x, _, _, _, _, negative, boundary = tf.while_loop(
-            unfinished, step, tuple(tf.convert_to_tensor(value) for value in state)
+        first = (0, tf.zeros_like(b), b, b, start, False, False, False)
+        (last,) = tf.while_loop(
+            unfinished, step, (_Iterate(*(tf.convert_to_tensor(value) for value in first)),)
         )
+        k, x, negative, boundary = last.k, last.x, last.negative, last.boundary
         if tf.executing_eagerly():
             k, negative, boundary = int(k), bool(negative), bool(boundary)
         details = {"iterations": k, "negative_curvature": negative}
@@ -161,11 +188,13 @@ class ConjugateGradient(StagedSolver):
         return {"tolerance": self.tolerance, "max_iterations": self.max_iterations}
 
 
-def _dot(a: Any, b: Any) -> Any:
+def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(a * b)
 
 
-def _to_boundary(x: Any, p: Any, radius: Any, slope: Any, curvature: Any) -> Any:
+def _to_boundary(
+    x: tf.Tensor, p: tf.Tensor, radius: tf.Tensor, slope: tf.Tensor, curvature: tf.Tensor
+) -> tf.Tensor:
     """``x + τ p`` of length `radius`, for an x that is not longer than that.
 
     τ is the positive root of a quadratic equation, or at non-positive `curvature` ``p^T A p``
@@ -180,14 +209,14 @@ def _to_boundary(x: Any, p: Any, radius: Any, slope: Any, curvature: Any) -> Any
     forward = tf.where(along > 0, room / (root + along), root - along)
     backward = -root - along
 
-    def model(tau: Any) -> Any:
+    def model(tau: tf.Tensor) -> tf.Tensor:
         return tau * radius / length * (tau * radius / length * curvature / 2 - slope)
 
     tau = tf.where((curvature <= 0) & (model(backward) < model(forward)), backward, forward)
     return radius * (u + tau * direction)
 
 
-def _check_radius(radius: Any) -> Any:
+def _check_radius(radius: Scalar) -> tf.Tensor:
     # `tf.cast` alone would take a Python number through float32.
     radius = tf.cast(tf.convert_to_tensor(radius, dtype_hint=tf.float64), tf.float64)
     if not radius.shape.is_compatible_with([]):

@@ -1,18 +1,31 @@
-"""What every solver asks of its input, and how every solver's answer is measured."""
+"""Checks that every solver makes of its input, and the measure of every solver's answer."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
+
+from keras_qnewton.solvers.arrays import Scalar, TensorLike
 
 # A Hessian accumulated in float32 is symmetric to about 1e-6 of its largest entry; a matrix
 # further off than this is a mistake (a Jacobian, a wrong reshape), not rounding.
 _ASYMMETRY = 1e-4
 
 
-def relative_norm(gap: Any, rhs: Any) -> Any:
+def passes(residual: Scalar, tolerance: Scalar) -> tf.Tensor:
+    """Whether ``residual <= tolerance``. NaN does not pass, on either side.
+
+    Args:
+        residual: A number, or a scalar tensor.
+        tolerance: A number, or a scalar tensor of that dtype.
+
+    Returns:
+        A bool for two numbers, else a scalar bool tensor.
+    """
+    return residual <= tolerance
+
+
+def relative_norm(gap: TensorLike, rhs: TensorLike) -> tf.Tensor:
     """``||gap|| / ||rhs||`` in float64; 0 when `gap` is zero, whatever `rhs` is.
 
     Both norms are taken after division by ``max|rhs|``, so that gradients as small as
@@ -32,7 +45,7 @@ def relative_norm(gap: Any, rhs: Any) -> Any:
     return tf.where(numerator == 0, tf.zeros_like(numerator), numerator / denominator)
 
 
-def relative_residual(matrix: Any, x: Any, rhs: Any) -> Any:
+def relative_residual(matrix: TensorLike, x: TensorLike, rhs: TensorLike) -> tf.Tensor:
     """``||A x - b|| / ||b||``, evaluated in float64 whatever the dtypes.
 
     Args:
@@ -47,7 +60,7 @@ def relative_residual(matrix: Any, x: Any, rhs: Any) -> Any:
     return relative_norm(product - tf.cast(rhs, tf.float64), rhs)
 
 
-def check_matrix(matrix: Any) -> Any:
+def check_matrix(matrix: TensorLike) -> tf.Tensor:
     """`matrix` as a tensor, once it has been found fit for a symmetric solver.
 
     Shape and dtype are always checked, as far as they are static; finiteness and symmetry
@@ -74,7 +87,7 @@ def check_matrix(matrix: Any) -> Any:
     return matrix
 
 
-def check_rhs(rhs: Any, size: int | None = None, dtype: Any = None) -> Any:
+def check_rhs(rhs: TensorLike, size: int | None = None, dtype: tf.DType | None = None) -> tf.Tensor:
     """`rhs` as a tensor `[N]`, once it has been found to fit the matrix.
 
     Args:
@@ -88,8 +101,8 @@ def check_rhs(rhs: Any, size: int | None = None, dtype: Any = None) -> Any:
     # The hint is for lists; of an array it would silently change the dtype.
     rhs = tf.convert_to_tensor(rhs, dtype_hint=None if hasattr(rhs, "dtype") else dtype)
     if rhs.shape.rank is not None and not rhs.shape.is_compatible_with([size]):
-        wanted = "[N]" if size is None else f"[{size}]"
-        raise ValueError(_message("rhs", f"a vector of shape {wanted}", rhs))
+        shape = "[N]" if size is None else f"[{size}]"
+        raise ValueError(_message("rhs", f"a vector of shape {shape}", rhs))
     _check_dtype("rhs", rhs)
     if dtype is not None and rhs.dtype != dtype:
         raise ValueError(_message("rhs", f"{tf.as_dtype(dtype).name}, like `matrix`", rhs))
@@ -98,18 +111,18 @@ def check_rhs(rhs: Any, size: int | None = None, dtype: Any = None) -> Any:
     return rhs
 
 
-def validate(matrix: Any, rhs: Any) -> tuple[Any, Any]:
+def validate(matrix: TensorLike, rhs: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
     """Both sides of the system as tensors; see `check_matrix` and `check_rhs`."""
     matrix = check_matrix(matrix)
     return matrix, check_rhs(rhs, matrix.shape[0], matrix.dtype)
 
 
-def _check_dtype(argument: str, tensor: Any) -> None:
+def _check_dtype(argument: str, tensor: tf.Tensor) -> None:
     if tensor.dtype not in (tf.float32, tf.float64):
         raise ValueError(_message(argument, "float32 or float64", tensor))
 
 
-def _check_finite(argument: str, tensor: Any, values: np.ndarray) -> None:
+def _check_finite(argument: str, tensor: tf.Tensor, values: np.ndarray) -> None:
     bad = int(np.count_nonzero(~np.isfinite(values)))
     if bad:
         raise ValueError(
@@ -117,8 +130,8 @@ def _check_finite(argument: str, tensor: Any, values: np.ndarray) -> None:
         )
 
 
-def _message(argument: str, wanted: str, tensor: Any) -> str:
+def _message(argument: str, requirement: str, tensor: tf.Tensor) -> str:
     return (
-        f"Argument `{argument}` must be {wanted}. "
+        f"Argument `{argument}` must be {requirement}. "
         f"Received: {argument} of shape {tensor.shape} and dtype {tensor.dtype.name}"
     )

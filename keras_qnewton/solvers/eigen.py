@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import register
+from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_norm, relative_residual
-from keras_qnewton.solvers.staged import Packed, StagedSolver
+from keras_qnewton.solvers.linear_solver import LinearSolver
+from keras_qnewton.solvers.packing import Packable, Packed
 from keras_qnewton.types import Solution
 
 
@@ -22,14 +24,14 @@ class EigenState(NamedTuple):
         eigenvectors: V, `[N, N]`, one a column.
     """
 
-    matrix: Any
-    eigenvalues: Any
-    eigenvectors: Any
+    matrix: tf.Tensor
+    eigenvalues: tf.Tensor
+    eigenvectors: tf.Tensor
 
 
 @register("solver", "eigen")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class Eigen(StagedSolver):
+class Eigen(LinearSolver[EigenState], Packable[EigenState]):
     """``A x = b`` and ``(A² + λ²I)^(1/2) x = b`` through `tf.linalg.eigh`.
 
     The second is the saddle-free Newton step of Dauphin et al. 2014 (arXiv:1406.2572,
@@ -42,9 +44,8 @@ class Eigen(StagedSolver):
 
     name = "eigen"
     direct = True
-    packs = True
 
-    def init(self, matrix: Any) -> EigenState:
+    def init(self, matrix: TensorLike) -> EigenState:
         """Decomposes `matrix` `[N, N]`, float32 or float64."""
         matrix = check_matrix(matrix)
         # The op raises when it does not converge, as it never does on NaN or Inf.
@@ -55,23 +56,23 @@ class Eigen(StagedSolver):
         nan = tf.constant(float("nan"), matrix.dtype)
         return EigenState(matrix, tf.where(finite, eigenvalues, nan), eigenvectors)
 
-    def packed(self, state: EigenState) -> Packed:
+    def pack(self, state: EigenState) -> Packed:
         return Packed(state.eigenvalues, state.eigenvectors)
 
-    def unpacked(self, matrix: Any, packed: Packed) -> EigenState:
+    def unpack(self, matrix: tf.Tensor, packed: Packed) -> EigenState:
         return EigenState(matrix, *(tf.cast(array, matrix.dtype) for array in packed))
 
-    def compute(self, state: EigenState, rhs: Any) -> Solution:
+    def compute(self, state: EigenState, rhs: TensorLike) -> Solution:
         """``A^-1 b`` for `rhs` `[N]`; not finite when A is exactly singular."""
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
         x = _apply(state, 1 / state.eigenvalues, rhs)
         return Solution(x, relative_residual(state.matrix, x, rhs), self.name)
 
-    def solve_absolute(self, matrix: Any, rhs: Any, damping: Any) -> Solution:
+    def solve_absolute(self, matrix: TensorLike, rhs: TensorLike, damping: Scalar) -> Solution:
         """``(A² + λ²I)^(-1/2) b``: `compute_absolute` of a fresh decomposition."""
         return self.compute_absolute(self.init(matrix), rhs, damping)
 
-    def compute_absolute(self, state: EigenState, rhs: Any, damping: Any) -> Solution:
+    def compute_absolute(self, state: EigenState, rhs: TensorLike, damping: Scalar) -> Solution:
         """``f(b) = (A² + λ²I)^(-1/2) b`` with the decomposition of `init`.
 
         The residual is ``||f((A² + λ²I) f(b)) - b|| / ||b||``, with the products done by A
@@ -108,7 +109,7 @@ class Eigen(StagedSolver):
         return Solution(x, relative_norm(gap, rhs), self.name)
 
 
-def _apply(state: EigenState, values: Any, vector: Any) -> Any:
+def _apply(state: EigenState, values: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
     """``V diag(values) V^T vector``."""
     vectors = state.eigenvectors
     return tf.linalg.matvec(vectors, values * tf.linalg.matvec(vectors, vector, transpose_a=True))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import register
-from keras_qnewton.solvers.checks import check_matrix, check_rhs
-from keras_qnewton.solvers.refinement import RefinedSolver, refined
-from keras_qnewton.solvers.staged import Packed
-from keras_qnewton.types import Solution
+from keras_qnewton.solvers.factorised import GraphFactorisedSolver
+from keras_qnewton.solvers.packing import Packable, Packed
 
 # From this N on a second factorisation takes longer than a dataset.
 _LARGE = 512
@@ -24,74 +22,56 @@ class LUState(NamedTuple):
         matrix: A, `[N, N]`.
         factors: L (unit diagonal, below) and U (above) in one matrix `[N, N]`.
         permutation: P as int32 `[N]`, in `tf.linalg.lu`'s convention.
-        regular: Scalar bool; False when A is exactly singular or not finite, and the
+        exists: Scalar bool; False when A is exactly singular or not finite, and the
             factors are those of the identity.
     """
 
-    matrix: Any
-    factors: Any
-    permutation: Any
-    regular: Any
+    matrix: tf.Tensor
+    factors: tf.Tensor
+    permutation: tf.Tensor
+    exists: tf.Tensor
 
 
 @register("solver", "lu")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class LU(RefinedSolver):
+class LU(GraphFactorisedSolver[LUState], Packable[LUState]):
     """``A x = b`` by `tf.linalg.lu` and `tf.linalg.lu_solve`, then refinement.
 
     Pure TensorFlow ops: works in a `tf.function`, exports; XLA does not compile it (it has
     no kernel for `Lu`). A singular matrix never raises: its solution and residual are NaN.
 
-    Args:
-        refinements: Steps of iterative refinement with float64 residuals, at most.
-        tolerance: Relative residual that needs no refinement; None for √u, u the unit round-off
-            of the matrix's dtype (2.4e-4 in float32, 1.1e-8 in float64), 0 to refine always.
-
-    Raises:
-        ValueError: If `refinements` or `tolerance` is negative.
+    Arguments are those of `FactorisedSolver`.
     """
 
     name = "lu"
     direct = True
-    packs = True
 
-    def init(self, matrix: Any) -> LUState:
-        """Factorises `matrix` `[N, N]`, float32 or float64."""
-        matrix = check_matrix(matrix)
-        factors, permutation, regular = _factorised(matrix)
+    def factorise(self, matrix: tf.Tensor) -> LUState:
+        factors, permutation, exists = _factorised(matrix)
         # A NaN passes `tf.linalg.lu`, but the triangular solves raise on it.
-        regular &= tf.reduce_all(tf.math.is_finite(tf.linalg.diag_part(factors)))
+        exists &= tf.reduce_all(tf.math.is_finite(tf.linalg.diag_part(factors)))
         identity = tf.eye(tf.shape(matrix)[0], dtype=matrix.dtype)
-        factors = tf.ensure_shape(tf.where(regular, factors, identity), matrix.shape)
-        return LUState(matrix, factors, permutation, regular)
+        factors = tf.ensure_shape(tf.where(exists, factors, identity), matrix.shape)
+        return LUState(matrix, factors, permutation, exists)
 
-    def packed(self, state: LUState) -> Packed:
+    def substitute(self, state: LUState, rhs: tf.Tensor) -> tf.Tensor:
+        return tf.linalg.lu_solve(state.factors, state.permutation, rhs[:, None])[:, 0]
+
+    def pack(self, state: LUState) -> Packed:
         rows = tf.cast(state.permutation, state.factors.dtype)
         nan = tf.constant(float("nan"), rows.dtype)
-        return Packed(tf.where(state.regular, rows, nan), state.factors)
+        return Packed(tf.where(state.exists, rows, nan), state.factors)
 
-    def unpacked(self, matrix: Any, packed: Packed) -> LUState:
-        regular = tf.reduce_all(tf.math.is_finite(packed.numbers))
-        rows = tf.where(regular, packed.numbers, tf.zeros_like(packed.numbers))
-        # Of no permutation, zeros are one that can be solved with.
+    def unpack(self, matrix: tf.Tensor, packed: Packed) -> LUState:
+        exists = tf.reduce_all(tf.math.is_finite(packed.numbers))
+        # After a failed LU, zeros are valid indices; `compute` returns NaN.
+        rows = tf.where(exists, packed.numbers, tf.zeros_like(packed.numbers))
         return LUState(
-            matrix, tf.cast(packed.factor, matrix.dtype), tf.cast(rows, tf.int32), regular
+            matrix, tf.cast(packed.factor, matrix.dtype), tf.cast(rows, tf.int32), exists
         )
 
-    def compute(self, state: LUState, rhs: Any) -> Solution:
-        """Solves for `rhs` `[N]` with the factors of `init`."""
-        rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        nan = tf.constant(float("nan"), rhs.dtype)
 
-        def apply_inverse(vector: Any) -> Any:
-            x = tf.linalg.lu_solve(state.factors, state.permutation, vector[:, None])[:, 0]
-            return tf.where(state.regular, x, nan)
-
-        x, residual = refined(apply_inverse, state.matrix, rhs, self.refinements, self.tolerance)
-        return Solution(x, residual, self.name)
-
-
-def _factorised(matrix: Any) -> tuple[Any, Any, Any]:
+def _factorised(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Factors, permutation, and whether there are any; those of the identity where not.
 
     The Lu op raises on an exactly zero pivot, and nothing in a graph catches that but a

@@ -5,15 +5,15 @@
 
 Each step shrinks the residual by about κ·2⁻²⁴ (Higham 2002, Accuracy and Stability of Numerical
 Algorithms, section 12.2): beyond κ of some 1e6 that does not converge, and the caller has to
-factorise in float64. Of a large matrix the residuals are computed some rows at a time: it is not
-held in float64, and what is factorised of it leaves out rows of zeros, of which the solution is
-b / s: those of pixels that are always black and of units that never fire.
+factorise in float64. A large matrix is not cast to float64 as a whole: its residuals are computed
+some rows at a time. Nor is all of it factorised: rows of zeros (pixels that are always black, units
+that never fire) are left out, since the solution is b / s there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -24,26 +24,47 @@ from keras_qnewton.solvers.blocked_cholesky import (
 )
 from keras_qnewton.solvers.checks import relative_norm
 
-# Rows of a large matrix that are in float64 at a time: few enough to stay in the cache, or a
-# product takes twice as long.
-_ROWS, _LARGE = 32, 2048
-_MOST_STEPS = 8
-# Of a large matrix the smallest of these sixteenths is factorised that has all rows but zeros:
-# each takes about half the work of the next. More of them are more to trace.
+# N above which a matrix is large.
+_LARGE = 2048
+# Rows of a large matrix that are in float64 at a time: with more, which leave the cache, a product
+# takes twice as long.
+_ROWS = 32
+_MAX_STEPS = 8
+# Drop zero rows; pad the rest to the smallest sufficient sixteenth of N. Each of these takes about
+# half the work of the next; more of them are more to trace.
 _SIXTEENTHS = (10, 13, 16)
 
 
-# From a function that factorises A + sI in float32 to what it returns, or once returned.
-KeepFactor = Callable[[Callable[[], BlockedFactor]], BlockedFactor]
+# From a function that factorises A + sI in float32 to its result, computed now or before.
+FactorReuse = Callable[[Callable[[], BlockedFactor]], BlockedFactor]
+
+
+class _Iterate(NamedTuple):
+    """The state of the refinement.
+
+    Attributes:
+        step: Number of refinements so far, int32.
+        x: The iterate `[N]`, float64.
+        gap: ``b - (A + sI) x``.
+        residual: Its relative size, float64.
+        last: That of the iterate before.
+    """
+
+    step: tf.Tensor
+    x: tf.Tensor
+    gap: tf.Tensor
+    residual: tf.Tensor
+    last: tf.Tensor
 
 
 def mixed_cholesky(
-    matrix: Any,
-    shift: Any,
-    rhs: Any,
+    matrix: tf.Tensor,
+    shift: tf.Tensor,
+    rhs: tf.Tensor,
     tolerance: float,
-    keep: KeepFactor = lambda factorised: factorised(),
-) -> tuple[Any, Any]:
+    reuse: FactorReuse = lambda factorised: factorised(),
+    large: int = _LARGE,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """``(A + sI)^-1 b``.
 
     Args:
@@ -52,7 +73,9 @@ def mixed_cholesky(
         shift: s, float64 scalar.
         rhs: b `[N]`, float64.
         tolerance: Refines until ``||(A + sI) x - b|| <= tolerance ||b||``, or no further.
-        keep: Spares what was factorised before; not asked for a large matrix.
+        reuse: Called with the factorisation of a matrix that is not large: runs it, or returns
+            the factor of a run before.
+        large: N above which rows of zeros are left out, and products made some rows at a time.
 
     Returns:
         x `[N]`, float64, and its relative residual, float64 scalar: above `tolerance` or NaN
@@ -61,35 +84,40 @@ def mixed_cholesky(
     size = int(matrix.shape[0])
     single, small = tf.cast(matrix, tf.float32), tf.cast(shift, tf.float32)
 
-    def solved(factor: BlockedFactor, gathered: Any, scattered: Any) -> tuple[Any, Any]:
+    def solved(
+        factor: BlockedFactor,
+        gathered: Callable[[tf.Tensor], tf.Tensor],
+        scattered: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """By a factor of some rows: those that `gathered` takes, and `scattered` puts back."""
 
-        def apply_inverse(vector: Any) -> Any:
+        def apply_inverse(vector: tf.Tensor) -> tf.Tensor:
             return scattered(blocked_cholesky_solve(factor, gathered(vector)), vector)
 
         # Rather beside the factorisation than before it.
         with tf.control_dependencies([factor.diagonal[0]]):
-            product = _product_with(matrix)
+            product = _product_by_rows(matrix) if size > large else _product(matrix)
         x, residual = _refined(apply_inverse, product, shift, rhs, tolerance)
         return x, tf.where(factor.definite, residual, tf.constant(float("nan"), tf.float64))
 
-    def as_it_is() -> tuple[Any, Any]:
-        factor = factorised() if size > _LARGE else keep(factorised)
+    def whole() -> tuple[tf.Tensor, tf.Tensor]:
+        factor = factorised() if size > large else reuse(factorised)
         return solved(factor, lambda vector: vector, lambda x, _: x)
 
     def factorised() -> BlockedFactor:
         return blocked_cholesky(single, small)
 
-    if size <= _LARGE:
-        return as_it_is()
+    if size <= large:
+        return whole()
     # A semidefinite matrix with a zero on its diagonal has zeros in all of that row.
     zero = tf.equal(tf.linalg.diag_part(matrix), 0)
     order = tf.argsort(tf.cast(zero, tf.int32), stable=True)
     count = size - tf.math.count_nonzero(zero, dtype=tf.int32)
 
-    def without_zeros(kept: int) -> tuple[Any, Any]:
-        rows = order[:kept]
+    def without_zeros(live: int) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = order[:live]
 
-        def scattered(x: Any, vector: Any) -> Any:
+        def scattered(x: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
             return tf.tensor_scatter_nd_update(vector / small, rows[:, None], x)
 
         factor = blocked_cholesky(single, small, rows)
@@ -98,64 +126,68 @@ def mixed_cholesky(
     sizes = [-(-size * part // 16) for part in _SIXTEENTHS]
     return tf.switch_case(
         tf.searchsorted(sizes, [count])[0],
-        [*(lambda kept=kept: without_zeros(kept) for kept in sizes[:-1]), as_it_is],
+        [*(lambda live=live: without_zeros(live) for live in sizes[:-1]), whole],
     )
 
 
 def _refined(
-    apply_inverse: Callable[[Any], Any],
-    product: Callable[[Any], Any],
-    shift: Any,
-    rhs: Any,
+    apply_inverse: Callable[[tf.Tensor], tf.Tensor],
+    product: Callable[[tf.Tensor], tf.Tensor],
+    shift: tf.Tensor,
+    rhs: tf.Tensor,
     tolerance: float,
-) -> tuple[Any, Any]:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """x and its relative residual, from an inverse in float32 and v -> A v in float64."""
 
-    def residual_of(x: Any) -> tuple[Any, Any]:
+    def residual_of(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         gap = rhs - (product(x) + shift * x)
         return gap, relative_norm(gap, rhs)
 
-    def unfinished(step: Any, _x: Any, _gap: Any, residual: Any, last: Any) -> Any:
-        # A NaN ends it.
-        return (step == 0) | (
-            (step < _MOST_STEPS) & (residual > tolerance) & (residual < 0.5 * last)
+    def unfinished(at: _Iterate) -> tf.Tensor:
+        # A NaN, which exceeds nothing, ends it.
+        return (at.step == 0) | (
+            (at.step < _MAX_STEPS) & (at.residual > tolerance) & (at.residual < 0.5 * at.last)
         )
 
-    def refine(step: Any, x: Any, gap: Any, residual: Any, _last: Any) -> tuple[Any, ...]:
+    def refine(at: _Iterate) -> tuple[_Iterate]:
         # Scaled, so that small residuals do not underflow.
-        scale = tf.reduce_max(tf.abs(gap))
-        scaled = tf.cast(tf.math.divide_no_nan(gap, scale), tf.float32)
-        x += scale * tf.ensure_shape(tf.cast(apply_inverse(scaled), tf.float64), x.shape)
-        gap, following = residual_of(x)
-        return step + 1, x, gap, following, residual
+        scale = tf.reduce_max(tf.abs(at.gap))
+        scaled = tf.cast(tf.math.divide_no_nan(at.gap, scale), tf.float32)
+        change = scale * tf.ensure_shape(tf.cast(apply_inverse(scaled), tf.float64), at.x.shape)
+        x = at.x + change
+        gap, residual = residual_of(x)
+        return (_Iterate(at.step + 1, x, gap, residual, at.residual),)
 
     one = tf.ones([], tf.float64)
-    _, x, _, residual, _ = tf.while_loop(
+    (last,) = tf.while_loop(
         unfinished,
         refine,
-        (tf.constant(0), tf.zeros_like(rhs), rhs, one, one),
+        (_Iterate(tf.constant(0), tf.zeros_like(rhs), rhs, one, one),),
         parallel_iterations=1,
     )
-    return x, residual
+    return last.x, last.residual
 
 
-def _product_with(matrix: Any) -> Callable[[Any], Any]:
+def _product(matrix: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """v -> A v in float64."""
+    double = tf.cast(matrix, tf.float64)
+    return lambda vector: tf.linalg.matvec(double, vector)
+
+
+def _product_by_rows(matrix: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """v -> A v in float64, of which A holds only `_ROWS` rows at a time."""
     size = int(matrix.shape[0])
-    if size <= _LARGE:
-        double = tf.cast(matrix, tf.float64)
-        return lambda vector: tf.linalg.matvec(double, vector)
     count = -(-size // _ROWS)
 
-    def product(vector: Any) -> Any:
-        def some(index: Any) -> Any:
+    def product(vector: tf.Tensor) -> tf.Tensor:
+        def piece(index: tf.Tensor) -> tf.Tensor:
             # The last rows overlap with those before: all pieces have one shape.
             start = tf.minimum(index * _ROWS, size - _ROWS)
             rows = tf.cast(tf.slice(matrix, [start, 0], [_ROWS, size]), tf.float64)
             return tf.linalg.matvec(rows, vector)
 
         pieces = tf.map_fn(
-            some,
+            piece,
             tf.range(count),
             fn_output_signature=tf.TensorSpec([_ROWS], tf.float64),
             parallel_iterations=2,

@@ -4,31 +4,30 @@ Each step solves ``A d = b - A x`` with the factors at hand and takes ``x + d``:
 shrinks by about κ·u a step, u the unit round-off of the factors, so that one step brings a
 float32 factorisation of a moderately conditioned matrix to float32's own limit (Higham 2002,
 Accuracy and Stability of Numerical Algorithms, chapter 12).
+
+A refinement reads the matrix and its factors again, which for N below a thousand is a good part
+of the factorisation's time: only a residual above a limit is worth it. On a nearly singular
+matrix refinement can diverge: the better of two iterates is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.solvers.checks import relative_norm
-from keras_qnewton.solvers.staged import StagedSolver
 
 
 def refined(
-    apply_inverse: Callable[[Any], Any],
-    matrix: Any,
-    rhs: Any,
+    apply_inverse: Callable[[tf.Tensor], tf.Tensor],
+    matrix: tf.Tensor,
+    rhs: tf.Tensor,
     steps: int,
     tolerance: float | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """``A^-1 b`` after at most `steps` refinements, never worse than without.
-
-    A refinement reads the matrix and its factors again, which for N below a thousand is a good
-    part of the factorisation's time: only a residual above `tolerance` is worth it.
 
     Args:
         apply_inverse: From a tensor `[N]` to the factors' approximation of ``A^-1`` times it.
@@ -42,14 +41,15 @@ def refined(
     """
     matrix64, rhs64 = tf.cast(matrix, tf.float64), tf.cast(rhs, tf.float64)
 
-    def gap_of(x: Any) -> Any:
+    def gap_of(x: tf.Tensor) -> tf.Tensor:
         return rhs64 - tf.linalg.matvec(matrix64, tf.cast(x, tf.float64))
 
-    def improved(x: Any, gap: Any, residual: Any) -> tuple[Any, Any, Any]:
+    def improved(
+        x: tf.Tensor, gap: tf.Tensor, residual: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         candidate = x + apply_inverse(tf.cast(gap, rhs.dtype))
         candidate_gap = gap_of(candidate)
         candidate_residual = relative_norm(candidate_gap, rhs64)
-        # On a nearly singular matrix refinement can diverge: keep the better of the two.
         better = candidate_residual < residual
         return (
             tf.where(better, candidate, x),
@@ -62,46 +62,52 @@ def refined(
     state = x, gap, relative_norm(gap, rhs64)
     limit = target(tolerance, rhs.dtype.as_numpy_dtype)
     for _ in range(steps):
-        # A NaN residual, of a matrix without factors, stays one.
+        # A NaN residual, of a matrix without factors, is not refined: it exceeds nothing.
         state = tf.cond(state[2] > limit, lambda now=state: improved(*now), lambda now=state: now)
     x, _, residual = state
     return x, residual
 
 
-def target(tolerance: float | None, dtype: Any) -> float:
+def refined_on_host(
+    apply_inverse: Callable[[np.ndarray], np.ndarray],
+    gap_of: Callable[[np.ndarray], np.ndarray],
+    size_of: Callable[[np.ndarray], np.float64],
+    rhs: np.ndarray,
+    steps: int,
+    limit: float,
+) -> tuple[np.ndarray, np.float64]:
+    """`refined` in NumPy.
+
+    Args:
+        apply_inverse: From a vector `[N]` to the factors' approximation of ``A^-1`` times it.
+        gap_of: From x to ``b - A x``, float64 `[N]`.
+        size_of: From such a gap to its size, a norm in some unit.
+        rhs: b `[N]`.
+        steps: Number of refinements, at most.
+        limit: Size that needs no refinement.
+
+    Returns:
+        The solution `[N]` and the size of its gap.
+    """
+    x = apply_inverse(rhs)
+    gap = gap_of(x)
+    size = size_of(gap)
+    for _ in range(steps):
+        # NaN exceeds nothing.
+        if not size > limit:
+            break
+        candidate = x + apply_inverse(gap)
+        candidate_gap = gap_of(candidate)
+        candidate_size = size_of(candidate_gap)
+        if candidate_size < size:
+            x, gap, size = candidate, candidate_gap, candidate_size
+    return x, size
+
+
+def target(tolerance: float | None, dtype: type[np.floating]) -> float:
     """The relative residual that needs no refinement: `tolerance`, or √u of a NumPy `dtype`.
 
     Half of the dtype's digits: a Newton step's error is then far below that of the quadratic
     model it minimises.
     """
     return float(np.sqrt(np.finfo(dtype).eps / 2)) if tolerance is None else tolerance
-
-
-class RefinedSolver(StagedSolver):
-    """A factorisation and its iterative refinement: the settings that all such solvers have.
-
-    Args:
-        refinements: Steps of iterative refinement, at most.
-        tolerance: Relative residual that needs no refinement; see `target`.
-
-    Raises:
-        ValueError: If `refinements` or `tolerance` is negative.
-    """
-
-    def __init__(self, refinements: int = 1, tolerance: float | None = None):
-        if int(refinements) != refinements or refinements < 0:
-            raise ValueError(
-                "Argument `refinements` must be a whole number, 0 or more. "
-                f"Received: refinements={refinements!r}"
-            )
-        # Written so that NaN is refused.
-        if tolerance is not None and not tolerance >= 0:
-            raise ValueError(
-                "Argument `tolerance` must be None or a number, 0 or more. "
-                f"Received: tolerance={tolerance!r}"
-            )
-        self.refinements = int(refinements)
-        self.tolerance = None if tolerance is None else float(tolerance)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"refinements": self.refinements, "tolerance": self.tolerance}

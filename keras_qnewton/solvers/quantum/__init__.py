@@ -9,9 +9,10 @@ partial.py         multiplexed rotations and states with one rotation an angle t
 encodings/         the matrix as a corner of a unitary
 backends/          the only places that know a quantum library
 readout.py         from a circuit to numbers: exact amplitudes, or estimates from shots
-resources.py       what a circuit costs: qubits, gates, depth, T gates, seconds
+resources.py       the cost of a circuit: qubits, gates, depth, T gates, seconds
 qsvt.py            the solver: circuit runs and float64 refinement around them
 absolute.py        (H² + λ²I)^(-1/2) g by circuits: its refinement, and its check
-reference.py       what the solvers for comparison share: hhl.py, and adiabatic.py (experimental)
+inexact.py         base of the solvers: inexact runs on the host, refined by their residuals
+reference.py       base of those for comparison: hhl.py, and adiabatic.py (experimental)
 host.py            the one host call through which a graph reaches it
 """

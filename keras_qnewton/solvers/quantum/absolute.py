@@ -19,11 +19,12 @@ definite function has ⟨x, g⟩ > 0, and where that fails, the residual is Inf.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from keras_qnewton.solvers.quantum.backends import Outcome
+from keras_qnewton.solvers.checks import passes
+from keras_qnewton.solvers.quantum.backends import Backend, Outcome
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.transforms import Transform
 
@@ -33,7 +34,7 @@ _WORTHWHILE = 0.5
 
 
 class AbsoluteResult(NamedTuple):
-    """What the runs came to.
+    """A solution, and the runs that it took.
 
     Attributes:
         x: Float64 `[N]`.
@@ -58,7 +59,7 @@ def apply_absolute(
     damping: float,
     encoding: BlockEncoding,
     plan: Transform,
-    backend: Any,
+    backend: Backend,
     tolerance: float,
     max_refinements: int,
 ) -> AbsoluteResult:
@@ -106,8 +107,7 @@ def apply_absolute(
         x = x + _coefficient(refinements) * term
         gap = gap - root(square(term))
         left = float(np.linalg.norm(gap)) / scale
-        # Written so that a NaN ends it.
-        worthwhile = tolerance < left <= _WORTHWHILE * before
+        worthwhile = not passes(left, tolerance) and passes(left, _WORTHWHILE * before)
         if refinements == max_refinements or not worthwhile:
             break
         before = left
@@ -135,5 +135,5 @@ def apply_absolute(
 
 
 def _coefficient(k: int) -> float:
-    """Of R^k in (I - R)^(-1/2): the central binomial coefficient over 4^k."""
+    """R^k's coefficient in (I - R)^(-1/2): the central binomial one over 4^k."""
     return math.comb(2 * k, k) / 4**k

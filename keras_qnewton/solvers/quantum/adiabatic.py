@@ -39,7 +39,7 @@ class Walk(NamedTuple):
 
 @register("solver", "adiabatic_walk")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class AdiabaticWalk(ReferenceSolver):
+class AdiabaticWalk(ReferenceSolver[Walk]):
     """``A x = b`` by a discrete adiabatic walk. **Experimental**: matrices, not yet a circuit.
 
     Costa, An, Sanders, Su, Babbush & Berry 2022, arXiv:2111.08152, section III: T walk operators
@@ -56,14 +56,14 @@ class AdiabaticWalk(ReferenceSolver):
 
     Eagerly, `details` holds "qubits", "condition_number", "steps", "filter_degree",
     "success_probability" (of walk and filter, first run), "queries" (uses of A's encoding, all
-    runs) and "refinements". In a graph, see `refined.RefinedSolver`.
+    runs) and "refinements". In a graph, see `inexact.InexactSolver`.
 
     Args:
         steps_per_condition: T/κ.
         epsilon: Largest weight that the filter leaves to any state in the gap.
         max_steps: Limit of T; a matrix of κ beyond it is refused.
-        tolerance: See `refined.RefinedSolver`.
-        max_refinements: See `refined.RefinedSolver`.
+        tolerance: See `inexact.InexactSolver`.
+        max_refinements: See `inexact.InexactSolver`.
 
     Raises:
         ValueError: For arguments out of range.
@@ -100,7 +100,7 @@ class AdiabaticWalk(ReferenceSolver):
         """``max_steps / steps_per_condition``, at least 1."""
         return max(1.0, self.max_steps / self.steps_per_condition)
 
-    def _encode(self, matrix: np.ndarray) -> Prepared:
+    def _encode(self, matrix: np.ndarray) -> Prepared[Walk]:
         encoding = Dilation(pad(matrix))
         kappa = encoding.condition_number
         steps = 2 * max(1, math.ceil(self.steps_per_condition * kappa / 2))
@@ -123,11 +123,11 @@ class AdiabaticWalk(ReferenceSolver):
         return Prepared(data, details)
 
     def _apply(self, data: Walk, state: np.ndarray) -> tuple[np.ndarray, float, int]:
-        kept = filtered(data, state, walk(data, state))
-        direction = kept[0] + kept[1]
+        success = filtered(data, state, walk(data, state))
+        direction = success[0] + success[1]
         image = data.matrix @ direction
         x = direction * ((image @ state) / (image @ image) / data.alpha)
-        return x, float(np.sum(kept**2)), data.steps + 2 * data.half_degree
+        return x, float(np.sum(success**2)), data.steps + 2 * data.half_degree
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -194,8 +194,8 @@ def walk(data: Walk, state: np.ndarray) -> np.ndarray:
     return psi[0, 0, :, 0]
 
 
-def filtered(data: Walk, state: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Lin & Tong's filter of H(1) on `kept` `[2, 2^n]`, where the flag is 0.
+def filtered(data: Walk, state: np.ndarray, walked: np.ndarray) -> np.ndarray:
+    """Lin & Tong's filter of H(1) on `walked` `[2, 2^n]`, where the flag is 0.
 
     ``T_l(-1 + 2 (H² - Δ²)/(1 - Δ²)) / T_l(-1 - 2 Δ²/(1 - Δ²))``, Δ = 1/κ the gap: 1 at energy 0.
     """
@@ -213,5 +213,4 @@ def filtered(data: Walk, state: np.ndarray, kept: np.ndarray) -> np.ndarray:
     # T_l at a number below -1, in hyperbolic form.
     grown = math.acosh(-at_zero) * data.half_degree
     series[-1] = (-1) ** data.half_degree / math.cosh(grown)
-    out: np.ndarray = clenshaw(series, multiply, kept)
-    return out
+    return clenshaw(series, multiply, walked)

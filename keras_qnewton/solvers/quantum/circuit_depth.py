@@ -26,9 +26,10 @@ Degrees are those of a matrix with the largest α that its ‖H‖₂ allows: di
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import tensorflow as tf
+
+from keras_qnewton.solvers.arrays import Scalar
 
 # Steps of κ an octave: the very grid that transforms are computed on.
 from keras_qnewton.solvers.quantum.transforms import STEPS_PER_OCTAVE
@@ -37,7 +38,7 @@ KNOWN = ("dilation", "frobenius", "sparse")
 
 
 def circuit_depth(
-    encoding: str, size: Any, condition_number: Any, sparsity: Any, epsilon: float
+    encoding: str, size: Scalar, condition_number: Scalar, sparsity: Scalar, epsilon: float
 ) -> tf.Tensor:
     """Layers of one run without the preparation of its right-hand side, scalar float64.
 
@@ -75,7 +76,7 @@ def circuit_depth(
     return degree * query + (degree + 1) * projector + 2
 
 
-def inverse_degree(condition_number: Any, epsilon: float) -> tf.Tensor:
+def inverse_degree(condition_number: Scalar, epsilon: float) -> tf.Tensor:
     """`polynomial.inverse_degree` at the bucket of α/σ_min, as `QSVT` has it; scalar float64."""
     steps = tf.math.ceil(_log2(_float64(condition_number)) * STEPS_PER_OCTAVE - 1e-9)
     kappa = _power_of_two(tf.maximum(steps, 1.0) / STEPS_PER_OCTAVE)
@@ -101,7 +102,7 @@ def _projector(ancillas: tf.Tensor) -> tf.Tensor:
     return tf.where(ancillas < 2, tf.constant(3.0, tf.float64), 7 + 22 * levels)
 
 
-def _float64(value: Any) -> tf.Tensor:
+def _float64(value: Scalar) -> tf.Tensor:
     return tf.cast(value, tf.float64) if tf.is_tensor(value) else tf.constant(value, tf.float64)
 
 

@@ -10,7 +10,7 @@ Index bits: where wires form a register, the first is the most significant bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def multiplexed_ry(
 
 
 def multiplexed_angles(angles: np.ndarray) -> np.ndarray:
-    """The angles of `multiplexed_ry`'s rotations for wanted ones θ `[2^k]`: a Walsh transform."""
+    """The angles of `multiplexed_ry`'s rotations, for θ `[2^k]`: a Walsh transform."""
     out = np.array(angles, np.float64)
     count, half = len(out), 1
     while half < count:
@@ -152,7 +152,7 @@ def projector_phase(ancillas: int, phase: float) -> list[Gate]:
     return [Gate("rz", (0,), 2 * phase), turn]
 
 
-# --- what a circuit is, in numbers ----------------------------------------------------------
+# --- a circuit in numbers ----------------------------------------------------------
 
 
 def applied(gates: Sequence[Gate], states: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -162,10 +162,10 @@ def applied(gates: Sequence[Gate], states: np.ndarray, angles: np.ndarray) -> np
     dtype = np.float64 if real and not np.iscomplexobj(states) else np.complex128
     out = np.array(states, dtype).reshape([2] * width + [-1])
     for gate in gates:
-        where: list[Any] = [slice(None)] * (width + 1)
+        where: list[slice] = [slice(None)] * (width + 1)
         for control, value in zip(gate.controls, gate.values, strict=True):
             where[control] = slice(value, value + 1)
-        part = out[tuple(where)]
+        part: np.ndarray = out[tuple(where)]
         axes = list(gate.qubits)
         local = local_unitary(gate.kind, angle_of(gate, angles)).reshape([2, 2] * len(axes))
         count = len(axes)

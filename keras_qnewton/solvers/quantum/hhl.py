@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
 
 from keras_qnewton.registry import register
+from keras_qnewton.solvers.arrays import TensorLike
 from keras_qnewton.solvers.checks import check_rhs
+from keras_qnewton.solvers.quantum.backends import Circuit
 from keras_qnewton.solvers.quantum.encodings import pad, padded_qubits
+from keras_qnewton.solvers.quantum.inexact import unit
 from keras_qnewton.solvers.quantum.reference import Prepared, ReferenceSolver
-from keras_qnewton.solvers.quantum.refined import unit
+
+# Sine of the rotation at the smallest |eigenvalue|: its neighbours on the clock are smaller.
+_HEADROOM = 0.999
+
+
+class Evolution(NamedTuple):
+    """A matrix made ready for phase estimation.
+
+    Attributes:
+        evolutions: ``e^(iAt 2^k)`` `[2^n, 2^n]`, one a clock qubit, the highest power first.
+        rotations: Angle of the ancilla's rotation in radians, `[2^m]`, by the clock's number.
+        scale: Factor from amplitudes to x.
+    """
+
+    evolutions: list[np.ndarray]
+    rotations: np.ndarray
+    scale: float
+
+
+class _Module(Protocol):
+    """The module `backends.cirq_hhl`, which imports Cirq."""
+
+    def circuit(
+        self, evolutions: list[np.ndarray], rotations: np.ndarray, state: np.ndarray
+    ) -> Circuit: ...
+
+    def run(
+        self, evolutions: list[np.ndarray], rotations: np.ndarray, state: np.ndarray, dtype: str
+    ) -> tuple[np.ndarray, float]: ...
 
 
 @register("solver", "hhl")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class HHL(ReferenceSolver):
+class HHL(ReferenceSolver[Evolution]):
     """``A x = b`` by phase estimation: Harrow, Hassidim & Lloyd 2009, arXiv:0811.3171.
 
     Phase estimation with m clock qubits writes each eigenvalue's nearest multiple of
@@ -33,14 +64,14 @@ class HHL(ReferenceSolver):
 
     Eagerly, `details` holds "qubits", "condition_number", "clock_qubits", "success_probability"
     (of the first run), "queries" (evolutions by the unit of time t ≈ π/||A||, of all runs) and
-    "refinements". In a graph, see `refined.RefinedSolver`.
+    "refinements". In a graph, see `inexact.InexactSolver`.
 
     Args:
         clock_qubits: m, at least 3. κ may be up to 2^(m-2), where the smallest eigenvalue is
             two steps of the clock.
         dtype: Of the simulated amplitudes: "complex64" or "complex128".
-        tolerance: See `refined.RefinedSolver`.
-        max_refinements: See `refined.RefinedSolver`.
+        tolerance: See `inexact.InexactSolver`.
+        max_refinements: See `inexact.InexactSolver`.
 
     Raises:
         ValueError: For arguments out of range.
@@ -77,7 +108,7 @@ class HHL(ReferenceSolver):
         """2^(m-2)."""
         return float(1 << (self.clock_qubits - 2))
 
-    def circuit(self, matrix: Any, rhs: Any) -> Any:
+    def circuit(self, matrix: TensorLike, rhs: TensorLike) -> Circuit:
         """The `cirq.Circuit` of the first run."""
         state = self.init(matrix)
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
@@ -87,7 +118,7 @@ class HHL(ReferenceSolver):
         evolutions, rotations, _ = state.prepared.data
         return _backend().circuit(evolutions, rotations, vector)
 
-    def _encode(self, matrix: np.ndarray) -> Prepared:
+    def _encode(self, matrix: np.ndarray) -> Prepared[Evolution]:
         values, vectors = np.linalg.eigh(pad(matrix))
         magnitudes = np.abs(values)
         norm, kappa = magnitudes.max(), magnitudes.max() / magnitudes.min()
@@ -101,19 +132,19 @@ class HHL(ReferenceSolver):
         number = np.arange(count)
         signed = np.where(number < count // 2, number, number - count)
         eigenvalue = signed * (2 * np.pi / (time * count))
-        # What lies below half the smallest |eigenvalue| is the estimation's leakage.
+        # Below half the smallest |eigenvalue| lies the estimation's leakage.
         sine = np.zeros(count)
-        wanted = np.abs(eigenvalue) > 0.5 / kappa
-        sine[wanted] = np.clip(_HEADROOM / (kappa * eigenvalue[wanted]), -1, 1)
+        real = np.abs(eigenvalue) > 0.5 / kappa
+        sine[real] = np.clip(_HEADROOM / (kappa * eigenvalue[real]), -1, 1)
         details = {
             "qubits": self.qubits(len(matrix)),
             "condition_number": float(kappa),
             "clock_qubits": self.clock_qubits,
         }
         scale = kappa / (_HEADROOM * norm)
-        return Prepared((evolutions, 2 * np.arcsin(sine), scale), details)
+        return Prepared(Evolution(evolutions, 2 * np.arcsin(sine), scale), details)
 
-    def _apply(self, data: Any, state: np.ndarray) -> tuple[np.ndarray, float, int]:
+    def _apply(self, data: Evolution, state: np.ndarray) -> tuple[np.ndarray, float, int]:
         evolutions, rotations, scale = data
         amplitudes, probability = _backend().run(evolutions, rotations, state, self.dtype)
         return amplitudes.real * scale, probability, 2 * ((1 << self.clock_qubits) - 1)
@@ -126,9 +157,7 @@ class HHL(ReferenceSolver):
         }
 
 
-# Of a rotation's sine at the smallest |eigenvalue|: neighbours that the clock reads are smaller.
-_HEADROOM = 0.999
-
-
-def _backend() -> Any:
-    return importlib.import_module("keras_qnewton.solvers.quantum.backends.cirq_hhl")
+def _backend() -> _Module:
+    module: Any = importlib.import_module("keras_qnewton.solvers.quantum.backends.cirq_hhl")
+    found: _Module = module
+    return found

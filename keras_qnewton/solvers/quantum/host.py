@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 
 def host_solve(
-    solve: Callable[[np.ndarray, np.ndarray], np.ndarray], matrix: Any, rhs: Any, solver: str
-) -> Any:
+    solve: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    matrix: tf.Tensor,
+    rhs: tf.Tensor,
+    solver: str,
+) -> tf.Tensor:
     """Calls `solve` on the host from inside a graph; a failure is a NaN solution.
 
     Whatever `solve` raises (out of memory, a degree beyond the limit, a backend that is not
@@ -39,11 +41,11 @@ def host_solve(
 
 def host_solve_absolute(
     solve: Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, float]],
-    matrix: Any,
-    rhs: Any,
-    damping: Any,
+    matrix: tf.Tensor,
+    rhs: tf.Tensor,
+    damping: tf.Tensor,
     solver: str,
-) -> tuple[Any, Any]:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """`host_solve` for a solver that takes a λ and knows its own residual.
 
     Args:
@@ -71,7 +73,7 @@ def host_solve_absolute(
 def _guarded(
     answer: Callable[[], tuple[np.ndarray, float]], rhs: np.ndarray, solver: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `answer` gives, x and a residual, or NaN and a warning."""
+    """The x and the residual that `answer` gives, or NaN and a warning."""
     try:
         x, residual = answer()
         x = np.asarray(x, np.float64)

@@ -69,7 +69,7 @@ def walsh(values: np.ndarray) -> np.ndarray:
 
 
 def walsh_functions(needed: np.ndarray) -> np.ndarray:
-    """Which Walsh functions interpolate any values at `needed`, bool `[2^k]`: as many of them."""
+    """The Walsh functions, as many of them, that interpolate values at `needed`: bool `[2^k]`."""
     if len(needed) == 1:
         return needed
     low, high = needed.reshape(2, -1)

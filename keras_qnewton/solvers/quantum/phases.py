@@ -70,8 +70,8 @@ def _complete(b: np.ndarray, largest: float) -> np.ndarray:
     degree = len(b) - 1
     # The Fourier series of log(1 - |b|²) decays like a power of the distance of its
     # singularities to the circle, about (1 - max|f|) / d.
-    wanted = 16 * max(degree, 8) * max(1.0, 0.25 / (1 - largest))
-    samples = 1 << math.ceil(math.log2(wanted))
+    needed = 16 * max(degree, 8) * max(1.0, 0.25 / (1 - largest))
+    samples = 1 << math.ceil(math.log2(needed))
     log_modulus = 0.5 * np.log1p(-(np.abs(np.fft.fft(b, samples)) ** 2))
     series = np.fft.ifft(log_modulus).real
     analytic = np.zeros(samples)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -114,7 +113,9 @@ def maximum(coefficients: np.ndarray) -> float:
     return float(np.max(np.abs(np.fft.fft(coefficients, 2 * samples)[: samples + 1].real)))
 
 
-def clenshaw(coefficients: np.ndarray, multiply: Callable[[Any], Any], start: Any) -> Any:
+def clenshaw(
+    coefficients: np.ndarray, multiply: Callable[[np.ndarray], np.ndarray], start: np.ndarray
+) -> np.ndarray:
     """``p(A) b`` by Clenshaw's recurrence (1955), from products with A alone.
 
     Args:

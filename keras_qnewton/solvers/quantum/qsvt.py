@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.registry import register, resolve
+from keras_qnewton.registry import register, registered, resolve
+from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.absolute import DTYPE, AbsoluteResult, apply_absolute
@@ -23,9 +24,9 @@ from keras_qnewton.solvers.quantum.encodings import (
     padded_qubits,
 )
 from keras_qnewton.solvers.quantum.host import host_solve_absolute
+from keras_qnewton.solvers.quantum.inexact import InexactSolver, check_finite, unit
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
 from keras_qnewton.solvers.quantum.readout import Readout
-from keras_qnewton.solvers.quantum.refined import RefinedSolver, check_finite, unit
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.smoothed import smallest_damping
 from keras_qnewton.solvers.quantum.transforms import (
@@ -51,7 +52,7 @@ class Prepared(NamedTuple):
 
 @register("solver", "qsvt")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class QSVT(RefinedSolver):
+class QSVT(InexactSolver[Prepared]):
     """``A x = b`` by a circuit that applies a polynomial close to 1/x to A's eigenvalues.
 
     Quantum singular value transformation (Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838) with
@@ -75,8 +76,8 @@ class QSVT(RefinedSolver):
     Args:
         backend: "cirq"; "tfq" (TensorFlow Quantum, complex64 only); "emulator", which applies the
             polynomial without a circuit; "auto", the fastest simulator for each matrix, or the
-            emulator if that took long (`backends.choice`); or an object with the methods of
-            `backends.Backend`.
+            emulator if that took long (`backends.choice`); the name that another is registered
+            by; or an object with the methods of `backends.Backend`.
         encoding: Name of a block encoding (`encodings.ENCODINGS`), or a subclass of
             `encodings.BlockEncoding`.
         epsilon: Largest error of the polynomial against 1/x, on A/α; with A's norm scaled to 1
@@ -97,16 +98,16 @@ class QSVT(RefinedSolver):
 
     def __init__(
         self,
-        backend: Any = "auto",
-        encoding: Any = "dilation",
+        backend: str | backends.Backend = "auto",
+        encoding: str | type[BlockEncoding] = "dilation",
         epsilon: float = 1e-3,
         dtype: str = "complex64",
         tolerance: float = 1e-12,
         max_refinements: int = 10,
         max_degree: int = 30_000,
-        readout: Any = "exact",
+        readout: str | Readout = "exact",
     ):
-        names = ("auto", *backends.NAMES)
+        names = ("auto", *registered("backend"))
         known = backend in names if isinstance(backend, str) else None
         if known is False or (known is None and not isinstance(backend, backends.Backend)):
             raise ValueError(
@@ -169,7 +170,7 @@ class QSVT(RefinedSolver):
     def _degree(self, condition_number: float) -> int:
         return inverse_degree(bucket(condition_number), self.epsilon)
 
-    def circuit_depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+    def circuit_depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """Layers of gates of one run, but for the preparation of b; scalar float64.
 
         By the formulas of `circuit_depth`, in TensorFlow operations: nothing is built. For a
@@ -186,10 +187,10 @@ class QSVT(RefinedSolver):
         name = self._encoding_class.name
         return circuit_depth(name, size, condition_number, sparsity, self.epsilon)
 
-    def solve(self, matrix: Any, rhs: Any) -> Solution:
-        """Solves ``matrix @ x = rhs``; see `StagedSolver.solve`, and `init` for its errors."""
+    def solve(self, matrix: TensorLike, rhs: TensorLike) -> Solution:
+        """Solves ``matrix @ x = rhs``; see `LinearSolver.solve`, and `init` for its errors."""
         if isinstance(self.backend, str) and not tf.executing_eagerly():
-            # What is missing is missed while tracing, not by each step anew.
+            # A missing library is an error while tracing, not of each step anew.
             backends.check_installed(self.backend)
         return super().solve(matrix, rhs)
 
@@ -198,7 +199,7 @@ class QSVT(RefinedSolver):
         """Largest ``√(||A||² + λ²) / λ`` for which `max_degree` allows `solve_absolute`."""
         return math.hypot(1, 1 / smallest_damping(self.max_degree, self.epsilon))
 
-    def solve_absolute(self, matrix: Any, rhs: Any, damping: Any) -> Solution:
+    def solve_absolute(self, matrix: TensorLike, rhs: TensorLike, damping: Scalar) -> Solution:
         """``(A² + λ²I)^(-1/2) b``, the saddle-free Newton step, without a decomposition.
 
         An even polynomial close to ``1/√(x² + (λ/α)²)``, of degree about ``log(1/epsilon) α/λ``
@@ -280,7 +281,7 @@ class QSVT(RefinedSolver):
             )
         return encoding, smoothed_inverse_magnitude(relative, self.epsilon)
 
-    def circuit(self, matrix: Any, rhs: Any) -> Any:
+    def circuit(self, matrix: TensorLike, rhs: TensorLike) -> backends.Circuit:
         """The very circuit of the first run, for `rhs` not zero: a `cirq.Circuit` for "cirq"."""
         state = self.init(matrix)
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
@@ -294,7 +295,7 @@ class QSVT(RefinedSolver):
             backend = backends.load("cirq")
         return backend.circuit(encoding, plan, vector)
 
-    def draw(self, matrix: Any, rhs: Any, width: int = 100) -> str:
+    def draw(self, matrix: TensorLike, rhs: TensorLike, width: int = 100) -> str:
         """`circuit` as text, folded at `width` columns: readable for a small system and κ."""
         lines = str(self.circuit(matrix, rhs)).splitlines()
         length = max(map(len, lines))
@@ -378,7 +379,7 @@ class QSVT(RefinedSolver):
 
     def _backend(
         self, encoding: BlockEncoding, transform: Transform, dtype: str | None = None
-    ) -> tuple[Any, str]:
+    ) -> tuple[backends.Backend, str]:
         """The backend that runs these, and why that one; `dtype` if not the solver's own."""
         if not isinstance(self.backend, str):
             return self.backend, "as given"
@@ -413,10 +414,10 @@ class QSVT(RefinedSolver):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
+    def from_config(cls, config: dict[str, Any]) -> QSVT:
         config = dict(config)
         for name in ("backend", "encoding", "readout"):
             if isinstance(config.get(name), dict):
-                backends.register(config[name])
+                backends.import_saved(config[name])
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)

@@ -18,20 +18,23 @@ products, are improved by flipping, and their uncertainty is known from the coun
 
 from __future__ import annotations
 
+import abc
 import heapq
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
 
 from keras_qnewton.registry import Policy, register
-from keras_qnewton.solvers.quantum.backends import SamplingBackend
+from keras_qnewton.solvers.quantum.backends import Backend, SamplingBackend
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.gates import hadamard
+from keras_qnewton.solvers.quantum.transforms import Transform
 
 # Successes for each amplitude: below the first, nothing is known; below the second, little.
-_FEWEST = 1
-_ENOUGH = 10
+_MIN_SUCCESSES = 1
+_CONFIDENT_SUCCESSES = 10
 # An expected error above these (of signs alone; altogether) is not to be relied on.
 _SIGN_ERROR = 0.1
 _ERROR = 0.5
@@ -39,7 +42,7 @@ _FITS = 30
 
 
 class Reading(NamedTuple):
-    """What a readout makes of one circuit.
+    """One circuit, read.
 
     Attributes:
         amplitudes: Real amplitudes of the system register, float64 `[2^n]`, on the outcome
@@ -60,21 +63,27 @@ class Reading(NamedTuple):
     shots: int
 
 
-class Readout(Policy):
-    """How amplitudes are read."""
+class Readout(Policy, abc.ABC):
+    """A way to read amplitudes."""
 
-    def check(self, backend: Any) -> None:
+    @abc.abstractmethod
+    def check(self, backend: Backend) -> None:
         """Raises ValueError if this readout cannot be had from `backend`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(
-        self, backend: Any, encoding: Any, transform: Any, state: np.ndarray, dtype: str, run: int
+        self,
+        backend: Backend,
+        encoding: BlockEncoding,
+        transform: Transform,
+        state: np.ndarray,
+        dtype: str,
+        run: int,
     ) -> Reading:
         """Runs the circuit, as often as it takes; arguments as `backends.Backend` has them.
 
         `run` numbers the circuits of one solution, from 0.
         """
-        raise NotImplementedError
 
 
 @register("readout", "exact")
@@ -82,7 +91,7 @@ class Readout(Policy):
 class Exact(Readout):
     """All amplitudes at once, as only a simulator knows them."""
 
-    def check(self, backend: Any) -> None:
+    def check(self, backend: Backend) -> None:
         """Raises ValueError for a backend that can only be measured."""
         if not getattr(backend, "exact", True):
             raise ValueError(
@@ -91,7 +100,13 @@ class Exact(Readout):
             )
 
     def read(
-        self, backend: Any, encoding: Any, transform: Any, state: np.ndarray, dtype: str, run: int
+        self,
+        backend: Backend,
+        encoding: BlockEncoding,
+        transform: Transform,
+        state: np.ndarray,
+        dtype: str,
+        run: int,
     ) -> Reading:
         """One call of the backend's `run`."""
         outcome = backend.run(encoding, transform, state, dtype)
@@ -129,7 +144,7 @@ class Shots(Readout):
         self.shots = int(shots)
         self.seed = seed
 
-    def check(self, backend: Any) -> None:
+    def check(self, backend: Backend) -> None:
         """Raises ValueError for a backend that cannot be measured."""
         if not isinstance(backend, SamplingBackend):
             raise ValueError(
@@ -138,7 +153,13 @@ class Shots(Readout):
             )
 
     def read(
-        self, backend: Any, encoding: Any, transform: Any, state: np.ndarray, dtype: str, run: int
+        self,
+        backend: Backend,
+        encoding: BlockEncoding,
+        transform: Transform,
+        state: np.ndarray,
+        dtype: str,
+        run: int,
     ) -> Reading:
         """n + 1 calls of the backend's `sample`."""
         rng = np.random.default_rng(None if self.seed is None else [self.seed, run])
@@ -147,7 +168,9 @@ class Shots(Readout):
         shots[: self.shots % len(settings)] += 1
         counts = np.array(
             [
-                backend.sample(encoding, transform, state, int(m), rotated, rng)
+                cast(SamplingBackend, backend).sample(
+                    encoding, transform, state, int(m), rotated, rng
+                )
                 for m, rotated in zip(shots, settings, strict=True)
             ]
         )
@@ -172,7 +195,7 @@ def tomography(counts: np.ndarray, shots: np.ndarray) -> Reading:
     """
     total, successes = int(shots.sum()), int(counts.sum())
     size = counts.shape[1]
-    if successes < _FEWEST * size or np.any(shots == 0):
+    if successes < _MIN_SUCCESSES * size or np.any(shots == 0):
         nothing = np.full(size, np.nan)
         return Reading(nothing, successes / total, None, math.inf, False, total)
     roots = np.sqrt(counts / shots[:, None])
@@ -193,7 +216,9 @@ def tomography(counts: np.ndarray, shots: np.ndarray) -> Reading:
     sign_error2 = float(4 * weights.clip(0) @ wrong)
     error = math.sqrt(statistical + sign_error2)
     confident = (
-        successes >= _ENOUGH * size and error <= _ERROR and math.sqrt(sign_error2) <= _SIGN_ERROR
+        successes >= _CONFIDENT_SUCCESSES * size
+        and error <= _ERROR
+        and math.sqrt(sign_error2) <= _SIGN_ERROR
     )
     return Reading(x, successes / total, None, error, confident, total)
 

@@ -1,46 +1,51 @@
-"""What the reference algorithms share: the check of a matrix, and runs for unit vectors."""
+"""The reference algorithms' base: the check of a matrix, and runs for unit vectors."""
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from keras_qnewton.solvers.quantum.encodings import padded_qubits
-from keras_qnewton.solvers.quantum.refined import RefinedSolver, unit
+from keras_qnewton.solvers.quantum.inexact import InexactSolver, unit
+
+Data = TypeVar("Data")
 
 
-class Prepared(NamedTuple):
-    """What an algorithm made of a matrix.
+@dataclasses.dataclass(frozen=True)
+class Prepared(Generic[Data]):
+    """A matrix in an algorithm's form.
 
     Attributes:
-        data: What `ReferenceSolver._apply` needs.
-        details: What is known before a run.
+        data: For `ReferenceSolver._apply`.
+        details: `Solution.details`, as far as they are known before a run.
     """
 
-    data: Any
+    data: Data
     details: dict[str, Any]
 
 
-class ReferenceSolver(RefinedSolver):
-    """A `RefinedSolver` of which a subclass writes `_encode` and `_apply` alone."""
+class ReferenceSolver(InexactSolver[Prepared[Data]]):
+    """An `InexactSolver` of which a subclass writes `_encode` and `_apply` alone."""
 
-    def _encode(self, matrix: np.ndarray) -> Prepared:
-        """What `_apply` needs of A `[N, N]`, finite and not singular; and details."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _encode(self, matrix: np.ndarray) -> Prepared[Data]:
+        """A `[N, N]`, finite and not singular, in the form that `_apply` needs; and details."""
 
-    def _apply(self, data: Any, state: np.ndarray) -> tuple[np.ndarray, float, int]:
+    @abc.abstractmethod
+    def _apply(self, data: Data, state: np.ndarray) -> tuple[np.ndarray, float, int]:
         """For b = `state`, a unit vector `[2^n]`: x `[2^n]`, success probability, queries."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def max_condition_number(self) -> float:
         """Largest κ; a matrix beyond it is refused."""
-        raise NotImplementedError
 
-    def _prepare(self, matrix: np.ndarray) -> Prepared:
+    def _prepare(self, matrix: np.ndarray) -> Prepared[Data]:
         magnitudes = np.abs(np.linalg.eigvalsh(matrix))
         if not magnitudes.max() > 0:
             raise ValueError("Argument `matrix` must not be zero. Received: a matrix of zeros")
@@ -56,11 +61,11 @@ class ReferenceSolver(RefinedSolver):
             )
         return self._encode(matrix)
 
-    def _details(self, prepared: Prepared) -> dict[str, Any]:
+    def _details(self, prepared: Prepared[Data]) -> dict[str, Any]:
         return {"success_probability": None, "queries": 0, "refinements": 0, **prepared.details}
 
     def _runner(
-        self, prepared: Prepared, details: dict[str, Any]
+        self, prepared: Prepared[Data], details: dict[str, Any]
     ) -> Callable[[np.ndarray, int], np.ndarray]:
         def run(rhs: np.ndarray, number: int) -> np.ndarray:
             state, norm = unit(rhs, padded_qubits(len(rhs)))

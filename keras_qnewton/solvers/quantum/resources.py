@@ -1,4 +1,4 @@
-"""What a circuit costs: qubits, gates, depth, T gates, repetitions, seconds.
+"""The cost of a circuit: qubits, gates, depth, T gates, repetitions, seconds.
 
 Gates are counted once for the state's preparation, the block encoding U and one projector phase; a
 circuit of degree d has them 1, d and d + 1 times. Segments follow each other, so that depth is an
@@ -32,9 +32,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.gates import Gate, preparation, projector_phase
+from keras_qnewton.solvers.quantum.transforms import Transform
 
 _TOFFOLI_DEPTH = 11
 
@@ -87,11 +89,11 @@ class Resources:
         encoding: The block encoding; its `gates` are counted when a number is first asked for.
         transform: The polynomial; its degree counts.
         success_probability: Of one run; None where there was none.
-        accuracy: What all rotations together may be off by, for T gates.
+        accuracy: Error that all rotations together may have, for T gates.
     """
 
-    encoding: Any
-    transform: Any
+    encoding: BlockEncoding
+    transform: Transform
     success_probability: float | None = None
     accuracy: float = 1e-3
 
@@ -179,8 +181,8 @@ class Resources:
         """
         return self.depth * self.runs(amplified) * gate_time
 
-    def report(self, gate_time: float) -> dict[str, Any]:
-        """What a summary shows of it."""
+    def report(self, gate_time: float) -> dict[str, float]:
+        """The rows of a summary."""
         return {
             "qubits, with work qubits": self.qubits,
             "depth": self.depth,
@@ -235,7 +237,7 @@ def _cost(kind: str, controls: int, zeros: int) -> _Cost:
         return _then(middle, Counts(two_qubit=2), depth=2)
     if kind == "zz":
         return _then(_cost("rz", controls, zeros), Counts(two_qubit=2), depth=2)
-    # How many controls are left when work qubits hold the AND of the others.
+    # Controls that are left when work qubits hold the AND of the others.
     left = min(controls, 2 if kind in ("x", "z") else 1)
     folded = controls - left
     levels = math.ceil(math.log2(folded + 1)) if folded else 0

@@ -84,11 +84,11 @@ def smoothed_coefficients(damping: float, degree: int) -> np.ndarray:
     """
     if degree < 2 or degree % 2:
         raise ValueError(f"Argument `degree` must be even and positive. Received: degree={degree}")
-    # As much as is left out, at most, of a series that falls by ρ² from term to term.
+    # Bound of the terms left out, in a series that falls by ρ² from term to term.
     epsilon = math.exp(-min(degree * math.asinh(damping), 600.0)) if damping > 0 else 1.0
     coefficients = np.zeros(degree + 1)
-    kept = _magnitudes(damping, epsilon)[: degree // 2 + 1]
-    coefficients[0 : 2 * len(kept) : 2] = kept
+    magnitudes = _magnitudes(damping, epsilon)[: degree // 2 + 1]
+    coefficients[0 : 2 * len(magnitudes) : 2] = magnitudes
     coefficients[2::4] *= -1
     return coefficients
 
@@ -118,7 +118,7 @@ def _magnitudes(damping: float, epsilon: float) -> np.ndarray:
         difference = ((n + 0.5) * difference + n * square * here) / (n - 0.5)
         here += difference
         if here > 1e200:
-            # What lies so far below is zero beside what follows.
+            # Terms so far below are zero beside those that follow.
             out[n:] *= 1e-200
             here, difference = here * 1e-200, difference * 1e-200
     out[0] = here / 2

@@ -30,7 +30,7 @@ STEPS_PER_OCTAVE = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Transform:
-    """What a circuit needs to apply ``scale · p(x)``, with p close to a wanted function.
+    """A circuit's function ``scale · p(x)``, with p close to the one that is named.
 
     Attributes:
         name: Of the function: "inverse" is 1/x, "smoothed inverse magnitude" 1/√(x² + λ²).

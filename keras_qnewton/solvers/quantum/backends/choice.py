@@ -12,21 +12,22 @@ of magnitude matter: simulators differ by a factor of 5 to 50 where they differ.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from keras_qnewton.solvers.quantum.backends import load
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding
+from keras_qnewton.solvers.quantum.transforms import Transform
 
-# Up to so many qubits of an encoding, Cirq's simulation takes U as one matrix: a matrix product
-# in place of thousands of gates.
+# Qubits of an encoding up to which Cirq's simulation takes U as one matrix: a matrix product in
+# place of thousands of gates.
 FUSED_QUBITS = 10
 # Predicted seconds of a run above which the emulator answers. A solve takes three to five runs.
 LONGEST_RUN = 20.0
 # TensorFlow Quantum parses a whole circuit, 1.2 kB a gate: more gates than this are not run.
-_MOST_TFQ_GATES = 1_000_000
+_MAX_TFQ_GATES = 1_000_000
 _MATRIX = {"complex64": 5e-9, "complex128": 7.5e-9}
 
 
-def choose(encoding: Any, transform: Any, dtype: str) -> tuple[str, str]:
+def choose(encoding: BlockEncoding, transform: Transform, dtype: str) -> tuple[str, str]:
     """The name of a built-in backend for this circuit, and why, a sentence.
 
     Args:
@@ -46,7 +47,7 @@ def choose(encoding: Any, transform: Any, dtype: str) -> tuple[str, str]:
     return name, reason
 
 
-def _fastest(encoding: Any, degree: int, dtype: str, tfq: bool = True) -> tuple[str, str]:
+def _fastest(encoding: BlockEncoding, degree: int, dtype: str, tfq: bool = True) -> tuple[str, str]:
     # No circuit has fewer gates than angles: if those are too many, gates are not made.
     seconds = predict(encoding, degree, dtype, 0 if encoding.dense else len(encoding.angles), tfq)
     if not encoding.dense and min(seconds.values()) <= LONGEST_RUN:
@@ -63,7 +64,7 @@ def _fastest(encoding: Any, degree: int, dtype: str, tfq: bool = True) -> tuple[
 
 
 def predict(
-    encoding: Any, degree: int, dtype: str, gates: int, tfq: bool = True
+    encoding: BlockEncoding, degree: int, dtype: str, gates: int, tfq: bool = True
 ) -> dict[str, float]:
     """Predicted seconds of one run by simulators that can run it; see the module's formulas.
 
@@ -83,7 +84,7 @@ def predict(
     if qubits <= FUSED_QUBITS:
         seconds["cirq"] = by_matrix + gates * (2.5e-5 + 5e-10 * entries)
     if tfq and dtype == "complex64":
-        few = degree * gates <= _MOST_TFQ_GATES
+        parsable = degree * gates <= _MAX_TFQ_GATES
         run = degree * gates * (5e-6 + 1e-9 * amplitudes)
-        seconds["tfq"] = 2.5 + 4e-4 * gates + run if few else math.inf
+        seconds["tfq"] = 2.5 + 4e-4 * gates + run if parsable else math.inf
     return seconds

@@ -11,6 +11,7 @@ import numpy as np
 from keras_qnewton.solvers.quantum.backends import Outcome
 from keras_qnewton.solvers.quantum.backends.choice import FUSED_QUBITS
 from keras_qnewton.solvers.quantum.backends.sampling import AmplitudeSampling
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.gates import (
     Gate,
     angle_of,
@@ -19,13 +20,14 @@ from keras_qnewton.solvers.quantum.gates import (
     preparation_angles,
     projector_phase,
 )
+from keras_qnewton.solvers.quantum.transforms import Transform
 
 try:
     import cirq
 except ImportError as error:  # pragma: no cover - cirq-core is a dependency
     raise ImportError("The backend 'cirq' needs Cirq: run `pip install cirq-core`.") from error
 
-# Up to so many qubits, a density matrix fits (16 MiB at 10 qubits).
+# Qubits up to which a density matrix fits (16 MiB at 10).
 _DENSITY_QUBITS = 10
 _KEY = "result"
 
@@ -52,7 +54,7 @@ class Backend(AmplitudeSampling):
             `noise` too, it is given noisy circuits.
     """
 
-    def __init__(self, noise: Any = None, sampler: Any = None):
+    def __init__(self, noise: cirq.NOISE_MODEL_LIKE = None, sampler: cirq.Sampler | None = None):
         self.noise = None if noise is None else cirq.NoiseModel.from_noise_model_like(noise)
         if not (sampler is None or isinstance(sampler, cirq.Sampler)):
             raise ValueError(
@@ -65,11 +67,15 @@ class Backend(AmplitudeSampling):
         """Whether amplitudes are to be had: without noise and sampler."""
         return self.noise is None and self.sampler is None
 
-    def circuit(self, encoding: Any, transform: Any, state: np.ndarray) -> cirq.Circuit:
+    def circuit(
+        self, encoding: BlockEncoding, transform: Transform, state: np.ndarray
+    ) -> cirq.Circuit:
         """The circuit on `cirq.LineQubit`s, without measurements and noise."""
         return self._circuit(encoding, transform, state, fused=self.exact and encoding.dense)
 
-    def run(self, encoding: Any, transform: Any, state: np.ndarray, dtype: str) -> Outcome:
+    def run(
+        self, encoding: BlockEncoding, transform: Transform, state: np.ndarray, dtype: str
+    ) -> Outcome:
         """Simulates the circuit from |0…0⟩ and reads the state vector, without shots."""
         if not self.exact:
             raise ValueError(
@@ -82,18 +88,18 @@ class Backend(AmplitudeSampling):
         simulator = cirq.Simulator(dtype=np.dtype(dtype).type, split_untangled_states=False)
         qubits = cirq.LineQubit.range(1 + encoding.qubits)
         vector = simulator.simulate(circuit, qubit_order=qubits).final_state_vector
-        kept = vector[: len(state)].astype(np.complex128)
+        success = vector[: len(state)].astype(np.complex128)
         return Outcome(
-            amplitudes=kept.real,
-            success_probability=float(np.vdot(kept, kept).real),
+            amplitudes=success.real,
+            success_probability=float(np.vdot(success, success).real),
             qubits=len(qubits),
             operations=sum(len(moment) for moment in circuit),
         )
 
     def sample(
         self,
-        encoding: Any,
-        transform: Any,
+        encoding: BlockEncoding,
+        transform: Transform,
         state: np.ndarray,
         shots: int,
         rotated: int | None,
@@ -114,14 +120,14 @@ class Backend(AmplitudeSampling):
             whole = _until_measured(whole.with_noise(self.noise))
         bits = self.sampler.run(whole, repetitions=shots).measurements[_KEY]
         ancillas, system = np.split(bits, [1 + encoding.ancillas], axis=1)
-        kept = system[~ancillas.any(axis=1)]
-        index = kept.astype(np.int64) @ (1 << np.arange(encoding.system_qubits)[::-1])
+        success = system[~ancillas.any(axis=1)]
+        index = success.astype(np.int64) @ (1 << np.arange(encoding.system_qubits)[::-1])
         return np.bincount(index, minlength=len(state))
 
     def _drawn(
         self,
-        encoding: Any,
-        transform: Any,
+        encoding: BlockEncoding,
+        transform: Transform,
         state: np.ndarray,
         last: cirq.Circuit,
         shots: int,
@@ -144,7 +150,7 @@ class Backend(AmplitudeSampling):
             return np.asarray(matrix / np.trace(matrix).real)
 
         before = self._remembered(encoding, transform, state, simulate)
-        # What the model puts before the measurement is readout noise.
+        # Readout noise: gates that the model puts before the measurement.
         *noisy, measured = _until_measured(last.with_noise(self.noise))
         *_, step = simulator.simulate_moment_steps(
             cirq.Circuit(noisy, cirq.identity_each(*qubits)),
@@ -175,12 +181,12 @@ class Backend(AmplitudeSampling):
         return {"noise": None if self.noise is None else cirq.to_json(self.noise, indent=None)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
+    def from_config(cls, config: dict[str, Any]) -> Backend:
         noise = config.get("noise")
         return cls(None if noise is None else cirq.read_json(json_text=noise))
 
     def _circuit(
-        self, encoding: Any, transform: Any, state: np.ndarray, fused: bool
+        self, encoding: BlockEncoding, transform: Transform, state: np.ndarray, fused: bool
     ) -> cirq.Circuit:
         signal, *wires = cirq.LineQubit.range(1 + encoding.qubits)
         ancillas, system = wires[: encoding.ancillas], wires[encoding.ancillas :]

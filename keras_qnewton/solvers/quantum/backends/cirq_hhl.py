@@ -51,5 +51,5 @@ def run(
     made = circuit(evolutions, rotations, state)
     qubits = cirq.LineQubit.range(len(evolutions) + len(state).bit_length())
     vector = simulator.simulate(made, qubit_order=qubits).final_state_vector
-    kept = vector.reshape(2, 1 << len(evolutions), len(state))[1, 0].astype(np.complex128)
-    return kept, float(np.vdot(kept, kept).real)
+    success = vector.reshape(2, 1 << len(evolutions), len(state))[1, 0].astype(np.complex128)
+    return success, float(np.vdot(success, success).real)

@@ -1,14 +1,14 @@
-"""What a perfect circuit would give, at any N: the polynomial by products with the matrix."""
+"""A perfect circuit's amplitudes, at any N: the polynomial by products with the matrix."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from keras_qnewton.solvers.quantum.backends import Outcome
+from keras_qnewton.solvers.quantum.backends import Circuit, Outcome
 from keras_qnewton.solvers.quantum.backends.sampling import AmplitudeSampling
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.polynomial import clenshaw
+from keras_qnewton.solvers.quantum.transforms import Transform
 
 
 class Backend(AmplitudeSampling):
@@ -19,7 +19,7 @@ class Backend(AmplitudeSampling):
     eigendecomposition).
     """
 
-    def circuit(self, encoding: Any, transform: Any, state: np.ndarray) -> Any:
+    def circuit(self, encoding: BlockEncoding, transform: Transform, state: np.ndarray) -> Circuit:
         """There is none.
 
         Raises:
@@ -30,7 +30,9 @@ class Backend(AmplitudeSampling):
             "matrix products. Use backend='cirq'."
         )
 
-    def run(self, encoding: Any, transform: Any, state: np.ndarray, dtype: str) -> Outcome:
+    def run(
+        self, encoding: BlockEncoding, transform: Transform, state: np.ndarray, dtype: str
+    ) -> Outcome:
         """The amplitudes of a circuit without errors."""
         del dtype
         scaled = encoding.matrix / encoding.alpha

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from keras_qnewton.solvers.quantum.backends import Outcome
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.gates import hadamard
+from keras_qnewton.solvers.quantum.transforms import Transform
 
 
 def sampled(
@@ -16,8 +19,8 @@ def sampled(
     """Counts of the successful outcomes of `shots` measurements, int64 `[2^n]`.
 
     Args:
-        amplitudes: Real amplitudes on success `[2^n]`, not normalised: what is missing to
-            norm 1 are failures.
+        amplitudes: Real amplitudes on success `[2^n]`, not normalised: failures are the rest
+            to norm 1.
         shots: Measurements, failures included.
         rotated: System qubit, 0 the most significant, that a Hadamard gate is put on before
             measuring; None for none.
@@ -27,19 +30,25 @@ def sampled(
     # float64, in which the multinomial wants its sum
     probabilities = np.square(np.asarray(turned, np.float64))
     failure = max(0.0, 1.0 - float(probabilities.sum()))
-    everything = np.append(probabilities, failure)
-    return rng.multinomial(shots, everything / everything.sum())[:-1]
+    outcomes = np.append(probabilities, failure)
+    return rng.multinomial(shots, outcomes / outcomes.sum())[:-1]
 
 
-class AmplitudeSampling:
+class AmplitudeSampling(abc.ABC):
     """`sample` for a backend with an exact `run`: one simulation for all settings of a state."""
 
-    _last: tuple[Any, Any, bytes, Any] | None = None
+    _last: tuple[BlockEncoding, Transform, bytes, np.ndarray] | None = None
+
+    @abc.abstractmethod
+    def run(
+        self, encoding: BlockEncoding, transform: Transform, state: np.ndarray, dtype: str
+    ) -> Outcome:
+        """See `backends.Backend`."""
 
     def sample(
         self,
-        encoding: Any,
-        transform: Any,
+        encoding: BlockEncoding,
+        transform: Transform,
         state: np.ndarray,
         shots: int,
         rotated: int | None,
@@ -51,14 +60,18 @@ class AmplitudeSampling:
             encoding,
             transform,
             state,
-            lambda: self.run(encoding, transform, state, "complex64").amplitudes,  # type: ignore[attr-defined]
+            lambda: self.run(encoding, transform, state, "complex64").amplitudes,
         )
         return sampled(amplitudes, shots, rotated, rng)
 
     def _remembered(
-        self, encoding: Any, transform: Any, state: np.ndarray, simulate: Callable[[], Any]
-    ) -> Any:
-        """What `simulate` gave for these arguments, if they are the last ones again."""
+        self,
+        encoding: BlockEncoding,
+        transform: Transform,
+        state: np.ndarray,
+        simulate: Callable[[], np.ndarray],
+    ) -> np.ndarray:
+        """The result of `simulate`; the last one, if these are the last arguments again."""
         last, key = self._last, state.tobytes()
         if last is None or not (last[0] is encoding and last[1] is transform and last[2] == key):
             last = self._last = (encoding, transform, key, simulate())

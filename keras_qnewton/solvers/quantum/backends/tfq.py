@@ -8,14 +8,15 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.solvers.quantum.backends import Outcome, check_dtype
 from keras_qnewton.solvers.quantum.backends.sampling import AmplitudeSampling
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.gates import (
     Gate,
     inverse,
@@ -24,6 +25,7 @@ from keras_qnewton.solvers.quantum.gates import (
     preparation_angles,
     projector_phase,
 )
+from keras_qnewton.solvers.quantum.transforms import Transform
 
 try:
     import cirq
@@ -35,8 +37,6 @@ except (ImportError, tf.errors.NotFoundError) as error:
         f"Importing it failed: {error}"
     ) from error
 
-# Segments kept: those of a few encodings. One takes about 100 bytes a gate.
-_SEGMENTS = 64
 _ROTATIONS = {"ry": cirq.YPowGate, "rz": cirq.ZPowGate, "zz": cirq.ZZPowGate}
 # A projector phase's symbol, by its number; all of one length.
 _PHASE = b"p%07d_"
@@ -95,25 +95,39 @@ class Backend(AmplitudeSampling):
     U = W† M W with W on the system alone (`BlockEncoding.conjugated`), W is at the ends of the
     circuit only.
 
+    Args:
+        max_segments: Serialised segments in memory, those of a few encodings; one takes about
+            100 bytes a gate.
+
     Attributes:
         serializations: Number of segments of circuits serialised so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_segments: int = 64) -> None:
+        self.max_segments = max_segments
         self.serializations = 0
-        self._segments: OrderedDict[Any, Segment] = OrderedDict()
+        self._segments: OrderedDict[tuple[str, Hashable], Segment] = OrderedDict()
         # A graph's host calls for several blocks may run at once.
         self._lock = threading.Lock()
         self._state_op = tfq.get_state_op()
 
-    def circuit(self, encoding: Any, transform: Any, state: np.ndarray) -> cirq.Circuit:
-        """What is simulated, as a `cirq.Circuit` on `cirq.GridQubit`s, without measurements."""
+    @property
+    def segments(self) -> int:
+        """Number of serialised segments in memory."""
+        return len(self._segments)
+
+    def circuit(
+        self, encoding: BlockEncoding, transform: Transform, state: np.ndarray
+    ) -> cirq.Circuit:
+        """The circuit as a `cirq.Circuit` on `cirq.GridQubit`s, without measurements."""
         program = self.program(encoding, transform, state)
         values = zip(program.names.numpy(), program.values.numpy()[0], strict=True)
         made = tfq.from_tensor(program.circuit)[0]
         return cirq.resolve_parameters(made, {name.decode(): float(v) for name, v in values})
 
-    def run(self, encoding: Any, transform: Any, state: np.ndarray, dtype: str) -> Outcome:
+    def run(
+        self, encoding: BlockEncoding, transform: Transform, state: np.ndarray, dtype: str
+    ) -> Outcome:
         """Simulates the circuit from |0…0⟩ and reads the state vector, without shots.
 
         Raises:
@@ -124,15 +138,15 @@ class Backend(AmplitudeSampling):
         with _quiet():
             vectors = self._state_op(program.circuit, program.names, program.values)
         _trim_heap()
-        kept = vectors.to_tensor()[0, : len(state)].numpy().astype(np.complex128)
+        success = vectors.to_tensor()[0, : len(state)].numpy().astype(np.complex128)
         return Outcome(
-            amplitudes=kept.real,
-            success_probability=float(np.vdot(kept, kept).real),
+            amplitudes=success.real,
+            success_probability=float(np.vdot(success, success).real),
             qubits=1 + encoding.qubits,
             operations=program.operations,
         )
 
-    def program(self, encoding: Any, transform: Any, state: np.ndarray) -> Program:
+    def program(self, encoding: BlockEncoding, transform: Transform, state: np.ndarray) -> Program:
         """The whole circuit on `cirq.GridQubit` (0, 0), the signal, … (0, a + n).
 
         From its symbols to amplitudes is one op, `tfq.get_state_op()`, in any `tf.function`.
@@ -184,14 +198,14 @@ class Backend(AmplitudeSampling):
             operations,
         )
 
-    def _segment(self, prefix: str, key: Any, gates: Callable[[], list[Gate]]) -> Segment:
-        """The segment kept under this prefix and key, made of `gates` if there is none."""
+    def _segment(self, prefix: str, key: Hashable, gates: Callable[[], list[Gate]]) -> Segment:
+        """The segment stored under this prefix and key, made of `gates` if there is none."""
         with self._lock:
             segment = self._segments.get((prefix, key))
             if segment is None:
                 segment = self._segments[prefix, key] = _serialized(prefix, gates())
                 self.serializations += 1
-                if len(self._segments) > _SEGMENTS:
+                if len(self._segments) > self.max_segments:
                     self._segments.popitem(last=False)
             self._segments.move_to_end((prefix, key))
             return segment
@@ -271,15 +285,15 @@ def _trim_heap() -> None:
 def _quiet() -> Iterator[None]:
     """Drops the warnings of TensorFlow Quantum's own cast, one for each size of a state."""
 
-    def wanted(record: logging.LogRecord) -> bool:
+    def is_news(record: logging.LogRecord) -> bool:
         message = record.getMessage()
         return not (
             "casting an input of type complex64" in message or "padded_to_ragged" in message
         )
 
     logger = tf.get_logger()
-    logger.addFilter(wanted)
+    logger.addFilter(is_news)
     try:
         yield
     finally:
-        logger.removeFilter(wanted)
+        logger.removeFilter(is_news)

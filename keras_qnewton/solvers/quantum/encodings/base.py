@@ -1,4 +1,4 @@
-"""What a block encoding is."""
+"""Block encodings, defined."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class BlockEncoding:
 
     @classmethod
     def max_ancillas(cls, system_qubits: int) -> int:
-        """The most ancillas that any matrix on n qubits takes."""
+        """Ancillas that any matrix on n qubits takes, at most."""
         raise NotImplementedError
 
     def unitary(self) -> np.ndarray:

@@ -92,9 +92,9 @@ class Dilation(BlockEncoding):
             c, s = np.cos(angle), np.sin(angle)
             rows[[row - 1, row]] = np.array([[c, s], [-s, c]]) @ rows[[row - 1, row]]
             turns.append(-2 * angle)
-        wanted = np.empty(size)
-        wanted[gray] = 2 * np.arccos(np.clip(self._values, -1, 1))
-        return np.concatenate([turns, multiplexed_angles(wanted)])
+        reflected = np.empty(size)
+        reflected[gray] = 2 * np.arccos(np.clip(self._values, -1, 1))
+        return np.concatenate([turns, multiplexed_angles(reflected)])
 
 
 def _eliminations(size: int) -> list[tuple[int, int]]:

@@ -51,8 +51,8 @@ class Fable(BlockEncoding):
         self.ancillas = n + 1
         largest = float(np.max(np.abs(self.matrix)))
         self.alpha = size * largest
-        wanted = 2 * np.arccos(self.matrix / largest)
-        rotations = walsh(wanted.reshape(-1)) / size**2
+        angles = 2 * np.arccos(self.matrix / largest)
+        rotations = walsh(angles.reshape(-1)) / size**2
         self._kept = np.abs(rotations) >= cutoff
         left_out = float(np.linalg.norm(rotations[~self._kept]))
         self.epsilon = rounding(n) * self.alpha + largest * size * left_out / 2

@@ -1,4 +1,4 @@
-"""What the quantum solvers share: an inexact solve on the host, refined by its residual.
+"""Solvers by inexact runs on the host, each for the residual of those before.
 
     z_k = run(b - A x_k)                                  an inexact A^-1, another one each time
     x_{k+1} = Σ_j c_j z_j,  c = argmin ||b - A Σ_j c_j z_j||        all runs so far, k ≥ 1
@@ -14,35 +14,42 @@ References:
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
+from keras_qnewton.solvers.arrays import TensorLike
+from keras_qnewton.solvers.checks import check_matrix, check_rhs, passes, relative_residual
+from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.quantum.host import host_solve
-from keras_qnewton.solvers.staged import StagedSolver
 from keras_qnewton.types import Solution
 
 # A refinement that does not at least halve the residual is at its floor.
 _WORTHWHILE = 0.5
 
 
-class HostState(NamedTuple):
+Prepared = TypeVar("Prepared")
+
+
+@dataclasses.dataclass(frozen=True)
+class HostState(Generic[Prepared]):
     """A matrix made ready.
 
     Attributes:
         matrix: As given, a tensor `[N, N]`.
-        prepared: What the algorithm made of its values.
+        prepared: The matrix in the form that the algorithm runs on.
     """
 
-    matrix: Any
-    prepared: Any
+    matrix: tf.Tensor
+    prepared: Prepared
 
 
-class RefinedSolver(StagedSolver):
+class InexactSolver(LinearSolver[HostState[Prepared]]):
     """A solver that prepares a matrix in NumPy and then runs for one right-hand side at a time.
 
     A subclass writes `_prepare`, `_details` and `_runner`. Iterative refinement runs the algorithm
@@ -71,27 +78,27 @@ class RefinedSolver(StagedSolver):
         self.tolerance = float(tolerance)
         self.max_refinements = int(max_refinements)
 
-    def _prepare(self, matrix: np.ndarray) -> Any:
-        """What a run needs of A `[N, N]`, float64; finite.
+    @abc.abstractmethod
+    def _prepare(self, matrix: np.ndarray) -> Prepared:
+        """A `[N, N]`, float64 and finite, in the form that a run needs.
 
         Raises:
             ValueError: If the matrix is singular or too badly conditioned.
         """
-        raise NotImplementedError
 
-    def _details(self, prepared: Any) -> dict[str, Any]:
-        """What `Solution.details` holds before a run."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _details(self, prepared: Prepared) -> dict[str, Any]:
+        """`Solution.details` before a run."""
 
+    @abc.abstractmethod
     def _runner(
-        self, prepared: Any, details: dict[str, Any]
+        self, prepared: Prepared, details: dict[str, Any]
     ) -> Callable[[np.ndarray, int], np.ndarray]:
         """The function from a right-hand side `[N]`, not zero, and a run's number to about
-        ``A^-1`` times it; it keeps `details` up to date.
+        ``A^-1`` times it; it updates `details`.
         """
-        raise NotImplementedError
 
-    def init(self, matrix: Any) -> HostState:
+    def init(self, matrix: TensorLike) -> HostState[Prepared]:
         """Makes `matrix` `[N, N]` ready. Needs values: inside a `tf.function`, call `solve`.
 
         Raises:
@@ -105,7 +112,7 @@ class RefinedSolver(StagedSolver):
             )
         return HostState(matrix, self._ready(np.asarray(matrix.numpy(), np.float64)))
 
-    def compute(self, state: HostState, rhs: Any) -> Solution:
+    def compute(self, state: HostState[Prepared], rhs: TensorLike) -> Solution:
         """Runs the algorithm for `rhs` `[N]`, and again for each residual."""
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
         x, details = self._refine(
@@ -117,8 +124,8 @@ class RefinedSolver(StagedSolver):
         x = tf.constant(x, rhs.dtype)
         return Solution(x, relative_residual(state.matrix, x, rhs), self.name, details)
 
-    def solve(self, matrix: Any, rhs: Any) -> Solution:
-        """Solves ``matrix @ x = rhs``; see `StagedSolver.solve`, and `init` for its errors."""
+    def solve(self, matrix: TensorLike, rhs: TensorLike) -> Solution:
+        """Solves ``matrix @ x = rhs``; see `LinearSolver.solve`, and `init` for its errors."""
         if tf.executing_eagerly():
             return super().solve(matrix, rhs)
         matrix = check_matrix(matrix)
@@ -131,12 +138,12 @@ class RefinedSolver(StagedSolver):
         x = host_solve(on_host, matrix, rhs, self.name)
         return Solution(x, relative_residual(matrix, x, rhs), self.name)
 
-    def _ready(self, matrix: np.ndarray) -> Any:
+    def _ready(self, matrix: np.ndarray) -> Prepared:
         check_finite(matrix)
         return self._prepare(matrix)
 
     def _refine(
-        self, matrix: np.ndarray, rhs: np.ndarray, prepared: Any, tolerance: float
+        self, matrix: np.ndarray, rhs: np.ndarray, prepared: Prepared, tolerance: float
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The solution in float64 and its details, from as many runs as it takes."""
         details = self._details(prepared)
@@ -151,8 +158,7 @@ class RefinedSolver(StagedSolver):
             found.append(run(gap, number))
             candidate = x + found[-1]
             candidate_gap = rhs - matrix @ candidate
-            # A NaN does not contract.
-            contracts = bool(np.linalg.norm(candidate_gap) / scale <= _WORTHWHILE * residual)
+            contracts = bool(passes(np.linalg.norm(candidate_gap) / scale, _WORTHWHILE * residual))
             if contracts and number > 0:
                 candidate = _combined(matrix, rhs, found)
                 candidate_gap = rhs - matrix @ candidate
@@ -166,7 +172,7 @@ class RefinedSolver(StagedSolver):
             residual = reached
         return x, details
 
-    def _tolerance(self, dtype: Any) -> float:
+    def _tolerance(self, dtype: tf.DType) -> float:
         return max(self.tolerance, float(np.finfo(dtype.as_numpy_dtype).eps))
 
     def get_config(self) -> dict[str, Any]:
@@ -174,7 +180,7 @@ class RefinedSolver(StagedSolver):
 
 
 def _combined(matrix: np.ndarray, rhs: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
-    """What of the span of `found`, each `[N]`, has the smallest residual."""
+    """The vector in the span of `found`, each `[N]`, with the smallest residual."""
     # Each is some orders of magnitude smaller than the one before: of unit norm, none is lost.
     basis = np.stack([v / max(np.linalg.norm(v), np.finfo(float).tiny) for v in found], axis=1)
     weights, *_ = np.linalg.lstsq(matrix @ basis, rhs, rcond=None)
