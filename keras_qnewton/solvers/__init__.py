@@ -1,6 +1,6 @@
 """Symmetric linear systems: one solver a file, all with the same two stages.
 
-`solve(matrix, rhs)` is `compute(init(matrix), rhs)`; see `staged.LinearSolver`. A solver that
+`solve(matrix, rhs)` is `compute(init(matrix), rhs)`; see `LinearSolver`. A solver that
 cannot solve a system does not raise inside a graph: its residual says so (NaN, Inf or large),
 and the caller goes on to the next route.
 """
@@ -10,6 +10,7 @@ from keras_qnewton.solvers.cholesky import Cholesky
 from keras_qnewton.solvers.eigen import Eigen
 from keras_qnewton.solvers.lapack import Lapack
 from keras_qnewton.solvers.ldl import LDL
+from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.lu import LU
 from keras_qnewton.solvers.quantum.adiabatic import AdiabaticWalk
 from keras_qnewton.solvers.quantum.hhl import HHL
@@ -28,6 +29,7 @@ __all__ = [
     "Eigen",
     "Exact",
     "Lapack",
+    "LinearSolver",
     "Shots",
     "SparseLU",
 ]

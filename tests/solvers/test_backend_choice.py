@@ -1,5 +1,6 @@
 """``backend="auto"``, the emulator, and life without TensorFlow Quantum."""
 
+import dataclasses
 import sys
 
 import cirq
@@ -8,6 +9,7 @@ import pytest
 import scipy.linalg
 import tensorflow as tf
 
+from keras_qnewton.registry import register, registered
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.solvers.quantum import backends
@@ -46,12 +48,13 @@ class Padded(BlockEncoding):
 
 @pytest.fixture
 def without_tfq(monkeypatch):
-    """TensorFlow Quantum cannot be imported."""
+    """TensorFlow Quantum cannot be imported, and the backend that may have been is forgotten."""
     monkeypatch.setitem(sys.modules, "tensorflow_quantum", None)
     monkeypatch.delitem(sys.modules, TFQ_MODULE, raising=False)
-    load.cache_clear()
+    installed = registered("backend")["tfq"]
+    register("backend", "tfq")(dataclasses.replace(installed))
     yield
-    load.cache_clear()
+    register("backend", "tfq")(installed)
 
 
 def test_default_is_auto_and_small_systems_go_to_cirq():

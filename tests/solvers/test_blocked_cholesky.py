@@ -6,8 +6,11 @@ import scipy.linalg
 import tensorflow as tf
 
 from keras_qnewton.solvers import Cholesky
-from keras_qnewton.solvers import blocked_cholesky as module
-from keras_qnewton.solvers.blocked_cholesky import blocked_cholesky, blocked_cholesky_solve
+from keras_qnewton.solvers.blocked_cholesky import (
+    blocked_cholesky,
+    blocked_cholesky_solve,
+    panel_width,
+)
 
 from .systems import relative_error, vector
 
@@ -64,11 +67,10 @@ def test_a_shift_is_that_of_the_matrix(size):
 
 
 @pytest.mark.parametrize("group", [1, 2, 3], ids="{} panels".format)
-def test_many_groups_are_one_factor(monkeypatch, group):
+def test_many_groups_are_one_factor(group):
     """Groups of whatever length, the last one shorter."""
-    monkeypatch.setattr(module, "_GROUP", group * module._panel(700))
     matrix = gauss_newton(700, 1e4, "float64")
-    factor = tf.function(blocked_cholesky)(tf.constant(matrix))
+    factor = tf.function(blocked_cholesky)(tf.constant(matrix), group=group * panel_width(700))
     lapack = scipy.linalg.cholesky(matrix, lower=True)
     np.testing.assert_allclose(np.tril(assembled(factor)), lapack, atol=1e-12)
 
@@ -96,10 +98,18 @@ def test_substitution_is_scipys(size, dtype, condition_number):
 
 @pytest.mark.parametrize("bad", [0, 127, 128, 255, 399], ids="row {}".format)
 @pytest.mark.parametrize("pivot", [0.0, -1.0, np.nan, np.inf])
-def test_a_bad_pivot_in_any_panel_is_told_and_does_not_raise(monkeypatch, bad, pivot):
-    monkeypatch.setattr(module, "_GROUP", 2 * module._panel(400))
+def test_a_bad_pivot_in_any_panel_of_a_group_is_told_and_does_not_raise(bad, pivot):
     matrix = np.eye(400)
     matrix[bad, bad] = pivot
+    factor = tf.function(blocked_cholesky)(tf.constant(matrix), group=2 * panel_width(400))
+    assert not factor.definite
+    blocked_cholesky_solve(factor, tf.constant(vector(400)))
+
+
+@pytest.mark.parametrize("bad", [0, 255, 399], ids="row {}".format)
+def test_a_matrix_that_is_not_definite_has_a_solution_of_nan(bad):
+    matrix = np.eye(400)
+    matrix[bad, bad] = -1.0
 
     @tf.function
     def solve(matrix, rhs):

@@ -4,9 +4,26 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_qnewton.solvers.checks import relative_residual, validate
+from keras_qnewton.solvers.checks import passes, relative_residual, validate
 
 from .systems import symmetric, vector
+
+
+@pytest.mark.parametrize("kind", [float, tf.constant], ids=["numbers", "tensors"])
+@pytest.mark.parametrize(
+    "residual, tolerance, expected",
+    [
+        (1.0, 2.0, True),
+        (2.0, 2.0, True),
+        (3.0, 2.0, False),
+        (np.nan, 2.0, False),
+        (1.0, np.nan, False),
+        (np.nan, np.nan, False),
+        (np.inf, 2.0, False),
+    ],
+)
+def test_a_residual_passes_at_its_tolerance_and_nan_never_does(residual, tolerance, expected, kind):
+    assert bool(passes(kind(residual), tolerance)) is expected
 
 
 @settings(deadline=None, max_examples=30)

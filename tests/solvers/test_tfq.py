@@ -134,11 +134,10 @@ def test_a_second_solve_serialises_nothing(name):
     assert backend.serializations > before
 
 
-def test_segments_are_kept_within_bounds(monkeypatch):
+def test_segments_are_kept_within_bounds():
     from keras_qnewton.solvers.quantum.backends import tfq as module
 
-    monkeypatch.setattr(module, "_SEGMENTS", 7)
-    backend = module.Backend()
+    backend = module.Backend(max_segments=7)
     plan, state = inversion(2.0, 0.1), {n: np.eye(n)[0] for n in (2, 4)}
     two, four = Dilation(symmetric(2, 2)), Dilation(symmetric(4, 2))
     for encoding in (two, four, four, two):
@@ -146,7 +145,7 @@ def test_segments_are_kept_within_bounds(monkeypatch):
         outcome = backend.run(encoding, plan, state[n], "complex64")
         expected = load("cirq").run(encoding, plan, state[n], "complex128")
         np.testing.assert_allclose(outcome.amplitudes, expected.amplitudes, atol=1e-6)
-    assert len(backend._segments) == 7
+    assert backend.segments == 7
     # 6 for two unknowns, 4 more for four, none, and again 4 that had to make room.
     assert backend.serializations > 10
 

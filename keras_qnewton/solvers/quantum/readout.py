@@ -164,13 +164,12 @@ class Shots(Readout):
         """n + 1 calls of the backend's `sample`."""
         rng = np.random.default_rng(None if self.seed is None else [self.seed, run])
         settings = [None, *range(encoding.system_qubits)]
+        sampling = cast(SamplingBackend, backend)  # as `check` has found
         shots = np.full(len(settings), self.shots // len(settings))
         shots[: self.shots % len(settings)] += 1
         counts = np.array(
             [
-                cast(SamplingBackend, backend).sample(
-                    encoding, transform, state, int(m), rotated, rng
-                )
+                sampling.sample(encoding, transform, state, int(m), rotated, rng)
                 for m, rotated in zip(shots, settings, strict=True)
             ]
         )
