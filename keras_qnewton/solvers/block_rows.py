@@ -28,7 +28,7 @@ def split(rows: tf.Tensor, width: int) -> tuple[tf.Tensor, tf.Tensor | None]:
 
 
 def joined(diagonal: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Diagonal blocks, and what is right of all but the last, as `[N, N]`; zeros below."""
+    """Diagonal blocks and the rows right of them (the last has none) as `[N, N]`; zeros below."""
     rows, start = [], 0
     for block, rest in itertools.zip_longest(diagonal, right):
         row = block if rest is None else tf.concat([block, rest], 1)
@@ -40,7 +40,7 @@ def joined(diagonal: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tens
 def separated(
     matrix: tf.Tensor, width: int, dtype: tf.DType
 ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
-    """The diagonal blocks and what is right of them, in `dtype`, of which `joined` made `matrix`.
+    """The diagonal blocks and the rows right of them, in `dtype`, that `joined` was given.
 
     Args:
         matrix: `[N, N]`; N is known when tracing.

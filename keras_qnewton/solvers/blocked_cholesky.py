@@ -34,9 +34,9 @@ _SMALLEST = 385
 _WIDTHS = {0: 128, 1025: 256, 4097: 384}
 # Panels at least, from the second width on: fewer leave too much to the first.
 _MIN_PANELS = 5
-# Rows, about, whose effect on what is below them is taken off at once. Each step of the algorithm
-# copies the rows above it: but for this, all of U, and products wait for that. Not 1,024 or 2,048:
-# their rows lie in the same lines of the cache, and products take a quarter longer.
+# Rows, about, whose effect on those below is taken off at once. Each step of the algorithm copies
+# the rows above it: without groups, all of U, and products wait for that. At 1,024 or 2,048 rows,
+# which lie in the same lines of the cache, products take a quarter longer.
 _GROUP = 1280
 # Triangular solves run on one thread: from this width on, in two halves side by side.
 _WIDE = 512
@@ -161,7 +161,7 @@ def blocked_cholesky_solve(factor: BlockedFactor, rhs: tf.Tensor) -> tf.Tensor:
 
 
 def packed_factor(factor: BlockedFactor) -> Packed:
-    """The factor's block rows as one matrix, L_jj and what is right of it."""
+    """The factor's block rows, L_jj and U_j, as one matrix."""
     rows = joined(factor.diagonal, factor.right)
     one = tf.ones([], rows.dtype)
     sound = tf.where(factor.definite, one, tf.constant(float("nan"), one.dtype))
@@ -184,8 +184,8 @@ def panel_width(size: int) -> int:
 
 def _diagonal_block(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """L of one block, made safe to divide by, and whether the block is positive definite."""
-    # On CPU the op fills the lower triangle with NaN instead of raising. The triangular solves
-    # that follow do raise on a zero or NaN pivot, so they only ever see a sound factor, or ones.
+    # On CPU the op fills the lower triangle with NaN instead of raising. Triangular solves raise
+    # on a zero or NaN pivot: they are given a sound factor, or ones.
     factor = tf.linalg.cholesky(block)
     pivots = tf.linalg.diag_part(factor)
     positive = tf.reduce_all((pivots > 0) & tf.math.is_finite(pivots))

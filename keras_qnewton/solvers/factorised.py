@@ -1,4 +1,4 @@
-"""What solvers by factorisation share: settings, checks of the input, refinement, the answer.
+"""Base of the solvers by factorisation: settings, checks of the input, refinement, answer.
 
 FactorisedSolver           settings and checks
   GraphFactorisedSolver    TensorFlow operations: `factorise` and `substitute` are left to write

@@ -1,4 +1,4 @@
-"""LAPACK by a host call: what SciPy links is often the fastest factorisation on a CPU."""
+"""LAPACK by a host call: SciPy's is often the fastest factorisation on a CPU."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _substituted(state: LDLState, rhs: tf.Tensor) -> tf.Tensor:
 
 def _inverse(block: tf.Tensor) -> tf.Tensor:
     """``D^-1``; not finite where D is singular or not finite."""
-    # The op raises when it does not converge, as it never does on NaN or Inf.
+    # The op raises where it does not converge: always, on NaN or Inf.
     finite = tf.reduce_all(tf.math.is_finite(block))
     identity = tf.eye(tf.shape(block)[0], dtype=block.dtype)
     values, vectors = tf.linalg.eigh(tf.where(finite, block, identity))

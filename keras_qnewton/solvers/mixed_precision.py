@@ -94,7 +94,7 @@ def mixed_cholesky(
         def apply_inverse(vector: tf.Tensor) -> tf.Tensor:
             return scattered(blocked_cholesky_solve(factor, gathered(vector)), vector)
 
-        # Rather beside the factorisation than before it.
+        # The cast runs beside the factorisation, not before it.
         with tf.control_dependencies([factor.diagonal[0]]):
             product = _product_by_rows(matrix) if size > large else _product(matrix)
         x, residual = _refined(apply_inverse, product, shift, rhs, tolerance)

@@ -29,7 +29,7 @@ from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.transforms import Transform
 
 DTYPE = "complex128"
-# A term that does not at least halve what is left is at its floor.
+# A term that does not at least halve the gap is at its floor.
 _WORTHWHILE = 0.5
 
 
@@ -87,7 +87,7 @@ def apply_absolute(
         vector[: len(v)] = v / norm if norm > 0 else v
         outcome = backend.run(encoding, plan, vector, DTYPE)
         if np.shape(outcome.amplitudes) != vector.shape:
-            # It would broadcast, and read as a solution.
+            # Another shape would broadcast, and read as a solution.
             raise ValueError(
                 f"The backend must return amplitudes of shape {vector.shape}. "
                 f"Received: amplitudes of shape {np.shape(outcome.amplitudes)}"

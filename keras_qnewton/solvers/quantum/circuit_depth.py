@@ -1,4 +1,4 @@
-"""The depth of QSVT's circuits as a formula: what `resources` counts, without the circuit.
+"""The depth of QSVT's circuits as a formula: the count of `resources`, without the circuit.
 
 With n = ⌈log₂ N⌉ system qubits, N' = 2^n, and layers as `resources.depth` counts them:
 

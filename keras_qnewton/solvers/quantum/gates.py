@@ -1,4 +1,4 @@
-"""Circuits as plain data: what an encoding says, and every backend translates.
+"""Circuits as plain data: encodings write them, and every backend translates them.
 
 A circuit is a list of `Gate`s on wires numbered from 0. Angles are numbers, or multiples of entries
 of a vector: circuits of the same shape then differ in that vector alone, and a backend keeps what

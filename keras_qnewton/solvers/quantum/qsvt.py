@@ -62,7 +62,7 @@ class QSVT(InexactSolver[Prepared]):
     and to `dtype`. Iterative refinement then runs the same circuit on the residual, evaluated
     in float64, until the residual is below `tolerance` or no longer halves.
 
-    What this is not: a speed-up on this machine. The circuit is simulated, with
+    It is no speed-up on this machine. The circuit is simulated, with
     ``readout="exact"`` all 2^n amplitudes are read at once from the simulator, where hardware
     would sample them (``readout=Shots(...)``), and κ costs an eigendecomposition of A.
 
@@ -291,7 +291,7 @@ class QSVT(InexactSolver[Prepared]):
             raise ValueError("Argument `rhs` must not be zero. Received: rhs of zeros")
         backend, _ = self._backend(encoding, plan)
         if self.backend == "auto" and backend is backends.load("emulator"):
-            # Too long to simulate is not too long to be looked at.
+            # A circuit too long to be simulated can be looked at.
             backend = backends.load("cirq")
         return backend.circuit(encoding, plan, vector)
 
@@ -356,7 +356,7 @@ class QSVT(InexactSolver[Prepared]):
             vector, norm = unit(rhs, encoding.system_qubits)
             outcome = readout.read(backend, encoding, plan, vector, self.dtype, number)
             if np.shape(outcome.amplitudes) != vector.shape:
-                # It would broadcast, and read as a solution.
+                # Another shape would broadcast, and read as a solution.
                 raise ValueError(
                     f"The backend must return amplitudes of shape {vector.shape}. "
                     f"Received: amplitudes of shape {np.shape(outcome.amplitudes)}"

@@ -68,7 +68,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class SamplingBackend(Protocol):
-    """A backend that measures: what `readout.Shots` needs.
+    """A backend that measures, for `readout.Shots`.
 
     A backend whose amplitudes are out of reach (hardware, noise) has ``exact = False`` too.
     """
@@ -98,7 +98,7 @@ class LazyBackend:
     Attributes:
         module: Full name of the module; its class `Backend` is the backend.
         dtypes: Precisions that it simulates.
-        requires: A library that need not be installed, the module's import fails without.
+        requires: Library that may not be installed, and without which the import fails.
     """
 
     module: str
@@ -119,7 +119,7 @@ register("backend", "cirq")(LazyBackend(f"{__name__}.cirq"))
 register("backend", "tfq")(LazyBackend(f"{__name__}.tfq", ("complex64",), "tensorflow_quantum"))
 register("backend", "emulator")(LazyBackend(f"{__name__}.emulator"))
 
-# By name, what was registered under it and the one backend that it made.
+# By name: the class or function that was registered, and the one backend that it made.
 _loaded: dict[str, tuple[object, Backend]] = {}
 
 

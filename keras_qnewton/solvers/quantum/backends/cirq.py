@@ -240,7 +240,7 @@ def _operation(gate: Gate, wires: Sequence[cirq.Qid], angle: float) -> cirq.Oper
 
 
 def _until_measured(circuit: cirq.Circuit) -> cirq.Circuit:
-    """Without what follows the measurement: noise that nobody sees, and simulators trip over."""
+    """The circuit up to its measurement: simulators refuse the noise after that."""
     end = next(k for k, moment in enumerate(circuit) if cirq.is_measurement(moment))
     return circuit[: end + 1]
 

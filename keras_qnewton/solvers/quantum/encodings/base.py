@@ -20,7 +20,7 @@ class BlockEncoding:
     The defining inequality (Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838, definition 43):
     ``|| H - α (⟨0|^a ⊗ I) U (|0⟩^a ⊗ I) || <= ε``.
 
-    A subclass computes `alpha` and `angles` in its constructor, and says what U is in `gates`.
+    A subclass computes `alpha` and `angles` in its constructor, and writes U in `gates`.
     Circuits of equal `signature` have the same gates and differ in `angles` alone.
 
     Args:
@@ -97,7 +97,7 @@ class BlockEncoding:
 
     @property
     def effective_condition_number(self) -> float:
-        """``α / σ_min(H)``, what a polynomial has to resolve; Inf for a singular H."""
+        """``α / σ_min(H)``, which a polynomial has to resolve; Inf for a singular H."""
         smallest, _ = self.singular_values
         return self.alpha / smallest if smallest > 0 else np.inf
 

@@ -1,4 +1,4 @@
-"""Rows as states: what a quantum memory of the matrix would give, at α = ‖H‖_F."""
+"""Rows as states, as a quantum memory of the matrix would give them, at α = ‖H‖_F."""
 
 from __future__ import annotations
 
