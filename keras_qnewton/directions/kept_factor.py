@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton.directions.block_step import Keep
-from keras_qnewton.solvers.staged import Packed
+from keras_qnewton.solvers.packing import Packed
 
 # Which factorisation it is; the scheduler's routes count from the last of these.
 EIGEN, MIXED, INDEFINITE, FIRST_ROUTE = 1, 2, 3, 4

@@ -49,8 +49,8 @@ class SaddleFree:
     def _decomposed(self, matrix: tf.Tensor, keep: Keep) -> EigenState:
         if keep is computed:
             return self._eigen.init(matrix)
-        packed = kept_factor(keep, EIGEN, 0.0, lambda: self._eigen.packed(self._eigen.init(matrix)))
-        return self._eigen.unpacked(matrix, packed)
+        packed = kept_factor(keep, EIGEN, 0.0, lambda: self._eigen.pack(self._eigen.init(matrix)))
+        return self._eigen.unpack(matrix, packed)
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
         solution = self._eigen.compute_absolute(self._state, self._gradient, damping)

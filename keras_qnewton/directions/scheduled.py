@@ -39,6 +39,7 @@ from keras_qnewton.solvers.blocked_cholesky import (
     unpacked_factor,
 )
 from keras_qnewton.solvers.mixed_precision import mixed_cholesky
+from keras_qnewton.solvers.packing import Packable
 from keras_qnewton.solvers.refinement import target
 from keras_qnewton.types import Solution
 
@@ -297,11 +298,11 @@ class Scheduled:
         self, solver: Any, kind: int, system: tf.Tensor, rhs: tf.Tensor, shift: tf.Tensor | None
     ) -> Solution:
         """By one solver; with the last step's factor, if that was of the same system."""
-        if self._keep is computed or shift is None or not getattr(solver, "packs", False):
+        if self._keep is computed or shift is None or not isinstance(solver, Packable):
             solution: Solution = solver.solve(system, rhs)
             return solution
-        packed = kept_factor(self._keep, kind, shift, lambda: solver.packed(solver.init(system)))
-        kept: Solution = solver.compute(solver.unpacked(system, packed), rhs)
+        packed = kept_factor(self._keep, kind, shift, lambda: solver.pack(solver.init(system)))
+        kept: Solution = solver.compute(solver.unpack(system, packed), rhs)
         return kept
 
     def _run(

@@ -10,7 +10,6 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_norm, relative_residual
-from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.packing import Packable, Packed
 from keras_qnewton.types import Solution
 
@@ -31,7 +30,7 @@ class EigenState(NamedTuple):
 
 @register("solver", "eigen")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class Eigen(LinearSolver[EigenState], Packable[EigenState]):
+class Eigen(Packable[EigenState]):
     """``A x = b`` and ``(A² + λ²I)^(1/2) x = b`` through `tf.linalg.eigh`.
 
     The second is the saddle-free Newton step of Dauphin et al. 2014 (arXiv:1406.2572,
@@ -48,7 +47,7 @@ class Eigen(LinearSolver[EigenState], Packable[EigenState]):
     def init(self, matrix: TensorLike) -> EigenState:
         """Decomposes `matrix` `[N, N]`, float32 or float64."""
         matrix = check_matrix(matrix)
-        # The op raises when it does not converge, as it never does on NaN or Inf.
+        # The op raises where it does not converge: always, on NaN or Inf.
         finite = tf.reduce_all(tf.math.is_finite(matrix))
         identity = tf.eye(tf.shape(matrix)[0], dtype=matrix.dtype)
         safe = tf.ensure_shape(tf.where(finite, matrix, identity), matrix.shape)

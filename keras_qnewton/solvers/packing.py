@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import abc
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import tensorflow as tf
 
-State = TypeVar("State")
+from keras_qnewton.solvers.linear_solver import LinearSolver, State
 
 
 class Packed(NamedTuple):
@@ -22,11 +22,8 @@ class Packed(NamedTuple):
     factor: tf.Tensor
 
 
-class Packable(abc.ABC, Generic[State]):
+class Packable(LinearSolver[State]):
     """A solver whose state fits into arrays."""
-
-    # Names that `directions` still asks for.
-    packs = True
 
     @abc.abstractmethod
     def pack(self, state: State) -> Packed:
@@ -35,9 +32,3 @@ class Packable(abc.ABC, Generic[State]):
     @abc.abstractmethod
     def unpack(self, matrix: tf.Tensor, packed: Packed) -> State:
         """The state of `matrix` `[N, N]`, from `packed` in a dtype that is not narrower."""
-
-    def packed(self, state: State) -> Packed:
-        return self.pack(state)
-
-    def unpacked(self, matrix: tf.Tensor, packed: Packed) -> State:
-        return self.unpack(matrix, packed)
