@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
@@ -18,6 +18,16 @@ import tensorflow as tf
 from keras_qnewton.registry import Policy, register
 
 PARTITIONS = ("auto", "full", "layer", "variable")
+
+
+class Variable(Protocol):
+    """A `tf.Variable` or a `keras.Variable`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> Sequence[int]: ...
 
 
 class Block(NamedTuple):
@@ -31,7 +41,7 @@ class Block(NamedTuple):
 
     matrix: tf.Tensor
     gradient: tf.Tensor
-    variables: list[Any]
+    variables: list[Variable]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +97,7 @@ class Blocks(Policy):
         self.partition = partition
         self.max_size = max_size
 
-    def split(self, variables: Sequence[Any]) -> list[Part]:
+    def split(self, variables: Sequence[Variable]) -> list[Part]:
         """The blocks of `variables` (`tf.Variable` or `keras.Variable`)."""
         sizes = [math.prod(int(n) for n in v.shape) for v in variables]
         partition = "full" if self.partition == "auto" else self.partition
@@ -103,11 +113,11 @@ class Blocks(Policy):
             parts.append(Part(name, tuple(indices), size, dense=size <= self.max_size))
         return parts
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, str | int]:
         return {"partition": self.partition, "max_size": self.max_size}
 
 
-def _paths(variables: Sequence[Any]) -> list[tuple[str, ...]]:
+def _paths(variables: Sequence[Variable]) -> list[tuple[str, ...]]:
     """Each variable's path; without the model's own name, which a loaded model has not."""
     paths = [
         tuple((getattr(v, "path", None) or v.name.split(":")[0]).split("/")) for v in variables

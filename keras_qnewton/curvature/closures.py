@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
+import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.curvature.blocks import Block, Blocks
+from keras_qnewton.curvature.blocks import Block, Blocks, Variable
 from keras_qnewton.curvature.fisher import EmpiricalFisher
 from keras_qnewton.curvature.gauss_newton import GaussNewton
 from keras_qnewton.curvature.hessian import ExactHessian
 from keras_qnewton.curvature.memory import available_memory, check_formed
+from keras_qnewton.curvature.policy import Curvature
 from keras_qnewton.loss import as_tensors, record
+
+_T = TypeVar("_T")
 
 
 def hessian(
-    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Any], blocks: str | Blocks = "full"
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Variable], blocks: str | Blocks = "full"
 ) -> list[Block]:
     """Diagonal blocks of the exact Hessian of `loss_fn` at the variables' present values.
 
@@ -37,7 +41,7 @@ def hessian(
 
 
 def gauss_newton(
-    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Any], blocks: str | Blocks = "full"
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Variable], blocks: str | Blocks = "full"
 ) -> list[Block]:
     """Diagonal blocks of the generalised Gauss-Newton matrix of `loss_fn`.
 
@@ -60,7 +64,7 @@ def gauss_newton(
 
 
 def fisher(
-    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Any], blocks: str | Blocks = "full"
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Variable], blocks: str | Blocks = "full"
 ) -> list[Block]:
     """Diagonal blocks of the empirical Fisher matrix (1/B) Σ_b ∇ℓ_b ∇ℓ_bᵀ of `loss_fn`.
 
@@ -83,7 +87,9 @@ def fisher(
 
 
 def hvp(
-    loss_fn: Callable[[], tf.Tensor], variables: Sequence[Any], vectors: Sequence[Any]
+    loss_fn: Callable[[], tf.Tensor],
+    variables: Sequence[Variable],
+    vectors: Sequence[tf.Tensor | np.ndarray],
 ) -> list[tf.Tensor]:
     """The exact Hessian-vector product H v of `loss_fn`, without forming H.
 
@@ -122,15 +128,15 @@ def hvp(
     return _in_graph(compute)
 
 
-def _in_graph(compute: Callable[[], Any]) -> Any:
+def _in_graph(compute: Callable[[], _T]) -> _T:
     """Runs `compute` in the graph being traced, or traces one for it."""
     return compute() if tf.inside_function() else tf.function(compute, autograph=False)()
 
 
 def _blocks(
-    curvature: Any,
+    curvature: Curvature,
     loss_fn: Callable[[], tf.Tensor],
-    variables: Sequence[Any],
+    variables: Sequence[Variable],
     blocks: str | Blocks,
 ) -> list[Block]:
     policy = blocks if isinstance(blocks, Blocks) else Blocks(blocks)

@@ -16,16 +16,17 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.gauss_newton import required_output
-from keras_qnewton.curvature.hessian import Curvature
 from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.curvature.outputs import ConvexPart, OutputCurvature
+from keras_qnewton.curvature.policy import Curvature
 from keras_qnewton.curvature.structured_gauss_newton import StructuredGaussNewton
+from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.registry import register
 
 
@@ -38,8 +39,10 @@ class EmpiricalFisher(Curvature):
     `[B·T, V]` logits, a token. Sample weights enter squared. See `Curvature` for the argument.
     """
 
-    def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
-        """Differentiates `loss` at `weights`; see `ExactHessian.at`.
+    def at(
+        self, loss: RecordedLoss, weights: Sequence[tf.Tensor], parts: Sequence[Part]
+    ) -> Linearized:
+        """Differentiates `loss` at `weights`; see `Curvature.at`.
 
         Raises:
             ValueError: If the network's output is not found in the loss.
@@ -50,22 +53,47 @@ class EmpiricalFisher(Curvature):
                 "Argument `curvature` can be 'fisher' only for an output with an axis of examples. "
                 f"Received: an output of shape {loss.tensor(output.name).shape}"
             )
-        return FisherLinearized(loss, weights, parts, self.memory, output=output)
+
+        def second_moment(part: ConvexPart) -> OutputCurvature:
+            return SecondMoment(output.rule.curvature(part))
+
+        return StructuredGaussNewton(loss, weights, parts, self.memory, output, second_moment)
 
 
-class FisherLinearized(StructuredGaussNewton):
-    """Gauss-Newton's machinery with C = B δ δᵀ."""
+class SecondMoment(OutputCurvature):
+    """C = B δ δᵀ for each example, δ = ∂L/∂z: one root, whatever the outputs.
 
-    def _output_product(self, vector: tf.Tensor) -> tf.Tensor:
-        axes = list(range(1, self._recorded.shape.rank))
-        along = tf.reduce_sum(self._output_gradient * vector, axes, keepdims=True)
-        return self._examples() * self._output_gradient * along
+    Args:
+        exact: The curvature of the loss itself, which knows how the loss and δ are rounded.
+    """
 
-    def _output_roots(self) -> tf.Tensor:
-        return (tf.sqrt(self._examples()) * self._output_gradient)[None]
+    def __init__(self, exact: OutputCurvature):
+        super().__init__(exact.z, exact.gradient, exact.dtype)
+        self._exact = exact
+        self.loses_digits = exact.loses_digits
 
-    def _has_few_outputs(self) -> bool:
-        return True  # one root an example, whatever the outputs
+    def product(self, vector: tf.Tensor) -> tf.Tensor:
+        """C v, of the shape of z."""
+        axes = list(range(1, self.z.shape.rank))
+        along = tf.reduce_sum(self.gradient * vector, axes, keepdims=True)
+        return self._examples() * self.gradient * along
+
+    def roots(self) -> tf.Tensor:
+        """√B δ, `[1, *z.shape]`."""
+        return (tf.sqrt(self._examples()) * self.gradient)[None]
+
+    def lost_digits(self) -> tf.Tensor:
+        """See `OutputCurvature.lost_digits`."""
+        return self._exact.lost_digits()
+
+    def lost_digits_at(self, z: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        """See `OutputCurvature.lost_digits_at`."""
+        return self._exact.lost_digits_at(z, gradient)
+
+    def value_error(self) -> tf.Tensor:
+        """See `OutputCurvature.value_error`."""
+        return self._exact.value_error()
 
     def _examples(self) -> tf.Tensor:
-        return tf.cast(tf.shape(self._recorded)[0], self._recorded.dtype)
+        """B, in the precision of z."""
+        return tf.cast(tf.shape(self.z)[0], self.z.dtype)

@@ -4,7 +4,8 @@
     J   = dz/dw,  C = d²L/dz²   C is block diagonal over examples, and psd
     G   = Jᵀ C J + R            R: what depends on w beside z (a weight regulariser), exactly
 
-`linearized_gauss_newton` has its products with vectors, `structured_gauss_newton` its blocks.
+`outputs` finds z and has C, `linearized_gauss_newton` the products of G with vectors, and
+`structured_gauss_newton` its blocks.
 
 References:
     Schraudolph 2002, Neural Computation 14(7), section 3 (the matrix and its products).
@@ -14,17 +15,17 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.hessian import Curvature
 from keras_qnewton.curvature.linearized import Linearized
-from keras_qnewton.curvature.structured import StructuredHessian
+from keras_qnewton.curvature.outputs import ConvexOutput, convex_output
+from keras_qnewton.curvature.policy import Curvature
 from keras_qnewton.curvature.structured_gauss_newton import StructuredGaussNewton
-from keras_qnewton.loss.structure import ConvexOutput, convex_output
+from keras_qnewton.curvature.structured_hessian import StructuredHessian
+from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.registry import register
 
 
@@ -33,18 +34,20 @@ from keras_qnewton.registry import register
 class GaussNewton(Curvature):
     """Gauss-Newton curvature, for softmax or sigmoid cross-entropy and squared error.
 
-    The loss and the network's output are found in the recorded operations. See `Curvature` for
-    the argument.
+    The loss and the network's output are found in the recorded operations, by the registered
+    loss rules (`outputs`). See `Curvature` for the argument.
     """
 
-    def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
-        """Differentiates `loss` at `weights`; see `ExactHessian.at`.
+    def at(
+        self, loss: RecordedLoss, weights: Sequence[tf.Tensor], parts: Sequence[Part]
+    ) -> Linearized:
+        """Differentiates `loss` at `weights`; see `Curvature.at`.
 
         Raises:
             ValueError: If the loss is not recognisably convex in an output.
         """
         output = required_output(loss, "gauss_newton")
-        return StructuredGaussNewton(loss, weights, parts, self.memory, output=output)
+        return StructuredGaussNewton(loss, weights, parts, self.memory, output)
 
 
 @register("curvature", "auto")
@@ -55,15 +58,17 @@ class AutoCurvature(Curvature):
     See `Curvature` for the argument.
     """
 
-    def at(self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part]) -> Linearized:
-        """Differentiates `loss` at `weights`; see `ExactHessian.at`."""
+    def at(
+        self, loss: RecordedLoss, weights: Sequence[tf.Tensor], parts: Sequence[Part]
+    ) -> Linearized:
+        """Differentiates `loss` at `weights`; see `Curvature.at`."""
         output = convex_output(loss)
         if output is None:
             return StructuredHessian(loss, weights, parts, self.memory)
-        return StructuredGaussNewton(loss, weights, parts, self.memory, output=output)
+        return StructuredGaussNewton(loss, weights, parts, self.memory, output)
 
 
-def required_output(loss: Any, curvature: str) -> ConvexOutput:
+def required_output(loss: RecordedLoss, curvature: str) -> ConvexOutput:
     """The output z in which `loss` is convex; a ValueError about `curvature` if there is none."""
     output = convex_output(loss)
     if output is None:

@@ -1,8 +1,8 @@
-"""The exact Hessian by nested gradient tapes, in chunks of rows that fit into memory.
+"""A loss differentiated at one point: what a kind of curvature gives to the Newton step.
 
     L(w)            the loss                               scalar
-    g   = dL/dw     inner tape                             [N]
-    H v = d(g.v)/dw outer tape, one backward pass          [N]
+    g   = dL/dw     one gradient tape                      [N]
+    H v             by the kind: `product`                 [N]
     H   = rows H e_i, C of them vectorised at a time       [N, N], symmetric
 
 Vectorising C rows multiplies the memory of the backward pass's intermediate results by C.
@@ -10,51 +10,79 @@ Vectorising C rows multiplies the memory of the backward pass's intermediate res
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.curvature.low_rank import Few
+from keras_qnewton.loss import RecordedLoss
 
 # A backward pass of a backward pass keeps about this many times the bytes of one forward
 # evaluation for each vectorised row (measured on dense and convolutional models).
 _BACKWARD_FACTOR = 4.0
 
 
-class Linearized:
+class Linearized(abc.ABC):
     """A loss differentiated at one point: gradient, H v, and blocks of H on demand.
 
+    H is whatever symmetric matrix a subclass multiplies by. A subclass defines `product` and
+    `block_product`, and may set `positive_semidefinite` in its constructor. Where it knows a
+    faster way than a product a row, it overrides `formed`. If H has few rows on a small batch, it
+    overrides `low_rank`. If the gradient's or the loss's rounding is known, it overrides
+    `sharpened` and `gradients_after`, or `value_error`.
+
+    Args:
+        loss: The recorded loss.
+        weights: One tensor a variable.
+        parts: The blocks, whose `indices` refer to `weights`.
+        memory: Bytes that the vectorised rows of one chunk may take, approximately.
+
     Attributes:
+        dtype: float32 or float64: the precision of vectors and, at least, of blocks.
+        points: The weights, one `[N_k]` a block.
+        value: The loss, a scalar.
         gradients: One `[N_k]` a block.
-        positive_semidefinite: Whether the curvature is so by construction.
+        tape: A persistent tape of `gradients` as functions of `points`, for subclasses.
+        positive_semidefinite: True if H is so by construction, which saves the search for its
+            smallest eigenvalue, and the shift by it. False unless a subclass says otherwise.
     """
 
-    positive_semidefinite = False
-
     def __init__(
-        self, loss: Any, weights: Sequence[tf.Tensor], parts: Sequence[Part], memory: float
+        self,
+        loss: RecordedLoss,
+        weights: Sequence[tf.Tensor],
+        parts: Sequence[Part],
+        memory: float,
     ):
         self._loss, self._parts, self._memory = loss, list(parts), memory
         self._shapes = [w.shape for w in weights]
         self._dtypes = [w.dtype for w in weights]
+        self.positive_semidefinite = False
         self.dtype = tf.float64 if tf.float64 in self._dtypes else tf.float32
         self.points = self.flatten(weights)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._outer:
-            self._outer.watch(self.points)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self.tape:
+            self.tape.watch(self.points)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(self.points)
-                value = loss(self.unflatten(self.points))
-            gradients = inner.gradient(value, self.points)
+                self.value = loss(self.unflatten(self.points))
+            gradients = inner.gradient(self.value, self.points)
             # Disconnected here means that no recorded operation leads from the block to the
             # loss: its gradient is zero by construction, not for want of a derivative.
             self.gradients = [
                 tf.zeros_like(x) if g is None else tf.convert_to_tensor(g)
                 for g, x in zip(gradients, self.points, strict=True)
             ]
-        self.value = value
+
+    @abc.abstractmethod
+    def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """H v with the whole matrix: one `[N_k]` a block in, one out."""
+
+    @abc.abstractmethod
+    def block_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
+        """H_k v with the k-th diagonal block, `[N_k]`."""
 
     def flatten(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """One tensor a variable -> one `[N_k]` vector a block."""
@@ -67,7 +95,7 @@ class Linearized:
 
     def unflatten(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """One `[N_k]` vector a block -> one tensor a variable."""
-        out: list[Any] = [None] * len(self._shapes)
+        out: list[tf.Tensor] = [None] * len(self._shapes)
         for part, vector in zip(self._parts, vectors, strict=True):
             sizes = [self._shapes[i].num_elements() for i in part.indices]
             for i, piece in zip(part.indices, tf.split(vector, sizes), strict=True):
@@ -90,30 +118,16 @@ class Linearized:
             value = self._loss(self.unflatten(points))
         return tape.gradient(value, points, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """H v with the whole Hessian: one `[N_k]` a block in, one out."""
-        return self._outer.gradient(
-            self.gradients,
-            self.points,
-            output_gradients=list(vectors),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-
-    def block_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
-        """H_k v with the k-th diagonal block, `[N_k]`."""
-        return self._outer.gradient(
-            self.gradients[k],
-            self.points[k],
-            output_gradients=vector,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-
-    def formed(self, k: int) -> Formed:
-        """H_k and how it came about."""
-        return Formed(self.block(k), tf.constant(Formation.PRODUCTS))
-
     def block(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit."""
+        return self.formed(k).matrix
+
+    def formed(self, k: int) -> Formed:
+        """H_k, in `dtype` or double precision, and how it came about."""
+        return Formed(self.block_by_products(k), tf.constant(Formation.PRODUCTS))
+
+    def block_by_products(self, k: int) -> tf.Tensor:
+        """H_k `[N_k, N_k]`, symmetric to the bit: a `block_product` with each unit vector."""
         size = self._parts[k].size
         chunk = self._chunk(size)
         count = -(-size // chunk)
@@ -139,15 +153,14 @@ class Linearized:
         """Each block's factors of low rank, or None if it has none.
 
         Args:
-            most: How many rows they may have, one number a block; 0 for a block of which none are
-                wanted.
-            wanted: Whether they are when the step runs, one scalar bool a block.
+            most: Largest row count accepted per block; 0 requests no factors.
+            wanted: One scalar bool a block: False where its factors will not be used at run time.
         """
         del wanted
         return [None] * len(most)
 
     def _chunk(self, size: int) -> tf.Tensor:
-        """Rows to vectorise at once: what `memory` holds, in 8 .. 256.
+        """Rows to vectorise at once: as many as `memory` holds, in 8 .. 256.
 
         More than 256 rows measured slower, whatever the memory: the intermediate results no
         longer stay in the processor's caches.

@@ -1,7 +1,7 @@
 """Curvature as a product of few rows: G = UᵀU with U [r, N], r below N on small batches.
 
 For Gauss-Newton and Fisher matrices, row (b, c) of U is Jᵀ s: example b's curvature in the
-network's output is Σ_c s_c s_cᵀ (`linearized_gauss_newton`). In a layer z = a W + b with one row
+network's output is Σ_c s_c s_cᵀ (`OutputCurvature.roots`). In a layer z = a W + b with one row
 of z an example, with d = ∂z_outᵀ s / ∂z [o], that row is a ⊗ d for W and d for b, so that
 
     U Uᵀ [(b,c), (b',c')] = (a_b · a_b' + 1) (d_bc · d_b'c')        [r, r]
@@ -17,7 +17,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -26,12 +26,12 @@ MAX_RANK = 2048
 
 
 class Few(NamedTuple):
-    """A block's rows, where they are few.
+    """A block's factors of low rank, where it has them on this batch.
 
     Attributes:
-        holds: Whether they are, and the block is their product; a scalar bool.
+        holds: True if they have at most `most` rows and the block is their product; a scalar bool.
         make: Makes its `LowRank`, to be called where that is so.
-        most: How many there may be.
+        most: Largest row count.
     """
 
     holds: tf.Tensor
@@ -47,8 +47,8 @@ class OuterRows(NamedTuple):
         derivatives: d `[B, C, o]`.
     """
 
-    inputs: Any
-    derivatives: Any
+    inputs: tf.Tensor | None
+    derivatives: tf.Tensor
 
     @property
     def size(self) -> int:
@@ -91,7 +91,7 @@ class FormedRows(NamedTuple):
         rows: `[B, C, N]`.
     """
 
-    rows: Any
+    rows: tf.Tensor
 
     @property
     def size(self) -> int:

@@ -86,7 +86,7 @@ def check_memory(parts: Sequence[Part], kept: int, available: float) -> None:
     if needed <= available:
         return
     fits = math.isqrt(int(available / (_BYTES_PER_ENTRY + 4.0 * kept)))
-    # What smaller blocks keep is not there for the largest.
+    # Memory that smaller blocks keep is not there for the largest.
     while _needed([part.size for part in dense if part.size <= fits], kept) > available:
         fits = max(part.size for part in dense if part.size <= fits) - 1
     raise ValueError(
@@ -104,7 +104,7 @@ def check_formed(parts: Sequence[Part], bytes_per_number: int, available: float)
 
     Args:
         parts: The blocks.
-        bytes_per_number: Of their matrices.
+        bytes_per_number: Precision of their matrices.
         available: Bytes.
 
     Raises:

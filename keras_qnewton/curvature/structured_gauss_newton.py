@@ -1,6 +1,6 @@
 """Gauss-Newton blocks of linear layers from per-example derivatives of the output.
 
-With C = Σ_c s_c s_cᵀ for each example b (`linearized_gauss_newton`), and J_l the derivative of the
+With C = Σ_c s_c s_cᵀ for each example b (`OutputCurvature.roots`), and J_l the derivative of the
 output in a layer's z_l = a_l W_l + b_l, one backward pass for each c gives
 
     d_lc = J_lᵀ s_c             [B, o]      at P positions of an example: [B, P, o]
@@ -18,36 +18,45 @@ diagonal, and the result is verified. Blocks that have such a part have no facto
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
+from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.curvature.example_sums import MANY_INPUTS, half_of_gram
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
 from keras_qnewton.curvature.low_rank import Few, FormedRows, LowRank, OuterRows, formed_rows
-from keras_qnewton.curvature.structured import MANY_INPUTS, Assembly, Structured
+from keras_qnewton.curvature.outputs import ConvexOutput, ConvexPart, OutputCurvature
+from keras_qnewton.curvature.structured import Assembly, LayerPair, Structured
+from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.loss.structure import DenseLayer, Tap, dense_layers, taps, with_biases
 
 # N up to which a block may be in double precision: the solver of such a one holds it so anyway.
 _LARGEST_DOUBLE = 2048
-# Bytes in a row of U from which on UᵀU is made of slices, of which symmetry spares nearly half.
-_SLICED, _SLICES = 4096, 4
-# Bytes of a block's rows, as many as it may have, up to which they are held while it is solved.
-_HELD = 2**25
+# Bytes of a block's rows, as many as it may have, up to which they are kept while it is solved.
+_CACHED = 2**25
 
 
 class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     """A `GaussNewtonLinearized` whose blocks of linear layers are assembled; see the module."""
 
-    def __init__(self, loss: Any, *args: Any, **kwargs: Any):
+    def __init__(
+        self,
+        loss: RecordedLoss,
+        weights: Sequence[tf.Tensor],
+        parts: Sequence[Part],
+        memory: float,
+        output: ConvexOutput,
+        output_curvature: Callable[[ConvexPart], OutputCurvature] | None = None,
+    ):
         self._taps = taps(loss)
         layers = {layer.activations for layer in dense_layers(loss)}
         inputs = sorted(layers | {tap.inputs for tap in self._taps.values()})
-        super().__init__(loss, *args, fetch=inputs, **kwargs)
+        super().__init__(loss, weights, parts, memory, output, output_curvature, fetch=inputs)
 
     # --- formed blocks ------------------------------------------------------------------
 
-    def _structured(self, k: int) -> Assembly | Formation:
+    def _assembly(self, k: int) -> Assembly | Formation:
         if not self._has_rows():
             return self._unless_loop(Formation.OUTPUT)
         layers, found = self._covering(k), self._tapped(k)
@@ -74,7 +83,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             why_not = tf.where(fitting, Formation.MEMORY, Formation.OUTPUT)
             return Assembly(both, from_layers, self.dtype, Formation.LAYERS, why_not)
 
-        def from_rows() -> tf.Tensor:  # of a few examples at a time
+        def from_rows() -> tf.Tensor:  # some examples at a time
             return self._from_rows(k, found, self.dtype)
 
         return Assembly(
@@ -85,9 +94,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         )
 
     def _has_one_row(self, layers: list[DenseLayer]) -> bool:
-        """Whether one product of all rows is less work than one for each pair of outputs.
+        """True if one product of all rows is less work than one for each pair of outputs.
 
-        Not where layers are wide, of which inputs and examples are left out that are zero.
+        Wide layers are an exception: their products leave out inputs and examples that are zero.
         """
         return self._roots_per_example() == 1 and all(n.inputs < MANY_INPUTS for n in layers)
 
@@ -105,14 +114,14 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _preactivation_curvature(
         self, layers: list[DenseLayer]
-    ) -> tuple[list[tf.Tensor], Callable[[int, int], tuple[Any, Any, Any]]]:
+    ) -> tuple[list[tf.Tensor], Callable[[int, int], LayerPair]]:
         """a_l of each layer, and (m, l) -> Σ_c d_mc d_lcᵀ `[B, o, p]` with no second part."""
         found = self._derivatives([layer.preactivations for layer in layers])
         # [C, B, o] -> [B, C, o].
         d = [tf.transpose(found[layer.preactivations], [1, 0, 2]) for layer in layers]
 
-        def pair(m: int, j: int) -> tuple[tf.Tensor, None, None]:
-            return tf.matmul(d[m], d[j], transpose_a=True), None, None
+        def pair(m: int, j: int) -> LayerPair:
+            return LayerPair(tf.matmul(d[m], d[j], transpose_a=True), None, None)
 
         return [self._values[layer.activations] for layer in layers], pair
 
@@ -121,7 +130,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         size = self._parts[k].size
         moved = self._by_position(found)
         inputs = {tap.outputs: self._inputs(tap) for tap in found}
-        examples = tf.shape(self._recorded)[0]
+        examples = tf.shape(self._z)[0]
         per_example = self._roots_per_example() * size * dtype.size
         chunk = tf.maximum(1, tf.minimum(examples, int(self._memory / per_example)))
 
@@ -132,7 +141,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
                 for tap in found
             ]
             flat = tf.cast(tf.reshape(tf.concat(rows, 2), [-1, size]), dtype)
-            return stop, total + _half_of_gram(flat)
+            return stop, total + half_of_gram(flat)
 
         _, matrix = tf.while_loop(
             lambda start, _: start < examples,
@@ -146,33 +155,33 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def low_rank(self, most: Sequence[int], wanted: Sequence[tf.Tensor | bool]) -> list[Few | None]:
         """See `Linearized.low_rank`. A batch's size is not known before the step runs."""
-        limits = [n if self._may_have_few(n) else 0 for n in most]
+        limits = [n if self._rank_may_be_within(n) else 0 for n in most]
         found = [self._low_rank_taps(k) if n else ([], False) for k, n in enumerate(limits)]
         limit = max((n for n, (taps, _) in zip(limits, found, strict=True) if taps), default=0)
         if not limit:
             return [None] * len(most)
-        asked = [k for k, (taps, _) in enumerate(found) if taps]
-        fit = tf.reduce_all([found[k][1] for k in asked])
-        needed = fit & tf.reduce_any([wanted[k] for k in asked])
-        pieces = self._pieces_if(needed, [tap for k in asked for tap in found[k][0]], limit)
+        candidates = [k for k, (taps, _) in enumerate(found) if taps]
+        fit = tf.reduce_all([found[k][1] for k in candidates])
+        needed = fit & tf.reduce_any([wanted[k] for k in candidates])
+        pieces = self._pieces_if(needed, [tap for k in candidates for tap in found[k][0]], limit)
         out: list[Few | None] = [None] * len(most)
-        for k in asked:
-            out[k] = self._few(k, found[k][0], limits[k], fit & wanted[k], pieces)
+        for k in candidates:
+            out[k] = self._factors(k, found[k][0], limits[k], fit & wanted[k], pieces)
         return out
 
-    def _few(
+    def _factors(
         self,
         k: int,
         taps: Sequence[Tap],
-        most: int,
-        wanted: tf.Tensor,
+        max_rank: int,
+        needed: tf.Tensor,
         pieces: dict[int, Callable[[int], OuterRows | FormedRows]],
     ) -> Few:
-        """The k-th block's factors of at most so many rows, where they are wanted."""
-        count = most // self._roots_per_example()
+        """The k-th block's factors of at most `max_rank` rows, made and verified if needed."""
+        count = max_rank // self._roots_per_example()
         formed = sum(self._weights(tap) for tap in taps if _is_formed(tap))
-        held = [tap for tap in taps if _is_formed(tap) and 8 * most * formed <= _HELD]
-        shapes = [(count, self._roots_per_example(), self._weights(tap)) for tap in held]
+        cached = [tap for tap in taps if _is_formed(tap) and 8 * max_rank * formed <= _CACHED]
+        shapes = [(count, self._roots_per_example(), self._weights(tap)) for tap in cached]
         if self._parts[k].dense:  # verified here or where it is formed
             self._checks[k] = self._check(k)
 
@@ -182,57 +191,57 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             verified = self._verified(
                 k, lambda v: tf.cast(factors.product(tf.cast(v, tf.float64)), self.dtype)
             )
-            rows = [piece.rows for piece in made if isinstance(piece, FormedRows) and held]
+            rows = [piece.rows for piece in made if isinstance(piece, FormedRows) and cached]
             return verified, [_padded(array, count) for array in rows]
 
         def unchecked() -> tuple[tf.Tensor, list[tf.Tensor]]:
             return tf.constant(False), [tf.zeros(shape, tf.float64) for shape in shapes]
 
         bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
-        possible = wanted & (self._row_count() <= most) & (bytes_of_rows <= self._memory)
+        possible = needed & (self._row_count() <= max_rank) & (bytes_of_rows <= self._memory)
         holds, arrays = tf.cond(possible, checked, unchecked)
 
         def make() -> LowRank:
-            examples = tf.minimum(tf.shape(self._recorded)[0], count)
+            examples = tf.minimum(tf.shape(self._z)[0], count)
             known = {
                 tap.variable: FormedRows(rows[:examples])
-                for tap, rows in zip(held, arrays, strict=True)
+                for tap, rows in zip(cached, arrays, strict=True)
             }
             return LowRank([known.get(t.variable) or pieces[t.variable](count) for t in taps])
 
-        return Few(holds, make, most)
+        return Few(holds, make, max_rank)
 
-    def _may_have_few(self, most: int) -> bool:
-        """Whether there can be so few rows, as far as that is known before the step runs."""
+    def _rank_may_be_within(self, limit: int) -> bool:
+        """False if a batch is known to have more rows than `limit`, or has none."""
         if not self._has_rows():
             return False
-        examples = self._recorded.shape[0]
-        return self._roots_per_example() * (1 if examples is None else int(examples)) <= most
+        examples = self._z.shape[0]
+        return self._roots_per_example() * (1 if examples is None else int(examples)) <= limit
 
     def _low_rank_taps(self, k: int) -> tuple[list[Tap], tf.Tensor | bool]:
         """The taps of the k-th block and whether they fit; none and False if it has no rows."""
         found = self._tapped(k)
-        if found is None or self._rest_gradients[k] is not None:
+        if found is None or self._remainder.depends_on(k):
             return [], False
         fitting = self._tap_fitting(found)
         return ([], False) if fitting is False else (found, fitting)
 
     def _row_count(self) -> tf.Tensor:
         """r, if no example is left out."""
-        return tf.shape(self._recorded)[0] * self._roots_per_example()
+        return tf.shape(self._z)[0] * self._roots_per_example()
 
     def _pieces_if(
-        self, needed: tf.Tensor, found: Sequence[Tap], most: int
+        self, needed: tf.Tensor, found: Sequence[Tap], max_rank: int
     ) -> dict[int, Callable[[int], OuterRows | FormedRows]]:
-        """Each weight's rows of its first B' examples, B' at most as many as have `most` rows.
+        """Each weight's rows of its first B' examples, which have `max_rank` rows at most.
 
         Zeros, if B' is not all of B, or where they are not needed. By variable, a function of how
         many examples there may be.
         """
         roots = self._roots_per_example()
-        examples = tf.minimum(tf.shape(self._recorded)[0], most // roots)
+        examples = tf.minimum(tf.shape(self._z)[0], max_rank // roots)
 
-        # Of one shape in both branches, and within bounds, since XLA compiles both.
+        # Both branches have the same shape and stay within bounds, since XLA compiles both.
         def none() -> list[tf.Tensor]:
             return [tf.zeros([roots, examples, *self._positions(tap)], self.dtype) for tap in found]
 
@@ -240,7 +249,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             moved = self._by_position(found)
             return [moved[tap.outputs][:, :examples] for tap in found]
 
-        values = tf.cond(needed & (self._row_count() <= most), all_of_them, none)
+        values = tf.cond(needed & (self._row_count() <= max_rank), all_of_them, none)
 
         def piece(tap: Tap, d: tf.Tensor) -> Callable[[int], OuterRows | FormedRows]:
             d = tf.ensure_shape(d, [roots, None, None, self._shapes[tap.variable][-1]])
@@ -257,7 +266,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         return {t.variable: piece(t, d) for t, d in zip(found, values, strict=True)}
 
-    # --- what both are made of ----------------------------------------------------------
+    # --- rows of derivatives ------------------------------------------------------------
 
     def _has_rows(self) -> bool:
         """Per-example derivatives need one row of outputs an example, and pfor."""
@@ -266,20 +275,21 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     def _tapped(self, k: int) -> list[Tap] | None:
         """Where the block's weights enter, in their order, or None if one is not known to."""
         indices = self._parts[k].indices
-        same = all(self._dtypes[i] == self.dtype for i in indices)
-        known = all(i in self._taps for i in indices)
-        return with_biases([self._taps[i] for i in indices]) if known and same else None
+        in_precision = all(self._dtypes[i] == self.dtype for i in indices)
+        if not in_precision or not all(i in self._taps for i in indices):
+            return None
+        return with_biases([self._taps[i] for i in indices])
 
     def _tap_fitting(self, found: Sequence[Tap]) -> tf.Tensor | bool:
         return self._fitting([(tap.outputs, tap.positions) for tap in found])
 
     def _fitting(self, outputs: Sequence[tuple[str, bool]]) -> tf.Tensor | bool:
-        """Whether these tensors have a row an example, or (if True) a number of rows that fits.
+        """True if these tensors have a row an example or, at positions, a number of rows that fits.
 
-        True or False where that is known while tracing. Wrong guesses must not get as far as to
-        an operation whose shapes do not match.
+        A bool where that is known while tracing, else a tensor. Wrong guesses must not get as far
+        as to an operation whose shapes do not match.
         """
-        examples, rows = self._recorded.shape[0], tf.shape(self._recorded)[0]
+        examples, rows = self._z.shape[0], tf.shape(self._z)[0]
         checks = []
         for name, positions in outputs:
             tensor = self._loss.tensor(name)
@@ -309,8 +319,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         return dict(zip(names, values, strict=True))
 
     def _roots_per_example(self) -> int:
-        """C: how many s there are."""
-        return int(self._roots.shape[0])
+        """C, the number of roots s; 0 where there are none."""
+        return 0 if self._roots is None else int(self._roots.shape[0])
 
     def _weights(self, tap: Tap) -> int:
         """How many weights enter at the tap."""
@@ -319,7 +329,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _inputs(self, tap: Tap) -> tf.Tensor:
         """a `[B, P, i]`: what the weight is multiplied by at each position."""
-        examples, positions = tf.shape(self._recorded)[0], self._positions(tap)[0]
+        examples, positions = tf.shape(self._z)[0], self._positions(tap)[0]
         if tap.kind == "bias":
             return tf.ones([examples, positions, 1], self.dtype)
         a = self._values[tap.inputs]
@@ -334,12 +344,12 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         if not _is_formed(tap):
             return 1, outputs
         size = tf.size(self._loss.tensor(tap.outputs))
-        return size // (tf.shape(self._recorded)[0] * outputs), outputs
+        return size // (tf.shape(self._z)[0] * outputs), outputs
 
     def _by_position(self, found: Sequence[Tap]) -> dict[str, tf.Tensor]:
         """d `[C, B, P, o]` at each tap, by the name of its z."""
         derivatives = self._derivatives([tap.outputs for tap in found])
-        examples = tf.shape(self._recorded)[0]
+        examples = tf.shape(self._z)[0]
         count = self._roots_per_example()
         return {
             tap.outputs: tf.reshape(
@@ -350,20 +360,6 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         }
 
 
-def _half_of_gram(rows: tf.Tensor) -> tf.Tensor:
-    """M with UᵀU = M + Mᵀ: `[r, N]` -> `[N, N]`; what is below its diagonal blocks is zero."""
-    size = int(rows.shape[1])
-    width = -(-size // (_SLICES if size * rows.dtype.size >= _SLICED else 1))
-    found = []
-    for start in range(0, size, width):
-        product = tf.matmul(rows[:, start : start + width], rows[:, start:], transpose_a=True)
-        height = int(product.shape[0])
-        on, right = product[:, :height], product[:, height:]
-        left = tf.zeros([height, start], rows.dtype)
-        found.append(tf.concat([left, (on + tf.transpose(on)) / 4, right], 1))
-    return tf.concat(found, 0)
-
-
 def _padded(rows: tf.Tensor, count: int) -> tf.Tensor:
     """`rows` `[B', C, N]` in float64, with zeros up to `count` examples."""
     missing = count - tf.shape(rows)[0]
@@ -372,5 +368,5 @@ def _padded(rows: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def _is_formed(tap: Tap) -> bool:
-    """Whether the rows of the tap's weight are sums over positions, which have to be formed."""
+    """True if the rows of the tap's weight are sums over positions, which have to be formed."""
     return tap.positions or tap.kind == "convolution"

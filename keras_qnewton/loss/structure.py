@@ -1,24 +1,25 @@
-"""What a recorded loss is made of: its linear layers, and the output its convex part starts at.
+"""The linear layers of a recorded loss.
 
 Curvature has structure where a weight enters through a matrix product,
 
     z_l = a_l W_l + b_l         a_l [B, in], W_l [in, out], z_l [B, out],
 
 once for each example (`DenseLayer`) or at P positions of it, as in a convolution or a dense
-layer over a sequence (`Tap`); and where the loss is a convex function of a network's output.
-All are read off the recorded operations here. What is found is a hypothesis about examples
-not interacting, which whoever builds on it has to verify by number.
+layer over a sequence (`Tap`). Both are read off the recorded operations here. Each is a hypothesis
+about examples not interacting, which whoever builds on it has to verify by number.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from keras_qnewton.loss.recorded import RecordedLoss
+
+# Keyword arguments of `tf.image.extract_patches`.
+Window = Mapping[str, list[int] | str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ def dense_layers(loss: RecordedLoss) -> list[DenseLayer]:
     dependence on the weights, beside the one through z.
     """
     found = []
-    consumers = _consumers(loss.operations)
+    consumers = consumers_by_tensor(loss.operations)
     for op in loss.operations:
         if op.type != "MatMul" or op.get_attr("transpose_a") or op.get_attr("transpose_b"):
             continue
@@ -87,7 +88,8 @@ def _bias(
     return None, product
 
 
-def _consumers(operations: list[tf.Operation]) -> dict[str, list[tf.Operation]]:
+def consumers_by_tensor(operations: Sequence[tf.Operation]) -> dict[str, list[tf.Operation]]:
+    """The operations that take each tensor, by its name."""
     out: dict[str, list[tf.Operation]] = {}
     for op in operations:
         for tensor in op.inputs:
@@ -104,11 +106,11 @@ class Tap:
         kind: "product" (z = a W), "convolution" (z = patches(a) W) or "bias" (z = a + b).
         inputs: Name of the tensor a; its last axis is W's first but the spatial ones.
         outputs: Name of the tensor z; its last axis is W's last.
-        positions: Whether an example is seen to take several rows of z.
-        window: Of a convolution: keyword arguments of `tf.image.extract_patches`.
+        positions: True if an example is seen to take several rows of z.
+        window: A convolution's: keyword arguments of `tf.image.extract_patches`.
         bias: Position of a bias that is added to the product, if that is taken with it: as the
             last row of W, of an input that is 1.
-        product: Of a bias: the weight to whose product it is added, if nothing else sees that.
+        product: A bias's: the weight to whose product it is added, if nothing else sees that.
     """
 
     variable: int
@@ -116,7 +118,7 @@ class Tap:
     inputs: str
     outputs: str
     positions: bool
-    window: Mapping[str, Any] | None = None
+    window: Window | None = None
     bias: int | None = None
     product: int | None = None
 
@@ -137,7 +139,7 @@ def taps(loss: RecordedLoss) -> dict[int, Tap]:
     """The one place where each weight enters, by the weight's position; others are left out."""
     found: list[Tap] = []
     products: dict[str, Tap] = {}  # by the name of z
-    consumers = _consumers(loss.operations)
+    consumers = consumers_by_tensor(loss.operations)
     for op in loss.operations:
         if op.type == "MatMul":
             if op.get_attr("transpose_a") or op.get_attr("transpose_b"):
@@ -172,7 +174,7 @@ def taps(loss: RecordedLoss) -> dict[int, Tap]:
 
 
 def _has_positions(out: tf.Tensor, consumers: dict[str, list[tf.Operation]]) -> bool:
-    """Whether `out` has more axes than examples and channels, or is at once given them."""
+    """True if `out` has more axes than examples and channels, or is at once given them."""
     users = consumers.get(out.name, [])
     reshaped = [op.outputs[0] for op in users if op.type == "Reshape"]
     return any(t.shape.rank != 2 for t in (out, *reshaped))
@@ -187,8 +189,8 @@ def _weight_at(loss: RecordedLoss, tensor: tf.Tensor) -> int | None:
     if variable is None or loss.variables[variable].dtype != tensor.dtype:
         return None
     shape = loss.variables[variable].shape
-    same = _proper_axes(tensor.shape) == _proper_axes(shape)
-    return variable if same and shape.rank and tensor.shape[-1] == shape[-1] else None
+    axes_match = _proper_axes(tensor.shape) == _proper_axes(shape)
+    return variable if axes_match and shape.rank and tensor.shape[-1] == shape[-1] else None
 
 
 def _proper_axes(shape: tf.TensorShape) -> list[int | None]:
@@ -196,14 +198,14 @@ def _proper_axes(shape: tf.TensorShape) -> list[int | None]:
 
 
 def _is_bias(inputs: tf.Tensor, bias: tf.Tensor, out: tf.Tensor) -> bool:
-    """Whether the last axes of a, b and z are those of z = a + b, b a row for each of a's."""
+    """True if the last axes of a, b and z are those of z = a + b, b a row for each of a's."""
     if inputs.shape.rank is None or inputs.shape.rank < 2 or bias.shape.rank == 0:
         return False
     last = (bias.shape[-1], inputs.shape[-1], out.shape[-1])
     return out.shape.rank == inputs.shape.rank and last == (bias.shape.num_elements(),) * 3
 
 
-def _window(op: tf.Operation) -> dict[str, Any] | None:
+def _window(op: tf.Operation) -> Window | None:
     """How `tf.image.extract_patches` cuts what this Conv2D sees, or None where it cannot."""
     filters, channels = op.inputs[1].shape, op.inputs[0].shape[-1]
     padding = op.get_attr("padding").decode()
@@ -222,129 +224,3 @@ def _window(op: tf.Operation) -> dict[str, Any] | None:
         "rates": list(op.get_attr("dilations")),
         "padding": padding,
     }
-
-
-# Operations through which a convex function of the output stays one, given that factors and
-# divisors are constants and not negative (sample weights, counts).
-_PASS = {
-    "Mean", "Sum", "Mul", "RealDiv", "DivNoNan", "AddV2", "Add", "AddN", "Pack",
-    "Reshape", "Squeeze", "ExpandDims", "Cast", "Identity",
-}  # fmt: skip
-_ADDITIVE = {"AddV2", "Add", "AddN", "Pack"}
-_LOGISTIC = {"GreaterEqual", "Select", "SelectV2", "Neg", "Mul", "Sub", "Exp", "Log1p", "Relu"}
-_KINDS = {
-    "softmax cross-entropy": _PASS,
-    "sigmoid cross-entropy": _PASS | _LOGISTIC,
-    "squared error": _PASS,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvexOutput:
-    """The network's output, in which the loss is convex.
-
-    Attributes:
-        name: Name of the tensor z in the recorded graph.
-        kind: "softmax cross-entropy", "sigmoid cross-entropy" or "squared error".
-        terms: Name of the tensor of the loss's terms, one a row of z or one an element.
-    """
-
-    name: str
-    kind: str
-    terms: str
-
-
-def convex_output(loss: RecordedLoss) -> ConvexOutput | None:
-    """The tensor in which the loss is recognisably convex, or None.
-
-    One output only: a model with several losses has none.
-    """
-    operations = loss.operations
-    computed = {tensor.name for op in operations for tensor in op.outputs}
-    candidates = []
-    for op in operations:
-        if op.type in ("SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits"):
-            labels_fixed = op.inputs[1].name not in computed
-            if labels_fixed:
-                candidates.append((op.inputs[0], op, "softmax cross-entropy"))
-        elif op.type == "Log1p":
-            candidates.append((_logit(op, computed), op, "sigmoid cross-entropy"))
-        elif op.type in ("Square", "SquaredDifference") or _squares(op):
-            difference = op if op.type == "SquaredDifference" else op.inputs[0].op
-            if difference.type in ("Sub", "SquaredDifference"):
-                moving = [t for t in difference.inputs if t.name in computed]
-                if len(moving) == 1:
-                    candidates.append((moving[0], op, "squared error"))
-    good = {
-        (z.name, kind, op.outputs[0].name)
-        for z, op, kind in candidates
-        if z is not None and _stays_convex(z, op, kind, operations, computed)
-    }
-    return ConvexOutput(*good.pop()) if len(good) == 1 else None
-
-
-def _squares(op: tf.Operation) -> bool:
-    """Whether this is x**2."""
-    return op.type == "Pow" and tf.get_static_value(op.inputs[1]) == 2
-
-
-def _logit(op: tf.Operation, computed: set[str]) -> tf.Tensor | None:
-    """The logit behind log1p(exp(-|z|)), or None if this is another use of log1p."""
-    tensor, passed = op.inputs[0], set()
-    while tensor.op.type in ("Exp", "Neg", "Select", "SelectV2", "Abs"):
-        passed.add(tensor.op.type)
-        inputs = [t for t in tensor.op.inputs if t.name in computed and t.dtype != tf.bool]
-        if not inputs:
-            return None
-        tensor = inputs[-1]
-    return tensor if "Exp" in passed else None
-
-
-def _stays_convex(
-    z: tf.Tensor, head: tf.Operation, kind: str, operations: list[tf.Operation], computed: set[str]
-) -> bool:
-    """Whether everything from z to the loss is the head of this kind and what keeps it convex."""
-    reached = {z.name}
-    after = {head.outputs[0].name}  # what the terms are made to, where no sign may change
-    consumers = _consumers(operations)
-    for op in operations:
-        if not any(t.name in reached for t in op.inputs):
-            continue
-        is_head = op is head or (
-            kind == "squared error" and op.type == "Sub" and op.outputs[0] is head.inputs[0]
-        )
-        follows = any(t.name in after for t in op.inputs)
-        if not is_head and op.type not in (_PASS if follows else _KINDS[kind]):
-            return False
-        if op.type == "Neg" and not _only_selected(op, consumers):
-            return False  # -max(z, 0), say
-        if op.type == "Sub" and not is_head and op.inputs[1].op.type != "Mul":
-            return False
-        if follows:
-            after.update(t.name for t in op.outputs)
-        inside = [t for t in op.inputs if t.name in reached]
-        others = [t for t in op.inputs if t.name in computed and t.name not in reached]
-        if others and op.type not in _ADDITIVE:
-            return False  # a factor that depends on the weights, say
-        if op.type in ("RealDiv", "DivNoNan") and op.inputs[1].name in reached:
-            return False
-        if op.type == "Mul" and (len(inside) > 1 or _has_negative_constant(op)):
-            return False
-        reached.update(t.name for t in op.outputs)
-    return _loss_is_reached(operations, reached)
-
-
-def _only_selected(negative: tf.Operation, consumers: dict[str, list[tf.Operation]]) -> bool:
-    """Whether -z is one of two values that a condition chooses from, as in -|z|."""
-    users = consumers.get(negative.outputs[0].name, [])
-    return all(user.type in ("Select", "SelectV2", "Exp") for user in users)
-
-
-def _has_negative_constant(op: tf.Operation) -> bool:
-    values = [tf.get_static_value(t) for t in op.inputs]
-    return any(value is not None and (value < 0).any() for value in values)
-
-
-def _loss_is_reached(operations: list[tf.Operation], reached: set[str]) -> bool:
-    """Whether the last operation, which makes the loss, was reached."""
-    return any(t.name in reached for t in operations[-1].outputs)

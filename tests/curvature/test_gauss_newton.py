@@ -7,12 +7,17 @@ import tensorflow as tf
 
 from keras_qnewton import QNewton
 from keras_qnewton.curvature import gauss_newton, hessian
+from keras_qnewton.curvature.example_sums import half_of_gram
 from keras_qnewton.curvature.gauss_newton import GaussNewton
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
-from keras_qnewton.curvature.structured_gauss_newton import _half_of_gram
+from keras_qnewton.curvature.outputs import (
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    convex_output,
+)
 from keras_qnewton.loss import as_tensors, record
-from keras_qnewton.loss.structure import convex_output
 from tests.derivatives import relative_error, set_precision
 
 L = keras.layers
@@ -109,7 +114,7 @@ def test_one_output_without_a_backward_pass_a_weight(inputs, monkeypatch):
 
     # The generic block is traced, too, but must not be what is taken.
     nothing = np.full((jacobian.shape[1],) * 2, np.nan)
-    monkeypatch.setattr(Linearized, "block", lambda *_: tf.constant(nothing))
+    monkeypatch.setattr(Linearized, "block_by_products", lambda *_: tf.constant(nothing))
     loss, labels = keras.losses.MeanSquaredError(), np.ones((6, 1))
     (block,) = gauss_newton(lambda: loss(labels, model(x)), model.trainable_variables)
     assert relative_error(block.matrix, jacobian.T @ jacobian / 3) < 1e-12
@@ -141,7 +146,7 @@ def test_one_output_keeps_small_eigenvalues_in_single_precision():
 @pytest.mark.parametrize("size", [1, 3, 511, 512, 514, 1025])
 def test_half_of_gram(size, dtype, tolerance):
     rows = RNG.normal(size=(7, size)).astype(dtype)
-    half = _half_of_gram(tf.constant(rows)).numpy()
+    half = half_of_gram(tf.constant(rows)).numpy()
     assert np.array_equal(half + half.T, (half + half.T).T)
     assert relative_error(half + half.T, rows.T.astype("float64") @ rows) < tolerance
 
@@ -180,18 +185,18 @@ def recognised(loss_fn, variables):
 
 def test_recognised_losses():
     model = mlp()
-    kinds = {
-        "sparse": "softmax cross-entropy",
-        "categorical": "softmax cross-entropy",
-        "binary": "sigmoid cross-entropy",
-        "squared": "squared error",
+    rules = {
+        "sparse": SoftmaxCrossEntropy,
+        "categorical": SoftmaxCrossEntropy,
+        "binary": SigmoidCrossEntropy,
+        "squared": SquaredError,
     }
     for name, (loss, labels, _) in losses().items():
 
         def loss_fn(loss=loss, labels=labels):
             return loss(labels, model(X), sample_weight=np.linspace(0, 1, 7))
 
-        assert recognised(loss_fn, model.trainable_variables).kind == kinds[name]
+        assert type(recognised(loss_fn, model.trainable_variables).rule) is rules[name]
 
 
 def test_losses_that_are_not_convex_in_an_output():

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton.curvature import Blocks, hessian
-from keras_qnewton.curvature.linearized import Linearized
-from keras_qnewton.curvature.structured import StructuredHessian
+from keras_qnewton.curvature.structured_hessian import StructuredHessian
 from keras_qnewton.loss import as_tensors, record
 from keras_qnewton.loss.structure import dense_layers
 from tests.curvature.test_layers import closure, data
@@ -93,7 +92,7 @@ def assembled_and_generic(model, loss_fn, partition):
         for k in range(len(parts)):
             layers = at._covering(k)
             if layers is not None:
-                out.append((at._assemble(k, layers), Linearized.block(at, k)))
+                out.append((at._assemble(k, layers), at.block_by_products(k)))
         return out
 
     return run()
@@ -134,25 +133,25 @@ def test_sample_weights_and_variable_order():
 
 
 def test_large_assemblies_are_done_in_pieces(monkeypatch):
-    from keras_qnewton.curvature import structured
+    from keras_qnewton.curvature import example_sums
 
     model = mlp()
     loss_fn = closure(model, *data((5,)))
     (whole,) = hessian(loss_fn, model.trainable_variables)
-    monkeypatch.setattr(structured, "_MAX_ELEMENTS", 100)
+    monkeypatch.setattr(example_sums, "_MAX_ELEMENTS", 100)
     (pieces,) = hessian(loss_fn, model.trainable_variables)
     assert relative_error(pieces.matrix, whole.matrix) < 1e-13
 
 
 @pytest.mark.parametrize("partition", ["layer", "variable"])
 def test_blocks_of_many_inputs_equal_those_of_few(monkeypatch, partition):
-    from keras_qnewton.curvature import structured
+    from keras_qnewton.curvature import example_sums
 
     model = dead_inputs()
     loss_fn = closure(model, *data((5,)))
-    monkeypatch.setattr(structured, "_PIECES", 7)
+    monkeypatch.setattr(example_sums, "_PIECES", 7)
     large = hessian(loss_fn, model.trainable_variables, blocks=partition)
-    monkeypatch.setattr(structured, "MANY_INPUTS", 1000)
+    monkeypatch.setattr(example_sums, "MANY_INPUTS", 1000)
     small = hessian(loss_fn, model.trainable_variables, blocks=partition)
     for a, b in zip(large, small, strict=True):
         matrix = a.matrix.numpy()

@@ -1,0 +1,31 @@
+"""Exact Hessian products with vectors: H v = d(g.v)/dw, one backward pass through the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_qnewton.curvature.linearized import Linearized
+
+
+class LinearizedHessian(Linearized):
+    """The exact Hessian by nested gradient tapes."""
+
+    def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """H v with the whole Hessian: one `[N_k]` a block in, one out."""
+        return self.tape.gradient(
+            self.gradients,
+            self.points,
+            output_gradients=list(vectors),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    def block_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
+        """H_k v with the k-th diagonal block, `[N_k]`."""
+        return self.tape.gradient(
+            self.gradients[k],
+            self.points[k],
+            output_gradients=vector,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )

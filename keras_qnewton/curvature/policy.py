@@ -1,0 +1,49 @@
+"""The policy behind `QNewton(curvature=...)`: which matrix stands for a loss's curvature."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.loss import RecordedLoss
+from keras_qnewton.registry import Policy
+
+
+class Curvature(Policy, abc.ABC):
+    """A kind of curvature, registered by `@register("curvature", name)`.
+
+    A kind defines `at`. To be loaded with a saved model, it is registered with Keras besides
+    (`keras.saving.register_keras_serializable`).
+
+    Args:
+        memory: Bytes that the vectorised rows of one chunk may take, approximately.
+
+    Raises:
+        ValueError: If `memory` is not positive.
+    """
+
+    def __init__(self, memory: float = 512e6):
+        if not memory > 0:
+            raise ValueError(
+                f"Argument `memory` must be a positive number of bytes. Received: memory={memory!r}"
+            )
+        self.memory = float(memory)
+
+    @abc.abstractmethod
+    def at(
+        self, loss: RecordedLoss, weights: Sequence[tf.Tensor], parts: Sequence[Part]
+    ) -> Linearized:
+        """Differentiates `loss` at `weights`, ready to give blocks and products.
+
+        Args:
+            loss: The recorded loss.
+            weights: One tensor a variable.
+            parts: The blocks, whose `indices` refer to `weights`.
+        """
+
+    def get_config(self) -> dict[str, float]:
+        return {"memory": self.memory}
