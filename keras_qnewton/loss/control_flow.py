@@ -38,7 +38,7 @@ class Body(NamedTuple):
     Attributes:
         graph: The `tf.Graph` of the body.
         outputs: The wanted ones of its output tensors.
-        operations: What these need, in an order in which it can run.
+        operations: The operations that these need, in an order in which they can run.
         times: How often the body runs for one run of its operation; None if not known.
     """
 
@@ -183,7 +183,7 @@ def _inner_weights(graph: Any, handles: Sequence[str], weights: set[str]) -> set
 class _Loop:
     """A recorded loop, reduced to the variables that its wanted outputs depend on.
 
-    What a gradient tape added to it, lists of intermediate results for the backward pass,
+    Lists of intermediate results, which a gradient tape added to it for the backward pass,
     depends on the other variables but not they on it: it is not run again.
     """
 
@@ -212,7 +212,7 @@ class _Loop:
         self.fixed = [i for i in self.live if self.body.outputs[i] is self.body.inputs[i]]
 
     def trips(self, known: Sequence[np.ndarray | None]) -> list[dict[str, np.ndarray]] | None:
-        """What is known in the body in each turn; None if the number of turns is not known."""
+        """The values known in the body in each turn; None if the number of turns is not known."""
         turns: list[dict[str, np.ndarray]] = []
         values = list(known)
         while True:

@@ -1,9 +1,9 @@
 """The loss of a traced train step as a function of the weights.
 
-Inside a `tf.function` the loss is a tensor of the graph being built. Of the operations that
-produced it, those on a path from a weight to the loss are run again, one by one, through
-`tf.raw_ops`, with the weights replaced by a caller's tensors. Everything off those paths
-(the batch, dropout masks, moving statistics) stays the tensor it was, so
+Inside a `tf.function` the loss is a tensor of the graph being built. The operations on a path from
+a weight to it are run again, one by one, through `tf.raw_ops`, with the weights replaced by a
+caller's tensors. Everything off those paths (the batch, dropout masks, moving statistics) stays the
+tensor it was, so
 
     loss(w)        w: one tensor a weight   ->   scalar
 
@@ -332,8 +332,8 @@ def _run(
 def _is_moments_stop(op: tf.Operation, operations: Sequence[tf.Operation]) -> bool:
     """Whether this is the stop_gradient of `tf.nn.moments`: on x̄ in mean((x - x̄)²), x̄ = mean(x).
 
-    Of another function of x - x̄, a weighted sum for one, the first derivative would be another
-    without it: that is the user's own.
+    Another function of x - x̄, a weighted sum for one, would have another first derivative without
+    it: that stop is the user's own.
     """
     mean = op.inputs[0].op
     if mean.type != "Mean":
