@@ -1,5 +1,6 @@
 """Runs priced after the fact: against the run's own decisions, and against the formulas."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import Constant, NewtonLog, QNewton, Scheduler, project
-from keras_qnewton.scheduling import CGTime, DetailedQLSA, LUTime
+from keras_qnewton.scheduling import CGTime, DetailedQLSA, LUTime, cg_time
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.types import Decision
 from keras_qnewton.virtual_clock import projections
@@ -168,10 +169,25 @@ def test_conjugate_gradients_need_no_more_iterations(size, kappa, epsilon, seed)
     assert float(model.seconds(size, kappa)) == pytest.approx(1e-9 * size**2 * iterations)
 
 
+def test_a_product_takes_the_shortest_reading():
+    seconds = itertools.cycle([3.0, 0.5, 7.0])
+    looks, now = itertools.count(), [0.0]
+
+    def clock():
+        if next(looks) % 2:
+            now[0] += next(seconds)
+        return now[0]
+
+    assert cg_time.measure(clock) == pytest.approx(0.5 / 1024**2)
+
+
 def test_conjugate_gradients_are_measured_once():
     model = CGTime()
-    assert 0 < model.seconds_per_entry < 1e-6
+    assert model.seconds_per_entry > 0
     assert CGTime().seconds_per_entry == model.seconds_per_entry
     assert CGTime.from_config(model.get_config()).seconds_per_entry == model.seconds_per_entry
+
+
+def test_bad_seconds_per_entry():
     with pytest.raises(ValueError, match="Argument `seconds_per_entry`"):
         CGTime(seconds_per_entry=0.0)

@@ -3,7 +3,10 @@
 The measurement runs the solver in a loop of the graph, at a few sizes; a few seconds in all,
 most of them spent on tracing. It is kept in the process and in a small JSON file in the user's
 cache folder, by solver and dtype, under a fingerprint of the device, so that it is not repeated;
-without a writable folder it is repeated once a process.
+without a writable folder it is repeated once a process. `forget` drops it.
+
+A busy machine makes readings longer, never shorter. The shortest of several readings therefore
+counts, and the last size is read again before the next is left out as too slow.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import pathlib
 import platform
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,16 +28,22 @@ import scipy.optimize
 import tensorflow as tf
 
 from keras_qnewton import registry
+from keras_qnewton.types import Solution
 
 Coefficients = tuple[float, float, float]
+Solve = Callable[[tf.Tensor, tf.Tensor], Solution]
 
-# Cholesky's panels widen, and LAPACK's threads pay, within these; see `_SLOWEST`.
+# Cholesky's panels widen, and LAPACK's threads pay, within these; see `LONGEST`.
 SIZES = (16, 64, 128, 256, 512, 1024, 2048)
-_REPEATS = 3
-# Work of one timing: small sizes are repeated until they add up to it, 200 times at most.
-_CUBE = 256**3
+# Sizes that are always measured: the fit has three coefficients, and checks itself by a fourth.
+LEAST_SIZES = 4
 # Seconds: a size at which one solve would take longer, by the size before, is left out.
-_SLOWEST = 0.25
+LONGEST = 0.25
+_READINGS = 3
+# Readings that are added before a size is left out.
+_MORE_READINGS = 5
+# Work of one reading: small sizes are repeated until they add up to it, 200 times at most.
+_CUBE = 256**3
 # Part of the fingerprint: raise it when what is measured changes.
 _VERSION = 3
 _measured: dict[tuple[str, str], tuple[float, ...]] = {}
@@ -77,44 +87,108 @@ def remembered(
     return _measured[key]
 
 
+def forget() -> None:
+    """Drops what was measured on this machine, from the process's memory and the cache file.
+
+    What is needed next is measured again: after a calibration on a busy machine, for instance.
+    """
+    _measured.clear()
+    stored = _read()
+    if stored.pop(fingerprint(), None) is not None:
+        _replace_file(stored)
+
+
 def measure(
     solver: str,
     dtype: str,
     sizes: Iterable[int] = SIZES,
     system: Callable[[int], np.ndarray] | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    longest: float = LONGEST,
+    least_sizes: int = LEAST_SIZES,
 ) -> dict[int, float]:
-    """Seconds of one solve in a graph by size: the best of a few, after one to warm up.
+    """Seconds of one solve in a graph by size: the shortest of three readings, after a warm-up.
 
-    The best, not the mean: whatever else the machine does can only add time.
+    The shortest, not the mean: whatever else the machine does can only add time. A size is left
+    out, and all larger ones, if a cubic through the size before predicts more than `longest`.
+    Before that the size before is read again, up to five times.
 
     Args:
         solver: Registered name.
         dtype: "float32" or "float64".
         sizes: N, ascending.
         system: From N to a positive definite matrix `[N, N]`; a dense one by default.
+        clock: Seconds since some time in the past, ascending.
+        longest: Seconds of one solve.
+        least_sizes: How many of `sizes`, the smallest, are measured however long they take.
+
+    Warns:
+        UserWarning: If one of the smallest sizes was measured that would have been left out.
     """
     solve = registry.resolve("solver", solver, "solver", needs=("solve",)).solve
-    seconds: dict[int, float] = {}
+    timings: dict[int, _Timing] = {}
+    slow: list[int] = []
     with tf.init_scope():
         for size in sizes:
-            if seconds and _next(seconds, size) > _SLOWEST:
-                break
+            if timings and _stays_slow(timings, size, longest):
+                if len(timings) >= least_sizes:
+                    break
+                slow.append(size)
             matrix = tf.constant((system or positive_definite)(size), dtype)
-            count = tf.constant(min(200, max(1, _CUBE // size**3)))
-            run = tf.function(repeated, autograph=False)  # one for each static shape
-            runs = []
-            for _ in range(_REPEATS + 1):
-                start = time.perf_counter()
-                run(solve, matrix, tf.ones([size], dtype), count).numpy()
-                runs.append((time.perf_counter() - start) / int(count))
-            seconds[size] = min(runs[1:])
+            timings[size] = _Timing(solve, matrix, clock)
+            for _ in range(_READINGS):
+                timings[size].read()
+    seconds = {size: timing.shortest for size, timing in timings.items()}
+    if slow:
+        measured = ", ".join(f"{s:.2g} s at N = {size}" for size, s in seconds.items())
+        warnings.warn(
+            f"Solver {solver!r} in {dtype} was too slow to be calibrated at larger sizes: one "
+            f"solve took {measured}, the shortest of several readings. Times predicted from these "
+            "may be far too long. If the machine was busy, call "
+            "`keras_qnewton.scheduling.calibration.forget()` when it is not, and they are measured "
+            f"again; or give them: `SolverTime({solver!r}, table={{size: seconds, ...}})`.",
+            stacklevel=2,
+        )
     return seconds
 
 
-def _next(seconds: Mapping[int, float], size: int) -> float:
-    """What a cubic makes of the last time."""
-    last = max(seconds)
-    return seconds[last] * (size / last) ** 3
+class _Timing:
+    """Solves of one system, read as often as is asked for; warmed up when made.
+
+    Attributes:
+        shortest: Seconds of one solve, by the shortest reading so far; Inf before the first.
+    """
+
+    def __init__(self, solve: Solve, matrix: tf.Tensor, clock: Callable[[], float]) -> None:
+        size = int(matrix.shape[0])
+        self._solve, self._matrix, self._clock = solve, matrix, clock
+        self._rhs = tf.ones([size], matrix.dtype)
+        self._count = min(200, max(1, _CUBE // size**3))
+        self._run = tf.function(repeated, autograph=False)  # one for each static shape
+        self._seconds()
+        self.shortest = float("inf")
+
+    def read(self) -> None:
+        """Adds a reading."""
+        self.shortest = min(self.shortest, self._seconds())
+
+    def _seconds(self) -> float:
+        count = tf.constant(self._count)
+        start = self._clock()
+        self._run(self._solve, self._matrix, self._rhs, count).numpy()
+        return (self._clock() - start) / self._count
+
+
+def _stays_slow(timings: Mapping[int, _Timing], size: int, longest: float) -> bool:
+    """Whether a cubic through the last size predicts too long a solve, after more readings too."""
+    last = max(timings)
+    growth = (size / last) ** 3
+    for _ in range(_MORE_READINGS):
+        if timings[last].shortest * growth <= longest:
+            return False
+        timings[last].read()
+    return timings[last].shortest * growth > longest
 
 
 def positive_definite(size: int) -> np.ndarray:
@@ -124,7 +198,7 @@ def positive_definite(size: int) -> np.ndarray:
 
 
 def repeated(
-    solve: Callable[[tf.Tensor, tf.Tensor], Any],
+    solve: Solve,
     matrix: tf.Tensor,
     rhs: tf.Tensor,
     count: tf.Tensor,
@@ -199,7 +273,7 @@ def cache_file() -> pathlib.Path:
 
 
 def _read() -> dict[str, dict[str, Any]]:
-    """What the cache file holds; nothing if it is missing, unreadable or not ours."""
+    """Entries of the cache file by device; none if it is missing, unreadable or not ours."""
     try:
         stored = json.loads(cache_file().read_text(encoding="utf-8"))
         return {str(device): dict(entries) for device, entries in stored.items()}
@@ -218,6 +292,11 @@ def _write(device: str, what: str, measured: tuple[float, ...]) -> None:
     """Adds one entry to the cache file, or does nothing if the folder cannot be written."""
     everything = _read()
     everything.setdefault(device, {})[what] = measured
+    _replace_file(everything)
+
+
+def _replace_file(everything: dict[str, dict[str, Any]]) -> None:
+    """Writes the cache file anew, or does nothing if the folder cannot be written."""
     path = cache_file()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

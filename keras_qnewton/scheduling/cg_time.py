@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import tensorflow as tf
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling.cost import check_epsilon, float64
 
-_SIZE, _REPEATS = 1024, 20
+_SIZE, _READINGS = 1024, 20
 _measured: list[float] = []
 
 
@@ -51,7 +52,7 @@ class CGTime(Policy):
         if self._given is not None:
             return self._given
         if not _measured:
-            _measured.append(_measure())
+            _measured.append(measure())
         return _measured[0]
 
     def iterations(self, size: Any, condition_number: Any) -> tf.Tensor:
@@ -71,14 +72,18 @@ class CGTime(Policy):
         return {"epsilon": self.epsilon, "seconds_per_entry": self._given}
 
 
-def _measure() -> float:
-    """The best of a few: whatever else the machine does can only add time."""
+def measure(clock: Callable[[], float] = time.perf_counter) -> float:
+    """s in seconds, by the shortest of 20 readings: a busy machine can only add time.
+
+    Args:
+        clock: Seconds since some time in the past, ascending.
+    """
     with tf.init_scope():
         matrix = tf.constant(np.random.default_rng(0).normal(size=(_SIZE, _SIZE)) / _SIZE)
         vector = tf.ones([_SIZE], tf.float64)
-        runs = []
-        for _ in range(_REPEATS):
-            start = time.perf_counter()
+        readings = []
+        for _ in range(_READINGS):
+            start = clock()
             tf.linalg.matvec(matrix, vector).numpy()
-            runs.append(time.perf_counter() - start)
-    return min(runs) / _SIZE**2
+            readings.append(clock() - start)
+    return min(readings) / _SIZE**2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,8 +17,10 @@ from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling import calibration
 from keras_qnewton.scheduling.cost import float64
 
-_SIZES, _ROW_NONZEROS = (128, 256, 512, 1024), (1, 3, 5, 8, 16, 32)
-# Of a measured time: what is left for the factors where the scan explains nearly all of it.
+SIZES, ROW_NONZEROS = (128, 256, 512, 1024), (1, 3, 5, 8, 16, 32)
+# Sizes that are always measured: the largest, of dense rows, takes as long as it is worth.
+_LEAST_SIZES = 3
+# Share of a measured time that factors are given where the scan explains nearly all of it.
 _LEAST_SHARE = 0.02
 _COUNT = 6
 
@@ -53,7 +56,7 @@ class SparseLUTime(Policy):
         """(s, c, f₀, f₁, f₂, f₃), calibrated now if need be."""
         if self._given is not None:
             return self._given
-        return calibration.remembered("sparse_lu float64", lambda: fit(_measured()), _six)
+        return calibration.remembered("sparse_lu float64", lambda: fit(measure()), _six)
 
     def seconds(
         self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any = None
@@ -63,7 +66,7 @@ class SparseLUTime(Policy):
         s, c, f0, f1, f2, f3 = self.coefficients
         log_n = tf.math.log(float64(size))
         log_d = tf.math.log(tf.maximum(float64(sparsity), 1.0))
-        if f3 < 0:  # not beyond the parabola's top
+        if f3 < 0:  # up to the parabola's top
             log_d = tf.minimum(log_d, max(-f2 / (2 * f3), 0.0))
         elif f3 > 0:
             log_d = tf.maximum(log_d, max(-f2 / (2 * f3), 0.0))
@@ -97,13 +100,30 @@ def fit(seconds: Mapping[tuple[int, int], float]) -> tuple[float, ...]:
     return tuple(float(x) for x in (s, c, f0, max(f1, 0.0), f2, f3))
 
 
-def _measured() -> dict[tuple[int, int], float]:
-    out = {}
-    for d in _ROW_NONZEROS:
-        system = functools.partial(pattern, row_nonzeros=d)
-        seconds = calibration.measure("sparse_lu", "float64", _SIZES, system)
-        out.update({(n, d): t for n, t in seconds.items()})
-    return out
+def measure(
+    sizes: Sequence[int] = SIZES,
+    row_nonzeros: Sequence[int] = ROW_NONZEROS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[tuple[int, int], float]:
+    """Seconds of one solve by (N, d), on random symmetric patterns; see `calibration.measure`.
+
+    Args:
+        sizes: N, ascending.
+        row_nonzeros: d, 1 among them.
+        clock: Seconds since some time in the past, ascending.
+    """
+    seconds = {}
+    for d in row_nonzeros:
+        measured = calibration.measure(
+            "sparse_lu",
+            "float64",
+            sizes,
+            functools.partial(pattern, row_nonzeros=d),
+            clock=clock,
+            least_sizes=_LEAST_SIZES,
+        )
+        seconds.update({(n, d): t for n, t in measured.items()})
+    return seconds
 
 
 def _six(numbers: Iterable[float]) -> tuple[float, ...]:

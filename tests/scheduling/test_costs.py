@@ -38,11 +38,16 @@ MODELS = {
 }
 
 
+def new_process(monkeypatch):
+    """A process remembers nothing: the file alone is left."""
+    monkeypatch.setattr(calibration, "_measured", {})
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache folder, and a process that has measured nothing yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibration, "_measured", {})
+    new_process(monkeypatch)
     return tmp_path / "keras_qnewton" / "calibration.json"
 
 
@@ -199,16 +204,89 @@ def test_fit_of_any_noise_grows(seconds):
     assert a > 0 and b >= 0 and c >= 0
 
 
+class Clock:
+    """Seconds that readings take, one after the other; the last goes on for ever.
+
+    A reading looks at the clock before and after; the first of each size is a warm-up.
+    """
+
+    def __init__(self, *readings):
+        self.now, self.looks, self.readings = 0.0, 0, readings
+
+    def __call__(self):
+        if self.looks % 2:
+            self.now += self.readings[min(self.looks // 2, len(self.readings) - 1)]
+        self.looks += 1
+        return self.now
+
+
+# Solves a reading, at the sizes of the tests below.
+COUNT = 200
+
+
 @pytest.mark.parametrize("solver", ["lu", "cholesky", "lapack", "eigen"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_measures_this_machine(solver, dtype):
-    seconds = calibration.measure(solver, dtype, sizes=(4, 32))
-    assert list(seconds) == [4, 32] and all(0 < s < math.inf for s in seconds.values())
+def test_measures_the_shortest_reading_of_every_size(solver, dtype):
+    clock = Clock(9.0, 3.0, 1.0, 2.0, 9.0, 4.0, 8.0, 6.0)
+    seconds = calibration.measure(solver, dtype, (4, 32), clock=clock, longest=math.inf)
+    assert seconds == pytest.approx({4: 1.0 / COUNT, 32: 4.0 / COUNT})
 
 
-def test_sizes_that_would_take_too_long_are_left_out(monkeypatch):
-    monkeypatch.setattr(calibration, "_SLOWEST", 0.0)
-    assert list(calibration.measure("cholesky", "float64", sizes=(4, 8, 16))) == [4]
+def test_sizes_that_would_take_too_long_are_left_out():
+    # 1 s a solve at N = 4, read three times and then five times more.
+    clock = Clock(COUNT * 1.0)
+    seconds = calibration.measure(
+        "cholesky", "float64", (4, 8, 16), clock=clock, longest=7.9, least_sizes=1
+    )
+    assert seconds == pytest.approx({4: 1.0})
+    assert clock.looks == 2 * (1 + 3 + 5)
+
+
+def test_one_slow_reading_leaves_no_size_out():
+    slow, quick = COUNT * 100.0, COUNT * 1e-3
+    clock = Clock(slow, slow, slow, slow, slow, quick)  # all of N = 4's, but the second again
+    seconds = calibration.measure(
+        "cholesky", "float64", (4, 8, 16), clock=clock, longest=1.0, least_sizes=1
+    )
+    assert seconds == pytest.approx({4: 1e-3, 8: 1e-3, 16: 1e-3})
+
+
+@pytest.mark.parametrize("least_sizes", [1, 2, 3])
+def test_a_slow_reading_later_on_changes_nothing(least_sizes):
+    quick = COUNT * 1e-3
+    clock = Clock(quick, quick, quick, COUNT * 100.0, quick)
+    seconds = calibration.measure(
+        "cholesky", "float64", (4, 8, 16), clock=clock, longest=1.0, least_sizes=least_sizes
+    )
+    assert seconds == pytest.approx({4: 1e-3, 8: 1e-3, 16: 1e-3})
+
+
+def test_smallest_sizes_are_measured_however_slow_and_it_is_said():
+    with pytest.warns(UserWarning) as said:
+        seconds = calibration.measure(
+            "cholesky", "float64", (2, 4, 8, 16, 32), clock=Clock(COUNT * 100.0), longest=1.0
+        )
+    assert list(seconds) == [2, 4, 8, 16] and calibration.LEAST_SIZES == 4
+    message = str(said.pop().message)
+    assert message.startswith("Solver 'cholesky' in float64 was too slow")
+    assert "1e+02 s at N = 2, 1e+02 s at N = 4" in message
+    assert "call `keras_qnewton.scheduling.calibration.forget()`" in message
+    assert "`SolverTime('cholesky', table={size: seconds, ...})`" in message
+
+
+def test_what_was_forgotten_is_measured_again(cache, measurements):
+    LUTime().seconds(10)
+    stored = json.loads(cache.read_text())
+    cache.write_text(json.dumps({"another machine": {"lu float64": [1, 0, 0]}, **stored}))
+    calibration.forget()
+    assert list(json.loads(cache.read_text())) == ["another machine"]
+    LUTime().seconds(10)
+    assert measurements == ["lu float64"] * 2
+
+
+def test_nothing_to_forget_writes_no_file(cache):
+    calibration.forget()
+    assert not cache.exists()
 
 
 def test_each_solver_is_calibrated_once(cache, measurements, monkeypatch):
@@ -218,7 +296,7 @@ def test_each_solver_is_calibrated_once(cache, measurements, monkeypatch):
     assert float(LUTime().seconds(100)) == float(SolverTime("lu").seconds(100))
     stored = json.loads(cache.read_text())[calibration.fingerprint()]
     assert sorted(stored) == ["cholesky float64", "lapack float64", "lu float64"]
-    monkeypatch.setattr(calibration, "_measured", {})  # a new process
+    new_process(monkeypatch)
     SolverTime("lapack").seconds(100)
     assert len(measurements) == 3
 
@@ -245,12 +323,12 @@ def test_calibrated_once_and_remembered_in_the_file(cache, measurements, monkeyp
     stored = json.loads(cache.read_text())
     assert sorted(stored[calibration.fingerprint()]) == ["lu float32", "lu float64"]
 
-    monkeypatch.setattr(calibration, "_measured", {})  # a new process
+    new_process(monkeypatch)
     assert float(LUTime().seconds(200)) == seconds
     assert len(measurements) == 2
     assert os.listdir(cache.parent) == [cache.name]  # no temporary file left
 
-    monkeypatch.setattr(calibration, "_measured", {})
+    new_process(monkeypatch)
     monkeypatch.setattr(calibration, "fingerprint", lambda: "another machine")
     LUTime().seconds(200)
     assert len(measurements) == 3
@@ -275,7 +353,7 @@ def test_cache_folder_that_cannot_be_made(tmp_path, monkeypatch, measurements):
     blocked = tmp_path / "a file, not a folder"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    monkeypatch.setattr(calibration, "_measured", {})
+    new_process(monkeypatch)
     assert float(LUTime().seconds(10)) > 0
     assert float(LUTime().seconds(20)) > 0
     assert measurements == ["lu float64"]  # the process remembers all the same
@@ -296,7 +374,9 @@ def test_default_cache_folder(monkeypatch, tmp_path):
 
 def test_calibration_while_a_graph_is_traced(cache, monkeypatch):
     real = calibration.measure
-    monkeypatch.setattr(calibration, "measure", lambda *what: real(*what, sizes=(8, 16, 32)))
+    monkeypatch.setattr(
+        calibration, "measure", lambda *what: real(*what, sizes=(8, 16, 32), clock=Clock(1e-3))
+    )
     model = LUTime()
     traced = tf.function(lambda n: model.seconds(n)).get_concrete_function(
         tf.TensorSpec([], tf.int32)

@@ -1,5 +1,7 @@
 """The price of the sparse LU route, and when it is taken."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -34,16 +36,33 @@ def test_fit_recovers_a_law():
     assert sparse_lu_time.fit(times) == pytest.approx(TRUTH, rel=1e-6)
 
 
+def test_measured_by_size_and_non_zeros_and_fitted():
+    ticks = itertools.count()
+    sizes, row_nonzeros = (16, 24), (1, 2, 3, 4)
+    seconds = sparse_lu_time.measure(sizes, row_nonzeros, clock=lambda: float(next(ticks)))
+    assert set(seconds) == {(n, d) for n in sizes for d in row_nonzeros}
+    assert set(seconds.values()) == {1 / 200}  # a second a reading, of 200 solves
+    model = SparseLUTime(sparse_lu_time.fit(seconds))
+    assert float(model.seconds(16, None, 3)) == pytest.approx(1 / 200, rel=0.1)
+
+
 def test_measured_once_and_remembered_beside_the_others(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(calibration, "_measured", {})
-    monkeypatch.setattr(sparse_lu_time, "_SIZES", (16, 24))
-    monkeypatch.setattr(sparse_lu_time, "_ROW_NONZEROS", (1, 2, 3, 4))
+    cases = [(n, d) for n in (128, 512, 1024) for d in (1, 3, 8, 32)]
+    measured = []
+
+    def measure():
+        measured.append("sparse_lu")
+        return {(n, d): truth(n, d) for n, d in cases}
+
+    monkeypatch.setattr(sparse_lu_time, "measure", measure)
     first = SparseLUTime().coefficients
     monkeypatch.setattr(calibration, "measure", lambda *_: {16: 1e-4, 24: 2e-4, 32: 3e-4})
     assert calibration.coefficients("lu")[0] > 0
     monkeypatch.setattr(calibration, "_measured", {})  # a new process
     assert SparseLUTime().coefficients == first
+    assert measured == ["sparse_lu"]
 
 
 def test_taken_for_pruned_systems():
