@@ -7,12 +7,12 @@ as soon as it will do.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable
 
 import tensorflow as tf
 
 
-def resolve_capture(tensor: Any) -> Any:
+def resolve_capture(tensor: tf.Tensor) -> tf.Tensor:
     """The outermost tensor that a graph's captured placeholder stands for.
 
     Inside a `tf.function` a variable's handle is a placeholder of the function's graph,
@@ -30,7 +30,7 @@ def resolve_capture(tensor: Any) -> Any:
     return tensor
 
 
-def captured_placeholders(graph: Any) -> list[Any]:
+def captured_placeholders(graph: tf.Graph) -> list[tf.Tensor]:
     """The placeholders of a `tf.function`'s graph that stand for captured tensors.
 
     Public alternative tried: listing operations of type Placeholder, which also gives the
@@ -39,7 +39,7 @@ def captured_placeholders(graph: Any) -> list[Any]:
     return [internal for _, internal in getattr(graph, "captures", ())]
 
 
-def function_bodies(op: tf.Operation) -> list[Any]:
+def function_bodies(op: tf.Operation) -> list[tf.Graph]:
     """The graphs that a call or a condition may run; a condition's first is for "true".
 
     Their `inputs` and `outputs` correspond one to one to those of the operation (without a
@@ -57,7 +57,7 @@ def function_bodies(op: tf.Operation) -> list[Any]:
     return [op.graph._get_function(f.name).graph for f in functions]
 
 
-def loop_bodies(op: tf.Operation) -> tuple[Any, Any]:
+def loop_bodies(op: tf.Operation) -> tuple[tf.Graph, tf.Graph]:
     """The graphs of a loop's condition and body; their inputs are those of the operation.
 
     Public alternative tried: as for `function_bodies`.
@@ -67,7 +67,7 @@ def loop_bodies(op: tf.Operation) -> tuple[Any, Any]:
     return cond, body
 
 
-def raw_op_parameters(function: Any) -> list[str]:
+def raw_op_parameters(function: Callable[..., object]) -> list[str]:
     """Names of the arguments of a `tf.raw_ops` function, in order, without `name`.
 
     `tf.raw_ops` renames some arguments of the operation's definition (`reduction_indices`

@@ -9,7 +9,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,7 +17,9 @@ from keras_qnewton.decision_log import Decisions
 from keras_qnewton.optimizer import QNewton
 from keras_qnewton.types import Decision, is_known
 
-# A step's own numbers, the same in each of its blocks' decisions; and a block's.
+# Keras's logs of a batch or an epoch.
+Logs = dict[str, float | None]
+# A step's own numbers, equal in each of its blocks' decisions; and a block's.
 _STEP_SCALARS = ("damping", "trust_ratio", "accepted", "step_seconds")
 _BLOCK_SCALARS = ("condition_number", "sparsity", "residual", "fallback")
 
@@ -51,7 +52,7 @@ class NewtonLog(keras.callbacks.Callback):
     def __init__(
         self,
         path: str | os.PathLike[str] | None = None,
-        on_step: Callable[[Sequence[Decision]], Any] | None = None,
+        on_step: Callable[[Sequence[Decision]], object] | None = None,
         tensorboard: str | os.PathLike[str] | None = None,
     ):
         super().__init__()
@@ -60,11 +61,11 @@ class NewtonLog(keras.callbacks.Callback):
         self.tensorboard = tensorboard
         self.decisions = Decisions()
         self._seen = 0
-        self._writer: Any = None
+        self._writer: tf.summary.SummaryWriter | None = None
         self._started = math.nan
         self._epoch: list[Decision] = []
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         optimizer = self.model.optimizer
         if not isinstance(optimizer, QNewton):
             raise ValueError(
@@ -76,13 +77,13 @@ class NewtonLog(keras.callbacks.Callback):
             self._writer = tf.summary.create_file_writer(os.fspath(self.tensorboard))
             _write_settings(self._writer, optimizer)
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = []
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         self._started = time.perf_counter()
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         optimizer = self.model.optimizer
         new = optimizer.decisions_since(self._seen)
         made, self._seen = optimizer.decision_count - self._seen, optimizer.decision_count
@@ -105,7 +106,7 @@ class NewtonLog(keras.callbacks.Callback):
         if self.on_step is not None and new:
             self.on_step(new)
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         steps = list({d.step: d for d in self._epoch}.values())
         if logs is None or not steps:
             return
@@ -115,13 +116,13 @@ class NewtonLog(keras.callbacks.Callback):
             logs["trust_ratio"] = sum(ratios) / len(ratios)
         logs["accepted_steps"] = sum(bool(d.accepted) for d in steps) / len(steps)
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: Logs | None = None) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
-def _write_scalars(writer: Any, decisions: Sequence[Decision]) -> None:
+def _write_scalars(writer: tf.summary.SummaryWriter, decisions: Sequence[Decision]) -> None:
     """A step's scalars under qnewton/, its blocks' under qnewton/<block>/."""
     with writer.as_default():
         for k, d in enumerate(decisions):
@@ -140,7 +141,7 @@ def _write(decision: Decision, fields: Sequence[str], prefix: str) -> None:
             tf.summary.scalar(f"{prefix}/{field}", float(value), step=decision.step)
 
 
-def _write_settings(writer: Any, optimizer: QNewton) -> None:
+def _write_settings(writer: tf.summary.SummaryWriter, optimizer: QNewton) -> None:
     """The optimizer's settings for the HParams tab: plain numbers and strings."""
     from tensorboard.plugins.hparams import api  # comes with TensorFlow
 

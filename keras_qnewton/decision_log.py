@@ -11,14 +11,14 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import directions
 from keras_qnewton.curvature import formation
-from keras_qnewton.scheduling import CGTime
+from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.scheduling import CGTime, Scheduler
 from keras_qnewton.step import Step
 from keras_qnewton.types import Decision
 
@@ -52,7 +52,7 @@ class Decisions(list[Decision]):
 
     @classmethod
     def from_jsonl(cls, path: str | os.PathLike[str]) -> Decisions:
-        """What `to_jsonl`, or `NewtonLog`, wrote.
+        """Decisions from a file that `to_jsonl` or `NewtonLog` wrote.
 
         Raises:
             ValueError: With the number of the line that is not a decision.
@@ -78,13 +78,13 @@ class Decisions(list[Decision]):
                 file.write(json.dumps(decision.to_dict(), allow_nan=False) + "\n")
 
 
-def width(scheduler: Any) -> int:
+def width(scheduler: Scheduler) -> int:
     """Numbers in a row: the fields, and the predicted seconds of each scheduler route."""
     return len(FIELDS) + len(scheduler.routes)
 
 
 def rows(
-    step: Step, parts: Sequence[Any], block_numbers: Sequence[int], iteration: tf.Tensor
+    step: Step, parts: Sequence[Part], block_numbers: Sequence[int], iteration: tf.Tensor
 ) -> tf.Tensor:
     """The rows `[K, width]` of one step, float64."""
     shared = {
@@ -123,7 +123,7 @@ def append(buffer: tf.Variable, count: tf.Tensor, new: tf.Tensor) -> None:
 
 
 def decode(
-    buffer: np.ndarray, count: int, since: int, scheduler: Any, block_names: Sequence[str]
+    buffer: np.ndarray, count: int, since: int, scheduler: Scheduler, block_names: Sequence[str]
 ) -> Decisions:
     """The decisions number `since` to `count` that the ring buffer still holds."""
     capacity = len(buffer)
@@ -133,7 +133,7 @@ def decode(
     )
 
 
-def _decision(row: np.ndarray, scheduler: Any, block_names: Sequence[str]) -> Decision:
+def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str]) -> Decision:
     values = dict(zip(FIELDS, row[: len(FIELDS)].tolist(), strict=True))
     seconds = row[len(FIELDS) :].tolist()
     predicted = {

@@ -81,7 +81,7 @@ class QNewton(keras.optimizers.Optimizer):
         arXiv:2405.00252 (Q-Newton); arXiv:1406.2572 (saddle-free Newton).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a setting, all with defaults
         self,
         learning_rate: Any = 1.0,
         curvature: Any = "auto",

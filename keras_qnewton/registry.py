@@ -15,7 +15,7 @@ _T = TypeVar("_T", bound=Callable[..., Any])
 
 
 class Policy:
-    """What every policy object shares: it is made again from its constructor's arguments."""
+    """A settings object that can be made again from its constructor's arguments."""
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -58,7 +58,7 @@ def resolve(kind: str, value: Any, argument: str, needs: Sequence[str] = ()) -> 
     """The policy object for `value`: built from its name, or returned as it is.
 
     Args:
-        kind: What the policy is for: "solver", "cost", "damping", ...
+        kind: The policy's purpose: "solver", "cost", "damping", ...
         value: A registered name, or a policy object (anything that is not a string).
         argument: Name of the caller's argument, for the error message.
         needs: Methods that an object must have.

@@ -12,10 +12,14 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.types import Decision, is_known
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
@@ -175,12 +179,12 @@ def _block_row(name: str, own: Sequence[Decision]) -> list[str]:
 
 
 def _formations(blocks: dict[str, list[Decision]]) -> list[str]:
-    """How each block's matrix came about, at how many steps; nothing for a log that has it not."""
+    """A table of how each block's matrix came about, by steps; none for a log without that."""
     rows = [
-        [name, f"{count:,}", way]
+        [name, f"{count:,}", formed_by]
         for name, own in blocks.items()
-        for way, count in collections.Counter(d.formed_by for d in own).most_common()
-        if way is not None
+        for formed_by, count in collections.Counter(d.formed_by for d in own).most_common()
+        if formed_by is not None
     ]
     return [table([("block", True), ("steps", False), ("formed by", True)], rows)] if rows else []
 
@@ -198,7 +202,7 @@ def _decision_row(d: Decision) -> list[str]:
 
 
 def _taken(d: Decision) -> str:
-    """Whether the step was taken, and how long beside the solution."""
+    """Yes or no: was the step taken? With its length, as a multiple of the solution."""
     if not d.accepted:
         return "no"
     return f"yes, × {d.length:.3g}" if is_known(d.length) and d.length != 1 else "yes"
@@ -230,7 +234,7 @@ def _number(value: float | None) -> str:
 
 
 def _figure(draw: Callable[..., None], *data: Any, caption: str) -> str:
-    """What `draw(figure, *data)` draws, as inline SVG."""
+    """The figure that `draw(figure, *data)` draws, as inline SVG."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -250,14 +254,14 @@ def _figure(draw: Callable[..., None], *data: Any, caption: str) -> str:
     return f'<figure role="img" aria-label="{label}">{svg}<figcaption>{label}</figcaption></figure>'
 
 
-def _axes(figure: Any, ylabel: str, logarithmic: bool = True) -> Any:
+def _axes(figure: Figure, ylabel: str, logarithmic: bool = True) -> Axes:
     axes = figure.subplots()
     _dress(axes, ylabel, logarithmic)
     axes.set_xlabel("step")
     return axes
 
 
-def _dress(axes: Any, ylabel: str, logarithmic: bool = True) -> None:
+def _dress(axes: Axes, ylabel: str, logarithmic: bool = True) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_ylabel(ylabel)
@@ -267,18 +271,20 @@ def _dress(axes: Any, ylabel: str, logarithmic: bool = True) -> None:
         axes.set_yscale("log", nonpositive="mask")
 
 
-def _plot(axes: Any, points: Iterable[tuple[Any, Any]], label: str, style: str = "-") -> None:
+def _plot(
+    axes: Axes, points: Iterable[tuple[int | None, float | None]], label: str, style: str = "-"
+) -> None:
     known = [(x, y) for x, y in points if is_known(y)]
     if known:
         axes.plot(*zip(*known, strict=True), style, label=label, markersize=3)
 
 
-def _legend(axes: Any) -> None:
+def _legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="small")
 
 
-def _loss(figure: Any, steps: Sequence[Decision]) -> None:
+def _loss(figure: Figure, steps: Sequence[Decision]) -> None:
     axes = _axes(figure, "loss")
     _plot(axes, ((d.step, d.loss) for d in steps), "before", "o-")
     _plot(axes, ((d.step, d.loss_after) for d in steps if d.accepted), "after, taken", ".")
@@ -286,7 +292,7 @@ def _loss(figure: Any, steps: Sequence[Decision]) -> None:
     _legend(axes)
 
 
-def _trust(figure: Any, steps: Sequence[Decision]) -> None:
+def _trust(figure: Figure, steps: Sequence[Decision]) -> None:
     left, right = figure.subplots(1, 2)
     _dress(left, "damping λ")
     _plot(left, ((d.step, d.damping) for d in steps), "λ")
@@ -297,7 +303,7 @@ def _trust(figure: Any, steps: Sequence[Decision]) -> None:
         axes.set_xlabel("step")
 
 
-def _kappa(figure: Any, blocks: dict[str, list[Decision]]) -> None:
+def _kappa(figure: Figure, blocks: dict[str, list[Decision]]) -> None:
     axes = _axes(figure, "condition number κ")
     for name, own in blocks.items():
         _plot(axes, ((d.step, d.condition_number) for d in own), name)
@@ -305,7 +311,7 @@ def _kappa(figure: Any, blocks: dict[str, list[Decision]]) -> None:
         _legend(axes)
 
 
-def _residuals(figure: Any, decisions: Sequence[Decision]) -> None:
+def _residuals(figure: Figure, decisions: Sequence[Decision]) -> None:
     axes = _axes(figure, "‖Ax - b‖ / ‖b‖")
     solvers = dict.fromkeys(d.solved_by or d.route for d in decisions)
     for solver in solvers:
@@ -314,10 +320,10 @@ def _residuals(figure: Any, decisions: Sequence[Decision]) -> None:
     _legend(axes)
 
 
-def _seconds(figure: Any, decisions: Sequence[Decision], steps: Sequence[Decision]) -> None:
+def _seconds(figure: Figure, decisions: Sequence[Decision], steps: Sequence[Decision]) -> None:
     axes = _axes(figure, "seconds")
     _plot(axes, ((d.step, d.step_seconds) for d in steps), "measured: the step")
-    totals: dict[str, dict[Any, float]] = collections.defaultdict(
+    totals: dict[str, dict[int | None, float]] = collections.defaultdict(
         lambda: collections.defaultdict(float)
     )
     for d in decisions:

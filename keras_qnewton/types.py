@@ -9,7 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
+
+import numpy as np
+import tensorflow as tf
+
+# A number, or a tensor of one where it is known when a graph runs.
+Scalar: TypeAlias = int | float | tf.Tensor
+Array: TypeAlias = tf.Tensor | np.ndarray
 
 
 class LinearSystem(NamedTuple):
@@ -20,13 +27,13 @@ class LinearSystem(NamedTuple):
         rhs: Tensor or array `[N]`, same dtype as `matrix`.
     """
 
-    matrix: Any
-    rhs: Any
+    matrix: Array
+    rhs: Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """What a solver returns.
+    """The solution of a linear system, and how good it is.
 
     Attributes:
         x: Tensor or array `[N]`, dtype of the right-hand side.
@@ -37,8 +44,8 @@ class Solution:
             success probability). Empty for solutions computed inside a graph.
     """
 
-    x: Any
-    residual: Any
+    x: Array
+    residual: Scalar
     solver: str
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -79,7 +86,7 @@ class Decision:
         loss: This batch's loss before the step.
         loss_after: This batch's loss at the candidate weights, same batch and masks.
         accepted: Whether the step was taken.
-        length: How many times the blocks' solutions the step is: below 1 where together they
+        length: Step length, as a multiple of the blocks' solutions: below 1 where together they
             would go beyond the damped model's minimum, which one block alone cannot; times 2,
             4, 8 where ρ was so high that longer steps were tried and had a lower loss.
         residual: ``||A x - b|| / ||b||`` of the solution that was used.
@@ -168,7 +175,7 @@ def _shown(value: Any) -> str:
 
 
 def is_known(number: float | None) -> TypeGuard[float]:
-    """Whether a number of a `Decision` is there, and finite."""
+    """True if a number of a `Decision` is there, and finite."""
     return number is not None and math.isfinite(number)
 
 
@@ -189,6 +196,15 @@ class Solver(Protocol):
     name: str
     host: bool
 
-    def solve(self, matrix: Any, rhs: Any) -> Solution:
+    def solve(self, matrix: Array, rhs: Array) -> Solution:
         """Solves ``matrix @ x = rhs``; `matrix` `[N, N]` symmetric, `rhs` `[N]`."""
+        ...
+
+
+@runtime_checkable
+class QuantumSolver(Solver, Protocol):
+    """A solver whose systems a quantum computer could be given."""
+
+    def qubits(self, size: int) -> int:
+        """Width of the circuit for N = `size`."""
         ...

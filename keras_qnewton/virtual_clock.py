@@ -17,7 +17,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -32,7 +31,7 @@ PLANS = ("lu", "best classical", "quantum", "scheduled")
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """What a run's linear systems would cost.
+    """The cost of a run's linear systems.
 
     Attributes:
         gate_time: Seconds of a quantum gate.
@@ -161,7 +160,7 @@ def projections(
 
 
 def _was_definite(decision: Decision, scheduler: Scheduler) -> bool:
-    """Whether the run knew the system to be definite: only then was every solver priced."""
+    """True if the run knew the system to be definite: only then was every solver priced."""
     classical = {str(solver.name) for solver in scheduler.classical}
     return classical <= set(decision.predicted)
 
@@ -177,7 +176,7 @@ def _prices(
     """The scheduler's choice, the best classical price, and the price by plan, each `[G, M]`."""
     cg = CGTime()
     models = dict(zip(scheduler.routes, scheduler.classical_cost, strict=False))
-    lu: Any = models.get("lu", LUTime())
+    lu = models.get("lu", LUTime())
 
     @tf.function
     def price(row: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -192,7 +191,7 @@ def _prices(
         conjugate = cg.seconds(size, safe, d)
         return (
             index,
-            tf.cast(lu.seconds(size, safe, d), tf.float64),
+            tf.cast(lu.seconds(size, safe, d, at.gate_time), tf.float64),
             tf.where(known, quantum, unknown),
             tf.where(known, conjugate, unknown),
             at.predict(size, k, d, definite),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -103,24 +104,25 @@ def _sweeps(
     family, out = study.families[0], {}
     own = family.data()
     sweeps = {
-        "sparsity": [{"sparsity": value} for value in study.sparsities],
-        "epsilon": [{"epsilon": value} for value in study.epsilons],
-        "hidden": [{"hidden": value} for value in study.hidden_sizes],
+        "sparsity": study.sparsities,
+        "epsilon": study.epsilons,
+        "hidden": study.hidden_sizes,
     }
-    for name, variants in sweeps.items():
+    for name, values in sweeps.items():
         out[name] = []
-        for variant in variants:
-            value = variant[name]
+        for value in values:
+            of_family = {"hidden": value} if name == "hidden" else {}
+            of_training = {} if name == "hidden" else {name: value}
             # The larger blocks' eigenvalues are not for this: a few steps tell their prices.
             steps = study.sweep_steps if name != "hidden" else max(study.sweep_steps // 5, 3)
             task = progress.add_task(f"{name} {value:g}", total=steps)
             run = training.newton(
-                family,
+                dataclasses.replace(family, **of_family),
                 own,
                 steps,
                 pricing.scheduler("paper", study.gate_time),
                 on_step=lambda task=task: progress.advance(task),
-                **variant,
+                **of_training,
             )
             everything += run.decisions
             priced = pricing.priced(run.decisions, pricing.SWEPT)

@@ -74,7 +74,6 @@ def newton(
     steps: int,
     scheduler: Scheduler,
     *,
-    hidden: int | None = None,
     sparsity: float = 1.0,
     epsilon: float = 5e-3,
     probes: int = 0,
@@ -82,7 +81,7 @@ def newton(
 ) -> Run:
     """`steps` steps of QNewton with the paper's damping, layer by layer."""
     keras.utils.set_random_seed(0)
-    model = family.model(own, family.hidden if hidden is None else hidden)
+    model = family.model(own, family.hidden)
     optimizer = QNewton(
         RiseAndFall(family.learning_rate, steps),
         curvature=family.curvature,

@@ -33,18 +33,18 @@ from keras_qnewton.audit.table import (
     Audit,
     AuditRow,
 )
-from keras_qnewton.audit.traced import loss_of, traced_product, traced_values
+from keras_qnewton.audit.traced import Data, Loss, loss_of, traced_product, traced_values
 from keras_qnewton.loss import LossNotReplayableError, as_tensors
 from keras_qnewton.loss.recorded import CudnnError
 
 
 def audit(
-    model: Any,
-    x: Any,
-    y: Any,
-    sample_weight: Any = None,
+    model: keras.Model,
+    x: Data,
+    y: Data,
+    sample_weight: Data | None = None,
     *,
-    loss: Any = None,
+    loss: Loss | None = None,
     training: bool = True,
     tolerance: float | None = None,
     seed: int = 0,
@@ -118,11 +118,11 @@ def audit(
     return Audit(tuple(rows), tolerance, (*_notes(rows), *_cudnn_notes(model)))
 
 
-def _tensor(value: Any) -> Any:
+def _tensor(value: Any) -> tf.Tensor | None:
     return None if value is None else tf.convert_to_tensor(value)
 
 
-def _check(model: Any, loss: Any, tolerance: Any) -> str:
+def _check(model: keras.Model, loss: Loss | None, tolerance: float | None) -> str:
     if not model.trainable_variables:
         raise ValueError(f"The model has no trainable weights. Received: model={model!r}")
     if loss is None and not getattr(model, "compiled", False):
@@ -144,13 +144,13 @@ def _check(model: Any, loss: Any, tolerance: Any) -> str:
     return "float32" if "float32" in kinds else "float64"
 
 
-def _layers(model: Any) -> list[tuple[list[int], str, str]]:
+def _layers(model: keras.Model) -> list[tuple[list[int], str, str]]:
     """(positions of its trainable variables, path, type) of each layer, nested models opened."""
     position = {id(v): i for i, v in enumerate(model.trainable_variables)}
     seen: set[int] = set()
     out: list[tuple[list[int], str, str]] = []
 
-    def visit(layer: Any) -> None:
+    def visit(layer: keras.layers.Layer) -> None:
         if isinstance(layer, keras.Model):
             for inner in layer.layers:
                 visit(inner)
@@ -165,7 +165,7 @@ def _layers(model: Any) -> list[tuple[list[int], str, str]]:
 
 
 def _row(point: Point, indices: list[int], path: str, kind: str, found: Found) -> AuditRow:
-    # Written so that NaN counts as an error.
+    # NaN counts as an error: it fails every comparison.
     far = [not measure.error <= point.tolerance for measure in found]
     faults = [
         fault
@@ -201,13 +201,13 @@ def _refused(
     return Audit(tuple(rows), tolerance, (str(error),))
 
 
-def _cudnn_notes(model: Any) -> tuple[str, ...]:
+def _cudnn_notes(model: keras.Model) -> tuple[str, ...]:
     """A warning of recurrent layers that pass here, but are run by cuDNN on a GPU."""
     if tf.config.list_logical_devices("GPU"):
         return ()  # then they were
     found: list[str] = []
 
-    def visit(layer: Any) -> None:
+    def visit(layer: keras.layers.Layer) -> None:
         inner = [getattr(layer, name, None) for name in ("forward_layer", "backward_layer")]
         for part in (*getattr(layer, "layers", ()), *filter(None, inner)):
             visit(part)

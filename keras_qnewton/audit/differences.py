@@ -10,7 +10,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,11 @@ TOLERANCE = {"float64": 1e-5, "float32": 2e-2}
 _SMALL = 1e-3
 
 
+# From nothing to the loss and its gradient, and from one tensor a variable to H v.
+Values = Callable[[], tuple[tf.Tensor, list[tf.Tensor]]]
+Product = Callable[..., list[tf.Tensor]]
+
+
 class Measure:
     """A claimed derivative, and how near to it the differences came.
 
@@ -37,12 +42,12 @@ class Measure:
             better than with the claim: only then is the claim wrong, and not the differences.
     """
 
-    def __init__(self, claimed: Any, rounding: float, least: float):
+    def __init__(self, claimed: float | np.ndarray, rounding: float, least: float):
         self._claimed, self._rounding, self._least = claimed, rounding, least
         self.error, self.size, self.measurable, self.converged = np.inf, 0.0, False, False
-        self._last: Any = None
+        self._last: float | np.ndarray | None = None
 
-    def update(self, measured: Any) -> None:
+    def update(self, measured: float | np.ndarray) -> None:
         size = max(float(np.linalg.norm(self._claimed)), float(np.linalg.norm(measured)))
         if np.isinf(self.error):  # the longest step, whose rounding is the smallest
             self.size, self.measurable = size, size > self._rounding
@@ -56,7 +61,7 @@ class Measure:
 
 
 class Found(NamedTuple):
-    """Of g.v and of H v."""
+    """The measures of g.v and of H v."""
 
     gradient: Measure
     hessian: Measure
@@ -68,8 +73,8 @@ class Point:
     def __init__(
         self,
         variables: Sequence[tf.Variable],
-        values: Any,
-        product: Any,
+        values: Values,
+        product: Product,
         restore: Callable[[], None],
         dtype: str,
         tolerance: float,
@@ -95,7 +100,9 @@ class Point:
                 f"or pass `training=False`. Received: {self._loss} and then {again}"
             )
 
-    def at(self, direction: Any, step: float) -> tuple[float, list[np.ndarray]]:
+    def at(
+        self, direction: Sequence[np.ndarray] | None, step: float
+    ) -> tuple[float, list[np.ndarray]]:
         """Loss and gradient at the start plus `step` times `direction`, in float64."""
         self._restore()
         if direction is not None:
@@ -135,7 +142,7 @@ class Point:
         slope = sum(np.sum(g * u) for g, u in zip(self._gradient, v, strict=True))
         length = max(0.1, np.sqrt(sum(np.sum(self._start[i] ** 2) for i in indices)))
         size = np.sqrt(sum(np.sum(self._gradient[i] ** 2) for i in indices))
-        # What rounding does to a difference, several times over.
+        # Rounding error of a difference, several times over.
         rounding = 16 * self._epsilon / (self._steps[0] * length) / self.tolerance
         least = (0.0, 0.0) if whole is None else (whole.gradient.size, whole.hessian.size)
         found = Found(
@@ -153,7 +160,7 @@ class Point:
 
     def _differences(
         self, v: list[np.ndarray], indices: Sequence[int], h: float
-    ) -> tuple[float, np.ndarray]:
+    ) -> tuple[float | np.ndarray, ...]:
         slope, product = 0.0, np.zeros(sum(self._start[i].size for i in indices))
         for k, weight in enumerate(_STENCIL, start=1):
             for sign in (1, -1):

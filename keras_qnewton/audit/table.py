@@ -1,4 +1,4 @@
-"""What `audit` found: a row for each layer, a verdict in words, a table to print."""
+"""The result of `audit`: a row for each layer, a verdict in words, a table to print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_CHECKED = "not checked"
 
 @dataclasses.dataclass(frozen=True)
 class AuditRow:
-    """What was found about one layer.
+    """The findings about one layer.
 
     Attributes:
         layer: The layer's path, or "(whole model)": v in all weights at once.
@@ -51,7 +51,7 @@ class Audit:
 
     @property
     def ok(self) -> bool:
-        """Whether every derivative agrees, or is too small to be measured."""
+        """True if every derivative agrees, or is too small to be measured."""
         return all(row.verdict in (OK, FLAT) for row in self.rows)
 
     def __getitem__(self, layer: str) -> AuditRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -12,9 +12,20 @@ import tensorflow as tf
 from keras_qnewton.curvature import Blocks, ExactHessian
 from keras_qnewton.loss import record
 
+# A tensor, an array, or a structure of them as Keras models take and return it.
+Data: TypeAlias = Any
+# A Keras loss, or a function of (y, y_pred).
+LossFunction: TypeAlias = keras.losses.Loss | Callable[[Data, Data], tf.Tensor]
+Loss: TypeAlias = str | LossFunction
+
 
 def loss_of(
-    model: Any, x: Any, y: Any, sample_weight: Any, loss: Any, training: bool
+    model: keras.Model,
+    x: Data,
+    y: Data,
+    sample_weight: Data | None,
+    loss: Loss | None,
+    training: bool,
 ) -> Callable[[], tf.Tensor]:
     takes_training = "training" in inspect.signature(model.call).parameters
     options = {"training": training} if takes_training else {}
@@ -32,7 +43,9 @@ def loss_of(
     return loss_fn
 
 
-def _weighted(function: Any, y: Any, predictions: Any, sample_weight: Any) -> Any:
+def _weighted(
+    function: LossFunction, y: Data, predictions: Data, sample_weight: Data | None
+) -> tf.Tensor:
     if sample_weight is None:
         return function(y, predictions)
     if not isinstance(function, keras.losses.Loss):
@@ -43,15 +56,17 @@ def _weighted(function: Any, y: Any, predictions: Any, sample_weight: Any) -> An
 class _FunctionLoss(keras.losses.Loss):
     """A function of (y, y_pred) as a loss that takes sample weights."""
 
-    def __init__(self, function: Any, dtype: str):
+    def __init__(self, function: LossFunction, dtype: str):
         super().__init__(name="weighted", dtype=dtype)
         self._function = function
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Data, y_pred: Data) -> tf.Tensor:
         return self._function(y_true, y_pred)
 
 
-def traced_values(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -> Any:
+def traced_values(
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]
+) -> tf.types.experimental.ConcreteFunction:
     """A function without arguments: the loss and its gradient, by the model's own operations."""
 
     @tf.function(autograph=False)
@@ -64,7 +79,9 @@ def traced_values(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Varia
     return values.get_concrete_function()
 
 
-def traced_product(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -> Any:
+def traced_product(
+    loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]
+) -> tf.types.experimental.ConcreteFunction:
     """H v as the package computes it."""
 
     @tf.function(autograph=False)

@@ -1,7 +1,11 @@
 """Conditioning: how hard a block is to solve, and what makes it easier."""
 
-from keras_qnewton.conditioning.condition_number import condition_number, log_condition_number
-from keras_qnewton.conditioning.damping import Adaptive, Constant
+from keras_qnewton.conditioning.condition_number import (
+    Estimator,
+    condition_number,
+    log_condition_number,
+)
+from keras_qnewton.conditioning.damping import Adaptive, Constant, Damping
 from keras_qnewton.conditioning.lanczos import Spectrum, extremal_eigenvalues
 from keras_qnewton.conditioning.noise import data_changed
 from keras_qnewton.conditioning.pruning import Pruned, Pruning, prune
@@ -10,6 +14,8 @@ from keras_qnewton.conditioning.regularization import regularize
 __all__ = [
     "Adaptive",
     "Constant",
+    "Damping",
+    "Estimator",
     "Pruned",
     "Pruning",
     "Spectrum",

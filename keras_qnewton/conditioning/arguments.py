@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
-# How far apart the two triangles of a "symmetric" matrix may be, relative to max|A|: room
-# for the rounding of a Hessian computed row by row, not for a matrix of another kind.
+from keras_qnewton.types import Array
+
+# Largest distance of the two triangles of a "symmetric" matrix, relative to max|A|: room
+# for the rounding of a Hessian computed row by row, none for a matrix of another kind.
 _ASYMMETRY = {tf.float32: 1e-4, tf.float64: 1e-8}
 
 
-def square_matrix(matrix: Any, argument: str = "matrix") -> tf.Tensor:
+def square_matrix(matrix: Array, argument: str = "matrix") -> tf.Tensor:
     """`matrix` as a tensor `[N, N]`, float32 or float64, checked as far as can be.
 
     Shape and dtype are checked always; symmetry and finiteness only when the values are

@@ -1,4 +1,4 @@
-"""What pruning took from the small end of a spectrum, given back on the diagonal.
+"""Pruning's loss at the small end of a spectrum, given back on the diagonal.
 
     D    diagonal of |H_ii|
     μ    max(0, min(0, λ_min(D^(-1/2) H D^(-1/2))) - λ_min(D^(-1/2) P D^(-1/2)))

@@ -1,20 +1,35 @@
-"""How hard a symmetric system is: κ₂ = max|λ| / min|λ|, by name of the estimator."""
+"""The condition number of a symmetric system, κ₂ = max|λ| / min|λ|, by name of the estimator."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import tensorflow as tf
 
 from keras_qnewton.conditioning import exact, norm_det, shift_invert  # noqa: F401  (registers the estimators)
 from keras_qnewton.conditioning.arguments import square_matrix, symmetrised
 from keras_qnewton.registry import resolve
+from keras_qnewton.types import Array
 
 _LARGEST = sys.float_info.max
 
 
-def condition_number(matrix: Any, method: str = "lanczos") -> tf.Tensor:
+@runtime_checkable
+class Estimator(Protocol):
+    """A way to find κ₂, registered as `@register("condition_number", name)`; see `exact.py`."""
+
+    def log_condition_number(self, matrix: tf.Tensor) -> tf.Tensor:
+        """log κ₂, scalar float64, or Inf if it is singular; NaN is not asked for.
+
+        Args:
+            matrix: `[N, N]`, float64, symmetric and finite, max|A| = 1 (or 0). N may be known at
+                run time only.
+        """
+        ...
+
+
+def condition_number(matrix: Array, method: str = "lanczos") -> tf.Tensor:
     """κ₂ of a symmetric matrix, or a bound on it.
 
     Computed in float64 whatever the dtype of `matrix`. Runs eagerly and inside a
@@ -43,7 +58,7 @@ def condition_number(matrix: Any, method: str = "lanczos") -> tf.Tensor:
     return tf.where(tf.math.is_finite(log_kappa), saturated, log_kappa)
 
 
-def log_condition_number(matrix: Any, method: str = "lanczos") -> tf.Tensor:
+def log_condition_number(matrix: Array, method: str = "lanczos") -> tf.Tensor:
     """Natural logarithm of `condition_number`, same arguments; scalar float64, at least 0.
 
     Finite for every matrix that `condition_number` does not call singular, however large κ₂
@@ -62,5 +77,6 @@ def _log_condition_number(matrix: tf.Tensor, method: str) -> tf.Tensor:
     scaled = tf.math.divide_no_nan(matrix, tf.reduce_max(tf.abs(matrix)))
     # TensorFlow's eigen solver raises on NaN, even in a graph.
     safe = tf.where(finite, scaled, tf.eye(tf.shape(matrix)[0], dtype=tf.float64))
-    log_kappa = resolve("condition_number", method, "method").log_condition_number(safe)
+    estimator: Estimator = resolve("condition_number", method, "method")
+    log_kappa = estimator.log_condition_number(safe)
     return tf.where(finite, log_kappa, tf.constant(float("nan"), tf.float64))

@@ -18,7 +18,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 import tensorflow as tf
@@ -30,10 +30,72 @@ NEGATIVE_CURVATURE = ("auto", "absolute", "shift")
 # Relative to the largest |eigenvalue|: outside of these λ no longer changes a step in single
 # precision, and a scale of the loss changes nothing.
 _SMALLEST, _LARGEST = 1e-12, 1e12
-# Of λ from one step to the next.
+# Smallest ratio of λ to that of the step before.
 _FASTEST_FALL = 0.25
 # A block of zeros still needs a positive shift.
 _TINY = 1e-300
+
+
+@runtime_checkable
+class Damping(Protocol):
+    """A policy for `QNewton(damping=...)`, registered as `@register("damping", name)`.
+
+    Attributes:
+        adaptive: True if λ follows the trust ratio and a step that raises the loss is refused.
+        definite: True if shifts take account of λ_min's error bound, so that it has to be found
+            sharply.
+        positive: True if s > 0 for every semidefinite H (but zero, perhaps).
+        memory: Steps to average over where the data change; 1 never averages.
+        retries: Largest number of times that a poor step is tried again.
+        sufficient_ratio: ρ below which a step is tried again.
+        promising_ratio: ρ from which on a longer step is tried.
+        doublings: Largest number of times that a step is doubled.
+    """
+
+    @property
+    def adaptive(self) -> bool: ...
+    @property
+    def definite(self) -> bool: ...
+    @property
+    def positive(self) -> bool: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def sufficient_ratio(self) -> float: ...
+    @property
+    def promising_ratio(self) -> float: ...
+    @property
+    def doublings(self) -> int: ...
+
+    def saddle_free(self, linear: bool) -> bool:
+        """True if blocks take the absolute-value step; `linear`: a linear system is preferred."""
+        ...
+
+    def start(self, scale: tf.Tensor) -> tf.Tensor:
+        """λ for the first step; `scale` is the largest |eigenvalue| of H, a float64 scalar."""
+        ...
+
+    def shift(self, matrix: tf.Tensor | None, spectrum: Spectrum, damping: tf.Tensor) -> tf.Tensor:
+        """s of (H + s I) x = g, float64 scalar.
+
+        Args:
+            matrix: H, `[N, N]`; None for a block that is not formed.
+            spectrum: Extremal eigenvalues of H with their error bounds.
+            damping: λ, float64 scalar.
+        """
+        ...
+
+    def raised(self, damping: tf.Tensor) -> tf.Tensor:
+        """λ for trying a poor step again."""
+        ...
+
+    def update(
+        self, damping: tf.Tensor, ratio: tf.Tensor, accepted: tf.Tensor, scale: tf.Tensor
+    ) -> tf.Tensor:
+        """λ for the next step; see `Adaptive.update`."""
+        ...
 
 
 @register("damping", "adaptive")
@@ -99,7 +161,7 @@ class Adaptive(Policy):
         self.memory = memory
 
     def saddle_free(self, linear: bool) -> bool:
-        """Whether blocks take the absolute-value step; `linear`: what "auto" should prefer."""
+        """True if blocks take the absolute-value step; `linear`: "auto" is for a linear system."""
         if self.negative_curvature == "auto":
             return not linear
         return self.negative_curvature == "absolute"
@@ -108,7 +170,7 @@ class Adaptive(Policy):
         """λ for the first step; `scale` is the largest |eigenvalue| of H, a float64 scalar."""
         return tf.maximum(self.initial * scale, _TINY)
 
-    def shift(self, matrix: Any, spectrum: Spectrum, damping: tf.Tensor) -> tf.Tensor:
+    def shift(self, matrix: tf.Tensor | None, spectrum: Spectrum, damping: tf.Tensor) -> tf.Tensor:
         """s such that H + s I is positive definite with smallest eigenvalue ≥ λ.
 
         Args:
@@ -141,13 +203,13 @@ class Adaptive(Policy):
         trusted = damping * tf.maximum(1.0 - excess * excess, _FASTEST_FALL)
         after_accept = tf.where(ratio < self.sufficient_ratio, damping * 4.0, trusted)
         known = tf.where(accepted, after_accept, self.raised(damping))
-        # Nothing to measure: the model has converged, or λ is so large that steps vanish. The
+        # NaN has two causes: the model has converged, or λ is so large that steps vanish. The
         # second must not last.
         start = self.start(scale)
         unknown = tf.where(damping > start, tf.maximum(damping / 4.0, start), damping)
         following = tf.where(tf.math.is_nan(ratio), unknown, known)
-        least, most = (tf.maximum(limit * scale, _TINY) for limit in (_SMALLEST, _LARGEST))
-        return tf.clip_by_value(following, least, most)
+        lowest, highest = (tf.maximum(limit * scale, _TINY) for limit in (_SMALLEST, _LARGEST))
+        return tf.clip_by_value(following, lowest, highest)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -193,7 +255,7 @@ class Constant(Policy):
 
     @property
     def positive(self) -> bool:
-        """Whether s > 0 for every semidefinite H but zero."""
+        """True if s > 0 for every semidefinite H but zero."""
         return self.epsilon > 0
 
     def saddle_free(self, linear: bool) -> bool:
@@ -205,7 +267,7 @@ class Constant(Policy):
         """λ is not used by this policy: it is logged as ε times the largest |eigenvalue|."""
         return self.epsilon * scale
 
-    def shift(self, matrix: Any, spectrum: Spectrum, damping: tf.Tensor) -> tf.Tensor:
+    def shift(self, matrix: tf.Tensor | None, spectrum: Spectrum, damping: tf.Tensor) -> tf.Tensor:
         """ε·max|H|; for a block that is not formed, ε times its largest |eigenvalue|.
 
         Args:
@@ -219,8 +281,9 @@ class Constant(Policy):
         else:
             scale = tf.cast(tf.reduce_max(tf.abs(matrix)), tf.float64)
         shift = self.epsilon * scale
-        # ε in proportion to the shifted matrix: of H alone, where its entries are small beside
-        # its eigenvalues, it leaves one so small that a step along it is a thousand times longer.
+        # ε is in proportion to the shifted matrix. In proportion to H, whose entries may be small
+        # beside its eigenvalues, it leaves an eigenvalue so small that a step along it is a
+        # thousand times longer.
         return shift + (1 + self.epsilon) * _to_zero(spectrum) if self.definite else shift
 
     def raised(self, damping: tf.Tensor) -> tf.Tensor:
@@ -239,7 +302,7 @@ class Constant(Policy):
 
 
 def _to_zero(spectrum: Spectrum) -> tf.Tensor:
-    """What lifts the smallest eigenvalue to 0 at least, float64 scalar."""
+    """The shift that lifts the smallest eigenvalue to 0 at least, float64 scalar."""
     # The residual bounds how far below the Ritz value the eigenvalue may lie.
     lowest = spectrum.lambda_min - spectrum.residual_min
     return tf.maximum(tf.zeros_like(lowest), -lowest)

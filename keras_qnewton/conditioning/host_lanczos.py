@@ -24,16 +24,17 @@ import tensorflow as tf
 
 from keras_qnewton.conditioning.lanczos import Spectrum, negligible, rounding, start_vector
 
-# Products at least and at most, and unknowns for each.
-_FEWEST, _MOST, _UNKNOWNS = 40, 100, 25
+# Smallest and largest number of products; between them one for each so many unknowns.
+_FEWEST, _LARGEST, _UNKNOWNS = 40, 100, 25
 # Products between two looks at the Ritz values.
 _PERIOD = 10
-# r/γ, and θ's fall over one period in units of r. Either has to be small at two looks in a row:
-# of 12 Hessians (digits, 985 to 4,060 weights), from 4 start vectors each, θ - λ_min is then at
-# most 0.03 r, after 57 products in the mean; at one look, up to 0.3 r.
+# Limits of r/γ, and of θ's fall over one period in units of r. Either has to be met at two looks
+# in a row: for 12 Hessians (digits, 985 to 4,060 weights), from 4 start vectors each, θ - λ_min is
+# then at most 0.03 r, after 57 products in the mean; at one look, up to 0.3 r.
 _GAP, _FALL = 0.05, 0.1
-# Of a vector's norm: where less is left after it was orthogonalised, rounding may be most of that
-# (Daniel, Gragg, Kaufman & Stewart 1976, Mathematics of Computation 30, 772-795).
+# Share of a vector's norm: where less is left after it was orthogonalised, rounding may be the
+# larger part of that (Daniel, Gragg, Kaufman & Stewart 1976, Mathematics of Computation 30,
+# 772-795).
 _CANCELLED = 0.7
 
 
@@ -53,9 +54,10 @@ def extremal_eigenvalues_on_host(
         A `Spectrum`. NaN throughout when the matrix has NaN or Inf.
     """
     size = int(matrix.shape[0])
-    most = min(max(_FEWEST, size // _UNKNOWNS), _MOST) if iterations is None else iterations
+    by_size = min(max(_FEWEST, size // _UNKNOWNS), _LARGEST)
+    steps = min(by_size if iterations is None else iterations, size)
     ends = tf.numpy_function(
-        lambda matrix, start: _ends(matrix, start, min(most, size)),
+        lambda matrix, start: _ends(matrix, start, steps),
         [matrix, start_vector(size, matrix.dtype, seed)],
         tf.float64,
         stateful=False,
@@ -74,7 +76,7 @@ def _ends(matrix: np.ndarray, vector: np.ndarray, steps: int) -> np.ndarray:
     basis = np.empty((len(vector), steps), vector.dtype, order="F")
     alphas, betas = np.zeros(steps), np.zeros(steps)
     lowest, scale, beta, settled = math.inf, 0.0, 0.0, 0
-    # NaN and overflow are told by the answer, not by warnings.
+    # The answer tells of NaN and overflow; warnings need not.
     with np.errstate(all="ignore"):
         for k in range(steps):
             basis[:, k] = vector
@@ -84,7 +86,7 @@ def _ends(matrix: np.ndarray, vector: np.ndarray, steps: int) -> np.ndarray:
             image -= number(alpha) * vector
             if k > 0:
                 image -= number(beta) * basis[:, k - 1]
-            for _ in range(2):  # what rounding left of all before: at most twice, as there
+            for _ in range(2):  # takes out the remains of all vectors before; twice, as there
                 left = nrm2(image)
                 overlap = gemv(1.0, known, image, trans=1)
                 image = gemv(-1.0, known, overlap, beta=1.0, y=image, overwrite_y=True)

@@ -13,9 +13,11 @@ earlier ones twice, which keeps V orthonormal to rounding and ghosts out of T.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
+
+from keras_qnewton.types import Array
 
 EPSILON = {tf.float32: 2.0**-23, tf.float64: 2.0**-52}
 
@@ -41,10 +43,10 @@ class Spectrum(NamedTuple):
 
 
 def extremal_eigenvalues(
-    matvec_or_matrix: Callable[[tf.Tensor], tf.Tensor] | Any,
-    size: Any | None = None,
+    matvec_or_matrix: Callable[[tf.Tensor], tf.Tensor] | Array,
+    size: int | tf.Tensor | None = None,
     iterations: int = 30,
-    dtype: Any = None,
+    dtype: tf.DType | str | None = None,
     seed: int = 0,
 ) -> Spectrum:
     """Estimates the smallest and the largest eigenvalue of a symmetric matrix.
@@ -108,7 +110,7 @@ def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -
     """
     known = matrix.shape[0]
     start = start_vector(tf.shape(matrix)[0] if known is None else known, matrix.dtype, seed)
-    # A column, and sums of products: of vectors, the same operations are three times as many.
+    # A column, and sums of products: with vectors there would be three times as many operations.
     vector = start[:, None]
     previous, beta = tf.zeros_like(vector), tf.zeros([], matrix.dtype)
     alphas, betas = [], []
@@ -118,16 +120,16 @@ def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -
         image -= alphas[-1] * vector
         beta = tf.sqrt(tf.reduce_sum(image * image))
         betas.append(beta)
-        # On an invariant subspace zero, and zeros from there on; or what rounding leaves, from
-        # which another recurrence begins.
+        # On an invariant subspace β is zero, and everything after it; or a remainder of rounding,
+        # from which another recurrence begins.
         previous, vector = vector, tf.math.divide_no_nan(image, beta)
     diagonal, coupling = (tf.cast(tf.stack(found), tf.float64) for found in (alphas, betas))
     return _ritz_ends(diagonal, coupling, tf.size(diagonal), matrix.dtype)
 
 
-def start_vector(size: Any, dtype: tf.DType, seed: int) -> tf.Tensor:
+def start_vector(size: int | tf.Tensor, dtype: tf.DType, seed: int) -> tf.Tensor:
     """A unit vector `[size]`."""
-    # Named, because the automatic choice gives other numbers under XLA than without it.
+    # The algorithm is named, because the automatic choice gives other numbers under XLA.
     start = tf.random.stateless_normal([size], [seed, 1], dtype=dtype, alg="philox")
     return start / tf.norm(start)
 
@@ -138,21 +140,39 @@ def negligible(dtype: tf.DType) -> float:
 
 
 def rounding(dtype: tf.DType) -> float:
-    """What a product may be off by, relative to the largest |eigenvalue|."""
+    """Rounding error of a product, relative to the largest |eigenvalue|."""
     return 4 * EPSILON[dtype]
 
 
 def _tridiagonalise(
-    matvec: Callable[[tf.Tensor], tf.Tensor], size: Any, steps: Any, dtype: Any, seed: int
+    matvec: Callable[[tf.Tensor], tf.Tensor],
+    size: int | tf.Tensor,
+    steps: int | tf.Tensor,
+    dtype: tf.DType,
+    seed: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Number of steps taken, the diagonal `[m]` and the subdiagonal `[m]` of T."""
     start = start_vector(size, dtype, seed)
 
-    def proceed(k, _basis, _vector, _alphas, _betas, scale):
-        previous = _betas[tf.maximum(k - 1, 0)]
+    def proceed(
+        k: tf.Tensor,
+        _basis: tf.Tensor,
+        _vector: tf.Tensor,
+        _alphas: tf.Tensor,
+        betas: tf.Tensor,
+        scale: tf.Tensor,
+    ) -> tf.Tensor:
+        previous = betas[tf.maximum(k - 1, 0)]
         return (k < steps) & ((k == 0) | (previous > negligible(dtype) * scale))
 
-    def body(k, basis, vector, alphas, betas, scale):
+    def body(
+        k: tf.Tensor,
+        basis: tf.Tensor,
+        vector: tf.Tensor,
+        alphas: tf.Tensor,
+        betas: tf.Tensor,
+        scale: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
         at = tf.reshape(k, [1, 1])
         basis = tf.tensor_scatter_nd_update(basis, at, vector[None])
         image = tf.reshape(tf.cast(matvec(vector), dtype), tf.shape(vector))
@@ -204,7 +224,7 @@ def _ritz_ends(alphas: tf.Tensor, betas: tf.Tensor, done: tf.Tensor, dtype: tf.D
     values, vectors = tf.linalg.eigh(tf.where(finite, tridiagonal, 0.0))
     residuals = tf.abs(betas[done - 1] * vectors[done - 1])
     nan = tf.constant(float("nan"), tf.float64)
-    # Of converged Ritz values the recurrence's own residual goes to zero, and rounding stays.
+    # The recurrence's own residual of a converged Ritz value goes to zero; rounding stays.
     floor = rounding(dtype) * tf.reduce_max(tf.abs(values))
     made = tf.cast(done, tf.float64)
     ends = (values[0], values[-1], residuals[0] + floor, residuals[-1] + floor, made)

@@ -39,12 +39,12 @@ def data_changed(
     weights: Sequence[tf.Tensor],
     gradients: Sequence[tf.Tensor],
 ) -> tf.Tensor:
-    """Whether a loss at the same weights is another because the data are; a scalar bool.
+    """True if a loss at the same weights is another because the data are; a scalar bool.
 
     Args:
         then: The loss at some weights, on the data of the last step; NaN if there was none.
         now: The loss at those weights on the data of this step.
-        weights: Of about the same place, one tensor a variable.
+        weights: Weights close to those, one tensor a variable.
         gradients: The loss's gradient there. Rounding moves a loss by some units of its own
             size, and as much as rounding the weights would: the residuals of a model that fits
             are differences of large numbers.

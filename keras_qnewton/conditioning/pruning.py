@@ -23,6 +23,7 @@ import tensorflow as tf
 from keras_qnewton.conditioning.arguments import square_matrix, symmetrised
 from keras_qnewton.conditioning.compensation import compensated
 from keras_qnewton.registry import Policy
+from keras_qnewton.types import Array
 
 # Entries in no particular order take a handful of rounds, |a_ij| falling off steadily from
 # one corner about N/d. Stopping early leaves rows emptier than allowed, nothing worse.
@@ -49,7 +50,7 @@ class Pruned(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="keras_qnewton")
 class Pruning(Policy):
-    """How a block is pruned: `QNewton(sparsity=Pruning(0.1, keep="either"))`.
+    """A pruning of each block: `QNewton(sparsity=Pruning(0.1, keep="either"))`.
 
     Args:
         sparsity: d, an int, or the same as a fraction of N, a float in (0, 1].
@@ -78,7 +79,7 @@ class Pruning(Policy):
         return max(1, min(d, size))
 
     def __call__(self, matrix: tf.Tensor) -> Pruned:
-        """What `matrix` `[N, N]` becomes; the norms are those of the dropped entries."""
+        """Prunes `matrix` `[N, N]`; the norms are those of the dropped entries."""
         pruned = prune(matrix, self.row_limit(int(matrix.shape[0])), self.keep)
         if self.compensate:
             pruned = pruned._replace(matrix=compensated(matrix, pruned.matrix)[0])
@@ -101,7 +102,7 @@ def _checked_sparsity(sparsity: Any) -> int | float:
     )
 
 
-def prune(matrix: Any, max_row_nonzeros: Any, keep: str = "matching") -> Pruned:
+def prune(matrix: Array, max_row_nonzeros: int | tf.Tensor, keep: str = "matching") -> Pruned:
     """Keeps the largest entries of a symmetric matrix.
 
     The diagonal is always kept and counts as one of the d. Kept entries are not changed. Runs
@@ -149,7 +150,8 @@ def _prune(matrix: tf.Tensor, max_row_nonzeros: tf.Tensor, keep: str) -> tuple[t
     largest = tf.reduce_max(dropped)  # scaled by it, no square over- or underflows
     frobenius = largest * tf.norm(tf.math.divide_no_nan(dropped, largest))
     row_sum = tf.reduce_max(tf.reduce_sum(dropped, axis=1))
-    rounding = 1 + 2.0**-52 * tf.cast(n, tf.float64)  # of sums of n terms: keep it a bound
+    # Sums of n terms are rounded; the bound has to stay one.
+    rounding = 1 + 2.0**-52 * tf.cast(n, tf.float64)
     return (
         pruned,
         frobenius,
@@ -164,10 +166,14 @@ def _matched(magnitudes: tf.Tensor, allowed: tf.Tensor, capacity: tf.Tensor) -> 
     order = _heaviest_first(magnitudes)
     place = tf.argsort(order, axis=1)
 
-    def proceed(_round, free, _kept, _room):
+    def proceed(
+        _round: tf.Tensor, free: tf.Tensor, _kept: tf.Tensor, _room: tf.Tensor
+    ) -> tf.Tensor:
         return tf.reduce_any(free)
 
-    def body(round_, free, kept, room):
+    def body(
+        round_: tf.Tensor, free: tf.Tensor, kept: tf.Tensor, room: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         pointed = _pointed_at(order, place, free, room)
         mutual = pointed & tf.transpose(pointed)
         room -= tf.reduce_sum(tf.cast(mutual, tf.int32), axis=1)

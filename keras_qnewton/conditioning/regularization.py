@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from keras_qnewton.conditioning.arguments import square_matrix
+from keras_qnewton.types import Array, Scalar
 
 
-def regularize(matrix: Any, epsilon: Any = 5e-3) -> tf.Tensor:
+def regularize(matrix: Array, epsilon: Scalar = 5e-3) -> tf.Tensor:
     """H + ε·max|H|·I: a shift in proportion to the largest entry.
 
     It lowers κ where H is positive semidefinite. It says nothing about negative eigenvalues,

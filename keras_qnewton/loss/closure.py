@@ -4,14 +4,14 @@ that is a function of the weights."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_qnewton.loss.recorded import RecordedLoss
 
 
-def as_tensors(variables: Sequence[Any]) -> list[tf.Variable]:
+def as_tensors(variables: Sequence[tf.Variable | keras.Variable]) -> list[tf.Variable]:
     """The `tf.Variable`s behind Keras variables; TensorFlow's own are returned as they are.
 
     Raises:

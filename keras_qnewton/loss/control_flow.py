@@ -42,13 +42,13 @@ class Body(NamedTuple):
         times: How often the body runs for one run of its operation; None if not known.
     """
 
-    graph: Any
+    graph: tf.Graph
     outputs: list[tf.Tensor]
     operations: list[tf.Operation]
     times: int | None
 
 
-def needed(graph: Any, outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
+def needed(graph: tf.Graph, outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
     """Operations of a body that `outputs` need, but for the body's arguments."""
     found: set[tf.Operation] = set()
     pending = [tensor.op for tensor in outputs]
@@ -171,7 +171,7 @@ def wanted_names(operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor
     return {t.name for op in operations for t in op.inputs} | {t.name for t in outputs}
 
 
-def _inner_weights(graph: Any, handles: Sequence[str], weights: set[str]) -> set[str]:
+def _inner_weights(graph: tf.Graph, handles: Sequence[str], weights: set[str]) -> set[str]:
     """Names of a body's arguments that are handles of weights."""
     arguments = zip(graph.inputs, handles, strict=True)
     return {tensor.name for tensor, name in arguments if name in weights}
@@ -244,11 +244,11 @@ class _Loop:
         return out
 
     def _known_arguments(
-        self, graph: Any, values: Sequence[np.ndarray | None]
+        self, graph: tf.Graph, values: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
         return {t.name: v for t, v in zip(graph.inputs, values, strict=True) if v is not None}
 
-    def _arguments(self, graph: Any, values: dict[int, Any]) -> dict[str, Any]:
+    def _arguments(self, graph: tf.Graph, values: dict[int, Any]) -> dict[str, Any]:
         return {graph.inputs[i].name: value for i, value in values.items()}
 
     def _run_once(
@@ -299,7 +299,7 @@ class _Loop:
         )
         return fixed | dict(zip(carried, end, strict=True))
 
-    def _weights(self, graph: Any, weights: set[str]) -> set[str]:
+    def _weights(self, graph: tf.Graph, weights: set[str]) -> set[str]:
         return _inner_weights(graph, [t.name for t in self.op.inputs], weights)
 
 

@@ -168,7 +168,7 @@ class RecordedLoss:
         return static + dynamic
 
 
-def _weight_handles(graph: Any, variables: Sequence[tf.Variable]) -> dict[str, int]:
+def _weight_handles(graph: tf.Graph, variables: Sequence[tf.Variable]) -> dict[str, int]:
     """Name of the graph's placeholder for each variable's handle -> the variable's index."""
     index = {id(v.handle): k for k, v in enumerate(variables)}
     out = {}

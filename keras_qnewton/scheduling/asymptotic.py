@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.scheduling.cost import QuantumCost, float64, log2
+from keras_qnewton.types import Scalar
 
 
 @register("cost", "asymptotic")
@@ -32,11 +32,11 @@ class AsymptoticQLSA(QuantumCost):
         ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
     """
 
-    def depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+    def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """d · κ · log₂(N·κ/ε) gates, one after the other; scalar float64."""
         n, kappa = float64(size), float64(condition_number)
         return float64(sparsity) * kappa * log2(n * kappa / self.epsilon)
 
-    def preparations(self, condition_number: Any) -> tf.Tensor:
+    def preparations(self, condition_number: Scalar) -> tf.Tensor:
         """κ log₂(1/ε), scalar float64."""
         return float64(condition_number) * math.log2(1 / self.epsilon)

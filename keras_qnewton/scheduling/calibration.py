@@ -1,4 +1,4 @@
-"""How long a classical solver takes on this machine: measured once, then remembered.
+"""Seconds of a classical solver on this machine: measured once, then remembered.
 
 The measurement runs the solver in a loop of the graph, at a few sizes; a few seconds in all,
 most of them spent on tracing. It is kept in the process and in a small JSON file in the user's

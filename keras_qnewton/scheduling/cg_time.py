@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling.cost import check_epsilon, float64
+from keras_qnewton.types import Scalar
 
 _SIZE, _READINGS = 1024, 20
 _measured: list[float] = []
@@ -55,13 +56,17 @@ class CGTime(Policy):
             _measured.append(measure())
         return _measured[0]
 
-    def iterations(self, size: Any, condition_number: Any) -> tf.Tensor:
+    def iterations(self, size: Scalar, condition_number: Scalar) -> tf.Tensor:
         """Products with the matrix, scalar float64."""
         bound = 0.5 * tf.sqrt(float64(condition_number)) * math.log(2 / self.epsilon)
         return tf.minimum(tf.math.ceil(bound), float64(size))
 
     def seconds(
-        self, size: Any, condition_number: Any, sparsity: Any = None, gate_time: Any = None
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar | None = None,
+        gate_time: Scalar | None = None,
     ) -> tf.Tensor:
         """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`."""
         del sparsity, gate_time

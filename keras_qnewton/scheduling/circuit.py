@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -10,6 +10,20 @@ import tensorflow as tf
 from keras_qnewton import registry
 from keras_qnewton.registry import register
 from keras_qnewton.scheduling.cost import QuantumCost, float64
+from keras_qnewton.types import Scalar, Solver
+
+
+class CircuitSolver(Protocol):
+    """A quantum solver that knows the depth of its circuit."""
+
+    @property
+    def epsilon(self) -> float:
+        """ε, accuracy of one run's solution."""
+        ...
+
+    def circuit_depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> Scalar:
+        """Layers of gates on one and two qubits without |b⟩'s preparation."""
+        ...
 
 
 @register("cost", "circuit")
@@ -37,7 +51,7 @@ class CircuitQLSA(QuantumCost):
 
     def __init__(
         self,
-        solver: Any = None,
+        solver: str | CircuitSolver | None = None,
         readout: bool = False,
         preparation: bool = True,
         parallel: int = 1,
@@ -49,19 +63,20 @@ class CircuitQLSA(QuantumCost):
                 f"Received: success_probability={success_probability!r}"
             )
         self.success_probability = float(success_probability)
-        self._given, self._solver = solver, None
+        self._given = solver
+        self._solver: CircuitSolver | None = None
         if solver is not None and not isinstance(solver, str):
             self._solver = _checked(solver)
         self._set_switches(readout, preparation, parallel)
 
     @property
-    def solver(self) -> Any:
+    def solver(self) -> CircuitSolver:
         """The solver whose circuit is priced."""
         if self._solver is None:
             self._solver = _checked(registry.resolve("solver", self._given or "qsvt", "solver"))
         return self._solver
 
-    def of(self, solver: Any) -> CircuitQLSA:
+    def of(self, solver: Solver) -> CircuitQLSA:
         """This model for a scheduler's quantum solver, unless it has one of its own."""
         if self._given is not None:
             return self
@@ -72,12 +87,12 @@ class CircuitQLSA(QuantumCost):
         """ε, the solver's."""
         return float(self.solver.epsilon)
 
-    def depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+    def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """Layers of gates on one and two qubits without |b⟩'s preparation, scalar float64."""
         layers = self.solver.circuit_depth(size, condition_number, sparsity)
         return float64(layers) / self.success_probability
 
-    def preparations(self, condition_number: Any) -> tf.Tensor:
+    def preparations(self, condition_number: Scalar) -> tf.Tensor:
         """1/p, scalar float64."""
         del condition_number
         return tf.constant(1 / self.success_probability, tf.float64)
@@ -102,10 +117,11 @@ class CircuitQLSA(QuantumCost):
         return cls(**config)
 
 
-def _checked(solver: Any) -> Any:
+def _checked(solver: Any) -> CircuitSolver:
     if not all(hasattr(solver, name) for name in ("circuit_depth", "epsilon")):
         raise ValueError(
             "Argument `solver` must be a quantum solver with `circuit_depth` and `epsilon`. "
             f"Received: solver={solver!r}"
         )
-    return solver
+    checked: CircuitSolver = solver
+    return checked

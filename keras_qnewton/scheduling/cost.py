@@ -1,4 +1,4 @@
-"""What a cost model is, and the terms all quantum ones share.
+"""The interface of cost models, and the terms that all quantum ones share.
 
 Cost models are written in TensorFlow ops on float64, so that a choice made inside a training
 graph, where κ and d are tensors, is the one that the same numbers give eagerly.
@@ -15,13 +15,19 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import Policy
+from keras_qnewton.types import Scalar
+
+# From (size, condition_number, sparsity, gate_time) to seconds.
+CostFunction = Callable[[Scalar, Scalar, Scalar, Scalar], Scalar]
 
 
 @runtime_checkable
 class CostModel(Protocol):
     """Predicts how long one solve of an `[N, N]` symmetric system takes."""
 
-    def seconds(self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any) -> tf.Tensor:
+    def seconds(
+        self, size: Scalar, condition_number: Scalar, sparsity: Scalar, gate_time: Scalar
+    ) -> tf.Tensor:
         """Predicted seconds, scalar float64.
 
         Args:
@@ -34,7 +40,7 @@ class CostModel(Protocol):
 
 
 class QuantumCost(Policy):
-    """What the quantum cost models share: the switches for what is around the solve.
+    """Base of the quantum cost models, with the switches for the work around the solve.
 
         seconds = gate_time · (G + P · S) · max(1, R / parallel)
 
@@ -75,15 +81,17 @@ class QuantumCost(Policy):
         """ε."""
         return self._epsilon
 
-    def depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+    def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """G, scalar float64; arguments as in `CostModel.seconds`."""
         raise NotImplementedError
 
-    def preparations(self, condition_number: Any) -> tf.Tensor:
+    def preparations(self, condition_number: Scalar) -> tf.Tensor:
         """P, scalar float64."""
         raise NotImplementedError
 
-    def seconds(self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any) -> tf.Tensor:
+    def seconds(
+        self, size: Scalar, condition_number: Scalar, sparsity: Scalar, gate_time: Scalar
+    ) -> tf.Tensor:
         """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`."""
         layers = self.depth(size, condition_number, sparsity)
         if self.preparation:
@@ -116,15 +124,17 @@ class FunctionCost(Policy):
         ValueError: If it cannot be called.
     """
 
-    def __init__(self, function: Callable[[Any, Any, Any, Any], Any]) -> None:
+    def __init__(self, function: CostFunction) -> None:
         if not callable(function):
             raise ValueError(
                 f"Argument `function` must be callable. Received: function={function!r}"
             )
         self.function = function
 
-    def seconds(self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any) -> tf.Tensor:
-        """What the function gives, scalar float64."""
+    def seconds(
+        self, size: Scalar, condition_number: Scalar, sparsity: Scalar, gate_time: Scalar
+    ) -> tf.Tensor:
+        """The function's value, scalar float64."""
         return float64(self.function(size, condition_number, sparsity, gate_time))
 
     def get_config(self) -> dict[str, Any]:
@@ -135,7 +145,7 @@ class FunctionCost(Policy):
         return cls(keras.saving.deserialize_keras_object(config["function"]))
 
 
-def float64(value: Any) -> tf.Tensor:
+def float64(value: Scalar) -> tf.Tensor:
     """`value` as a float64 tensor, whatever number or tensor it was."""
     if tf.is_tensor(value):
         return tf.cast(value, tf.float64)
@@ -148,7 +158,7 @@ def log2(value: tf.Tensor) -> tf.Tensor:
     return tf.math.log(value) / tf.math.log(tf.constant(2.0, tf.float64))
 
 
-def readout_repetitions(size: Any, epsilon: float) -> tf.Tensor:
+def readout_repetitions(size: Scalar, epsilon: float) -> tf.Tensor:
     """N/ε²: how often the state must be prepared to read all N amplitudes to ε.
 
     Each run of the circuit ends in one sample of one basis state; estimating N amplitudes to
@@ -157,13 +167,13 @@ def readout_repetitions(size: Any, epsilon: float) -> tf.Tensor:
     return float64(size) / epsilon**2
 
 
-def qubits(size: Any) -> tf.Tensor:
+def qubits(size: Scalar) -> tf.Tensor:
     """n = ⌈log₂ N⌉, at least 1, scalar float64."""
     # log₂ of a power of two must not be rounded up.
     return tf.maximum(tf.math.ceil(log2(float64(size)) - 1e-9), 1.0)
 
 
-def preparation_depth(size: Any) -> tf.Tensor:
+def preparation_depth(size: Scalar) -> tf.Tensor:
     """2^(n+1) - n - 2 layers of gates, scalar float64: |b⟩ from N numbers.
 
     The tree of multiplexed rotations that our circuits begin with (Möttönen et al. 2004,

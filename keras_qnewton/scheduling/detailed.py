@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.scheduling.cost import QuantumCost, float64, log2
+from keras_qnewton.types import Scalar
 
 
 @register("cost", "detailed")
@@ -32,7 +32,7 @@ class DetailedQLSA(QuantumCost):
         ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
     """
 
-    def queries(self, condition_number: Any, alpha: Any = 1.0) -> tf.Tensor:
+    def queries(self, condition_number: Scalar, alpha: Scalar = 1.0) -> tf.Tensor:
         """Q*, queries of one run, which succeeds with probability 0.39 - 0.204ε at least.
 
         Args:
@@ -55,15 +55,15 @@ class DetailedQLSA(QuantumCost):
         projection = alpha * kappa * math.log(32 / self.epsilon)
         return adiabatic + phases + projection
 
-    def expected_queries(self, condition_number: Any, alpha: Any = 1.0) -> tf.Tensor:
+    def expected_queries(self, condition_number: Scalar, alpha: Scalar = 1.0) -> tf.Tensor:
         """Q*/(0.39 - 0.204ε): queries until success, on average; scalar float64."""
         return self.queries(condition_number, alpha) / (0.39 - 0.204 * self.epsilon)
 
-    def depth(self, size: Any, condition_number: Any, sparsity: Any) -> tf.Tensor:
+    def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """E[Q] · d · log₂ N gates, one after the other; scalar float64."""
         width = log2(tf.maximum(float64(size), 2.0))
         return self.expected_queries(condition_number) * float64(sparsity) * width
 
-    def preparations(self, condition_number: Any) -> tf.Tensor:
+    def preparations(self, condition_number: Scalar) -> tf.Tensor:
         """2 E[Q], scalar float64: a reflection about |b⟩ prepares and unprepares it."""
         return 2 * self.expected_queries(condition_number)

@@ -25,7 +25,7 @@ class LUTime(SolverTime):
     def __init__(
         self,
         coefficients: Sequence[float] | None = None,
-        table: Mapping[Any, float] | None = None,
+        table: Mapping[int | str, float] | None = None,
         dtype: str = "float64",
     ) -> None:
         super().__init__("lu", coefficients, table, dtype)

@@ -1,4 +1,4 @@
-"""What a `Scheduler` chooses from and prices it by: resolved, checked and stored.
+"""A `Scheduler`'s solvers and cost models: resolved, checked and stored.
 
 A name is resolved when it is first needed: solvers register themselves when they are imported,
 maybe after the scheduler was made.
@@ -19,11 +19,11 @@ from keras_qnewton.scheduling.cost import CostModel, FunctionCost
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.reshape import Reshape
 from keras_qnewton.scheduling.solver_time import SolverTime
-from keras_qnewton.types import Solver
+from keras_qnewton.types import QuantumSolver, Solver
 
-# What classical="auto" means: no host calls, so that the graph exports.
+# Solvers of classical="auto": none is a host call, so that the graph exports.
 _AUTO = ("cholesky", "lu")
-# What an object must have to be given for each argument.
+# Attributes that an object must have to be given for each argument.
 _NEEDED = {
     "classical": ("name", "solve"),
     "quantum": ("name", "solve", "qubits"),
@@ -41,7 +41,7 @@ class Policies:
     def __init__(
         self,
         classical: Classical,
-        quantum: str | Solver | None,
+        quantum: str | QuantumSolver | None,
         cost: str | CostModel,
         classical_cost: ClassicalCost,
     ) -> None:
@@ -58,11 +58,11 @@ class Policies:
                 getattr(self, argument)  # wrong ones are reported here
 
     @functools.cached_property
-    def classical(self) -> tuple[Any, ...]:
+    def classical(self) -> tuple[Solver, ...]:
         """The classical solvers."""
         given = self._given["classical"]
         items = _AUTO if given == "auto" else given if isinstance(given, list) else (given,)
-        solvers = tuple(self._solver("classical", item) for item in items)
+        solvers: tuple[Solver, ...] = tuple(self._solver("classical", item) for item in items)
         names = [str(solver.name) for solver in solvers]
         if not solvers or len(set(names)) < len(names):
             raise ValueError(
@@ -72,11 +72,11 @@ class Policies:
         return solvers
 
     @functools.cached_property
-    def quantum(self) -> Any:
+    def quantum(self) -> QuantumSolver | None:
         """The quantum solver, or None."""
         if self._given["quantum"] is None:
             return None
-        solver = self._solver("quantum", self._given["quantum"])
+        solver: QuantumSolver = self._solver("quantum", self._given["quantum"])
         if solver.name in self.classical_names:
             raise ValueError(
                 "Argument `quantum` must be another solver than `classical`. "
@@ -116,20 +116,20 @@ class Policies:
         return tuple(str(solver.name) for solver in self.classical)
 
     def get_config(self) -> dict[str, Any]:
-        """What was given, as plain types."""
+        """The arguments as they were given, as plain types."""
         return {argument: serialized(value) for argument, value in self._given.items()}
 
-    def _solver(self, argument: str, given: Any) -> Any:
+    def _solver(self, argument: str, given: str | Solver) -> Any:
         return _checked(argument, registry.resolve("solver", given, argument))
 
-    def _cost(self, argument: str, given: Any) -> CostModel:
+    def _cost(self, argument: str, given: str | CostModel) -> CostModel:
         value = registry.resolve("cost", given, argument)
         model: CostModel = _checked(
             argument, FunctionCost(value) if isinstance(value, types.FunctionType) else value
         )
         return model
 
-    def _calibrated(self, solver: Any) -> CostModel:
+    def _calibrated(self, solver: Solver) -> CostModel:
         name = str(solver.name)
         if hasattr(solver, "cost"):
             model: CostModel = registry.resolve("cost", solver.cost, "classical_cost")
@@ -156,7 +156,7 @@ def _checked(argument: str, value: Any) -> Any:
 
 
 def reshape_policy(given: Any) -> Reshape | None:
-    """What the argument `reshape` means, or None if nothing is to be reshaped."""
+    """The policy that the argument `reshape` asks for, or None if nothing is to be reshaped."""
     if isinstance(given, Reshape):
         return given
     if isinstance(given, bool):
@@ -181,7 +181,7 @@ def serialized(given: Any) -> Any:
 
 
 def deserialized(stored: Any) -> Any:
-    """What `serialized` made plain; anything else as it is."""
+    """The inverse of `serialized`; anything that is plain by itself as it is."""
     if isinstance(stored, list):
         return [deserialized(item) for item in stored]
     if isinstance(stored, Mapping):

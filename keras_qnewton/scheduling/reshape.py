@@ -1,4 +1,4 @@
-"""How far a system may be changed to be solved in less time.
+"""Changes to a system that let it be solved in less time, as far as its solution allows.
 
 A = H + s I is replaced by Â = prune(A, d) + ε I. With what was dropped at most δ in the 2-norm, and
 A positive definite, its smallest eigenvalue at least σ:
@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from keras_qnewton.registry import Policy
 
-# Of the bound: the rest is for the solver's own residual.
+# Share of the bound that is used; the rest is for the solver's own residual.
 _MARGIN = 1 - 1e-3
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -32,11 +32,11 @@ from keras_qnewton.scheduling.policies import (
     serialized,
 )
 from keras_qnewton.scheduling.reshape import Reshape
-from keras_qnewton.types import Decision, Solver
+from keras_qnewton.types import Array, Decision, QuantumSolver, Scalar, Solver
 
 
 class Rule(enum.IntEnum):
-    """What decided. A graph records the number; `Scheduler.explain` makes the sentence."""
+    """The reason of a choice: a number for graphs, of which `Scheduler.explain` makes words."""
 
     CLASSICAL_ONLY = 0
     ONE_UNKNOWN = 1
@@ -94,10 +94,10 @@ class Scheduler(registry.Policy):
             solvers are registered already, otherwise at first use.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a setting, all with defaults
         self,
         classical: Classical = "lu",
-        quantum: str | Solver | None = "qsvt",
+        quantum: str | QuantumSolver | None = "qsvt",
         cost: str | CostModel = "asymptotic",
         gate_time: float = 1e-9,
         max_condition_number: float = 1e4,
@@ -116,12 +116,12 @@ class Scheduler(registry.Policy):
         self._policies = Policies(classical, quantum, cost, classical_cost)
 
     @property
-    def classical(self) -> tuple[Any, ...]:
+    def classical(self) -> tuple[Solver, ...]:
         """The classical solvers."""
         return self._policies.classical
 
     @property
-    def quantum(self) -> Any:
+    def quantum(self) -> QuantumSolver | None:
         """The quantum solver, or None."""
         return self._policies.quantum
 
@@ -136,7 +136,7 @@ class Scheduler(registry.Policy):
         return self._policies.classical_cost
 
     @property
-    def solvers(self) -> tuple[Any, ...]:
+    def solvers(self) -> tuple[Solver, ...]:
         """The solvers to choose from, classical ones first."""
         return self.classical if self.quantum is None else (*self.classical, self.quantum)
 
@@ -178,17 +178,18 @@ class Scheduler(registry.Policy):
         keep the graph from being exported.
         """
         classical = tuple(self.routes[k] for k in self.candidates(definite))
-        if self._static_rule(check_count("size", size)) is None:
+        rule = self._static_rule(check_count("size", size))
+        if rule is None and self.quantum is not None:
             return (*classical, str(self.quantum.name))
         return classical
 
     def leaves_graph(self, size: int, definite: bool = False) -> bool:
-        """Whether a block of `size` unknowns could go to a solver that is a host call."""
+        """True if a block of `size` unknowns could go to a solver that is a host call."""
         possible = self.possible(size, definite)
         return any(s.name in possible and getattr(s, "host", False) for s in self.solvers)
 
     def predict(
-        self, size: int, condition_number: Any, sparsity: Any, definite: bool = False
+        self, size: int, condition_number: Scalar, sparsity: Scalar, definite: bool = False
     ) -> tf.Tensor:
         """Predicted seconds of one solve by each of `routes`, float64 `[R]`.
 
@@ -221,8 +222,8 @@ class Scheduler(registry.Policy):
     def choose_index(
         self,
         size: int,
-        condition_number: Any,
-        sparsity: Any,
+        condition_number: Scalar,
+        sparsity: Scalar,
         definite: bool = False,
         absolute: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -298,7 +299,7 @@ class Scheduler(registry.Policy):
         return (start, *sorted(candidates, key=lambda k: self.routes[k] == _LAST))
 
     def choose(
-        self, size: int, condition_number: Any, sparsity: Any, definite: bool = False
+        self, size: int, condition_number: Scalar, sparsity: Scalar, definite: bool = False
     ) -> Decision:
         """The decision with its reason; eager.
 
@@ -341,7 +342,7 @@ class Scheduler(registry.Policy):
         size: int,
         condition_number: float,
         sparsity: float,
-        predicted: Any,
+        predicted: Mapping[str, float] | Sequence[float] | Array,
         absolute: bool = False,
     ) -> str:
         """One sentence for numbers that `choose_index` gave, maybe in a graph, maybe long ago.
@@ -382,7 +383,7 @@ class Scheduler(registry.Policy):
             return f"{only} is the only solver for a system not known to be positive definite"
         if rule is Rule.ONE_UNKNOWN:
             return "N = 1 is a single division"
-        if rule is Rule.TOO_MANY_QUBITS:
+        if rule is Rule.TOO_MANY_QUBITS and self.quantum is not None:
             return (
                 f"{self.quantum.name} needs {self.quantum.qubits(size)} qubits for N = {size}, "
                 f"more than max_qubits = {self.max_qubits}"

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling import calibration
 from keras_qnewton.scheduling.cost import float64
+from keras_qnewton.types import Scalar
 
 
 @register("cost", "solver_time")
@@ -23,7 +24,7 @@ class SolverTime(Policy):
 
     Args:
         solver: Registered name of a solver whose time depends on N alone ("lu", "cholesky",
-            "lapack", "eigen"): what the calibration measures.
+            "lapack", "eigen"), which the calibration measures.
         coefficients: (a, b, c) in seconds, all ≥ 0 and not all 0; nothing is measured.
         table: Measured seconds by size. Exact at its sizes, a power law between neighbours
             (linear in log-log), constant below the smallest, cubic above the largest.
@@ -38,7 +39,7 @@ class SolverTime(Policy):
         self,
         solver: str = "lu",
         coefficients: Sequence[float] | None = None,
-        table: Mapping[Any, float] | None = None,
+        table: Mapping[int | str, float] | None = None,
         dtype: str = "float64",
     ) -> None:
         if coefficients is not None and table is not None:
@@ -64,10 +65,10 @@ class SolverTime(Policy):
 
     def seconds(
         self,
-        size: Any,
-        condition_number: Any = None,
-        sparsity: Any = None,
-        gate_time: Any = None,
+        size: Scalar,
+        condition_number: Scalar | None = None,
+        sparsity: Scalar | None = None,
+        gate_time: Scalar | None = None,
     ) -> tf.Tensor:
         """Predicted seconds of one solve, scalar float64; only `size` matters.
 
@@ -77,7 +78,7 @@ class SolverTime(Policy):
         if tf.is_tensor(size):
             return self._of(float64(size))
         with tf.init_scope():
-            # Not float(): AutoGraph makes a cast to float32 of it.
+            # AutoGraph would make a cast to float32 of float().
             known = self._of(float64(size)).numpy().item()
         return tf.constant(known, tf.float64)
 
@@ -107,7 +108,7 @@ def _three(coefficients: Sequence[float]) -> calibration.Coefficients:
     return numbers[0], numbers[1], numbers[2]
 
 
-def _checked_table(table: Mapping[Any, float]) -> dict[int, float]:
+def _checked_table(table: Mapping[int | str, float]) -> dict[int, float]:
     # JSON has string keys only: a table that was saved comes back with those.
     numbers = {int(size): float(seconds) for size, seconds in table.items()}
     good = all(n >= 1 and 0 < seconds < float("inf") for n, seconds in numbers.items())

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling import calibration
 from keras_qnewton.scheduling.cost import float64
+from keras_qnewton.types import Scalar
 
 SIZES, ROW_NONZEROS = (128, 256, 512, 1024), (1, 3, 5, 8, 16, 32)
 # Sizes that are always measured: the largest, of dense rows, takes as long as it is worth.
@@ -59,7 +60,11 @@ class SparseLUTime(Policy):
         return calibration.remembered("sparse_lu float64", lambda: fit(measure()), _six)
 
     def seconds(
-        self, size: Any, condition_number: Any, sparsity: Any, gate_time: Any = None
+        self,
+        size: Scalar,
+        condition_number: Scalar | None,
+        sparsity: Scalar,
+        gate_time: Scalar | None = None,
     ) -> tf.Tensor:
         """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`."""
         del condition_number, gate_time

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Not 1: a solver that forgets the norm must fail.
 NORM = 3.7
 
 
-def symmetric(size, condition_number=10.0, definite=True, seed=0, dtype="float64", norm=NORM):
+def symmetric(
+    size: int,
+    condition_number: float = 10.0,
+    definite: bool = True,
+    seed: int = 0,
+    dtype: str = "float64",
+    norm: float = NORM,
+) -> np.ndarray:
     """A symmetric `[size, size]` matrix with the given 2-norm and condition number."""
     rng = np.random.default_rng([seed, size, int(condition_number), int(definite)])
     values = np.exp(-np.log(condition_number) * rng.uniform(size=size))
@@ -22,10 +30,10 @@ def symmetric(size, condition_number=10.0, definite=True, seed=0, dtype="float64
     return ((matrix + matrix.T) / 2).astype(dtype)
 
 
-def vector(size, seed=0, dtype="float64"):
+def vector(size: int, seed: int = 0, dtype: str = "float64") -> np.ndarray:
     return np.random.default_rng([seed, size, 7]).normal(size=size).astype(dtype)
 
 
-def relative_error(x, expected):
+def relative_error(x: ArrayLike, expected: ArrayLike) -> float:
     x, expected = np.asarray(x, np.float64), np.asarray(expected, np.float64)
-    return np.linalg.norm(x - expected) / np.linalg.norm(expected)
+    return float(np.linalg.norm(x - expected) / np.linalg.norm(expected))
