@@ -5,7 +5,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: venv demo test test-all bench lint clean
+.PHONY: venv demo test test-all test-qualtran bench lint clean
 
 venv: .venv/installed
 
@@ -27,8 +27,21 @@ lint: venv
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: lint
+test-all: lint test-qualtran
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+# Qualtran has an environment of its own: it brings a hundred packages, Dash's pytest plugin, which
+# warns as it loads, among them. TensorFlow Quantum is not in it, nor its bounds on Cirq and
+# TensorFlow, so that the package is seen to train without.
+test-qualtran: .venv-qualtran/installed
+	.venv-qualtran/bin/python -m pytest -p no:dash tests/solvers/test_resources.py \
+		tests/test_package.py -k "qualtrans or cirqs or trains or import"
+
+.venv-qualtran/installed: setup.cfg
+	$(PYTHON) -m venv .venv-qualtran
+	.venv-qualtran/bin/python -m pip install --quiet --editable ".[resources]" \
+		"pytest>=8" "hypothesis>=6.100"
+	touch $@
 
 bench: venv
 	$(BIN)/python benchmarks/hessian.py
@@ -40,4 +53,4 @@ bench: venv
 	$(BIN)/python benchmarks/scheduling.py
 
 clean:
-	rm -rf .venv .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-qualtran .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -169,6 +169,22 @@ def reshape_policy(given: Any) -> Reshape | None:
     return Reshape(bound=given)
 
 
+def checked_estimator(given: str | None) -> str | None:
+    """The argument `estimator`: a name of a condition number estimator, or None.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    known = registry.names("condition_number")
+    # None are known before `conditioning` was imported: a name is then looked up at first use.
+    if given is None or (isinstance(given, str) and (given in known or not known)):
+        return given
+    raise ValueError(
+        f"Argument `estimator` must be one of {', '.join(map(repr, known))}, or None. "
+        f"Received: estimator={given!r}"
+    )
+
+
 def serialized(given: Any) -> Any:
     """A policy, its name, or a list or mapping of them, as plain types."""
     if given is None or isinstance(given, str):

@@ -27,6 +27,7 @@ from keras_qnewton.scheduling.policies import (
     Classical,
     ClassicalCost,
     Policies,
+    checked_estimator,
     deserialized,
     reshape_policy,
     serialized,
@@ -88,6 +89,14 @@ class Scheduler(registry.Policy):
             that lowers the predicted time: True, the largest relative error of the step as a
             number in (0, 1), or a `Reshape`. The error is checked, and a system whose check
             fails is solved as it is.
+        estimator: Registered name of a condition number estimator, "exact", "lanczos", "norm_det"
+            or a third party's (see `conditioning.condition_number`): κ of H + s I, which decides
+            and is logged, is then what it finds of the matrix, which it is given formed, for each
+            λ that is tried. It costs a factorisation or more, and XLA compiles "exact" alone. A
+            loose bound sends systems to classical solvers that a circuit could take, and counts
+            larger residuals as rounding. None takes κ from the ends of the spectrum that the
+            shift is made of. Blocks that are not formed, saddle-free steps and reshaped systems
+            know κ by themselves.
 
     Raises:
         ValueError: If an argument is not one of these. An unknown name is reported here if
@@ -105,6 +114,7 @@ class Scheduler(registry.Policy):
         classical_cost: ClassicalCost = None,
         tolerance: float = 1e-6,
         reshape: bool | float | Reshape = False,
+        estimator: str | None = None,
     ) -> None:
         self.gate_time = check_number("gate_time", gate_time, "a positive number of seconds")
         self.max_condition_number = check_number(
@@ -113,6 +123,7 @@ class Scheduler(registry.Policy):
         self.max_qubits = check_count("max_qubits", max_qubits)
         self.tolerance = check_number("tolerance", tolerance, "a positive number")
         self.reshape = reshape_policy(reshape)
+        self.estimator = checked_estimator(estimator)
         self._policies = Policies(classical, quantum, cost, classical_cost)
 
     @property
@@ -412,6 +423,7 @@ class Scheduler(registry.Policy):
             "max_qubits": self.max_qubits,
             "tolerance": self.tolerance,
             "reshape": False if self.reshape is None else serialized(self.reshape),
+            "estimator": self.estimator,
         }
 
     @classmethod
