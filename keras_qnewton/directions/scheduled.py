@@ -105,6 +105,8 @@ class Scheduled:
             ends = find(matrix, keep, seed)
         self.ends = ends
         self._norm, self._spectrum, self._sparsity, self.products = ends
+        if scheduler.estimator is not None:
+            self.products = tf.constant(math.nan, tf.float64)  # an estimate by factorisation
         self.scale = largest(self._spectrum)
         # Reshaping needs a lower bound of the eigenvalues, and a price to lower.
         priced = len(scheduler.candidates(self._bounded)) > 1 or scheduler.quantum is not None
@@ -246,7 +248,9 @@ class Scheduled:
         return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + shift)
 
     def _condition_number(self, shift: tf.Tensor) -> tf.Tensor:
-        """κ(H + s I): by the spectrum's ends, where they tell."""
+        """κ(H + s I): the estimator's, if one is named; else by the spectrum's ends."""
+        if self._scheduler.estimator is not None:
+            return condition_number(self._system(shift), method=self._scheduler.estimator)
         by_ends = condition_estimate(self._spectrum, shift)
         if self._semidefinite:
             # Rounding, which would be taken off the shift, moves eigenvalues by far less.
