@@ -25,10 +25,10 @@ lint: venv
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow"
 
 test-all: lint test-qualtran
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist=worksteal --cov --cov-report=term
 
 # Qualtran has an environment of its own: it brings a hundred packages, Dash's pytest plugin, which
 # warns as it loads, among them. TensorFlow Quantum is not in it, nor its bounds on Cirq and

@@ -18,6 +18,14 @@ def precision(request):
     set_precision("float32")
 
 
+@pytest.fixture(params=[pytest.param("float32", marks=pytest.mark.slow), "float64"])
+def mostly_double(request):
+    """As `precision`, where single precision has another fast test of what it may blur."""
+    set_precision(request.param)
+    yield request.param
+    set_precision("float32")
+
+
 class Linear(L.Layer):
     """A dense layer, right or with a planted fault in its kernel's derivative."""
 
@@ -117,7 +125,7 @@ def test_a_planted_wrong_layer_is_flagged_and_the_others_pass(fault, precision):
     assert f"Last wrong layer: '{model.layers[1].path}' (Linear)" in str(result)
 
 
-def test_a_wrong_gradient_with_a_consistent_hessian_is_flagged(precision):
+def test_a_wrong_gradient_with_a_consistent_hessian_is_flagged(mostly_double):
     """Differences of the gradient alone would find nothing."""
 
     class HiddenPenalty(Linear):
@@ -130,7 +138,7 @@ def test_a_wrong_gradient_with_a_consistent_hessian_is_flagged(precision):
     assert [row.verdict == "ok" for row in result.rows] == [True, False, True, False]
 
 
-def test_a_wrong_layer_without_weights_shows_in_the_layers_before_it(precision):
+def test_a_wrong_layer_without_weights_shows_in_the_layers_before_it(mostly_double):
     model = compiled(L.Dense(4, name="first"), WrongActivation(), L.Dense(4, name="after"))
     result = audit(model, *data())
     assert "gradient is not" in result["first"].verdict
@@ -138,7 +146,7 @@ def test_a_wrong_layer_without_weights_shows_in_the_layers_before_it(precision):
     assert "layers without weights that come after it" in result.notes[0]
 
 
-def test_a_wrong_second_derivative_alone_is_flagged(precision):
+def test_a_wrong_second_derivative_alone_is_flagged(mostly_double):
     """The function and its gradient agree; only the backward pass is opaque to a second one."""
 
     class Squared(Linear):
@@ -156,11 +164,11 @@ def test_a_wrong_second_derivative_alone_is_flagged(precision):
 
 
 @pytest.mark.parametrize("loss", ["mse", lambda y, p: tf.reduce_mean((y - p) ** 2, -1)])
-def test_a_loss_by_name_or_function_takes_sample_weights(loss, precision):
+def test_a_loss_by_name_or_function_takes_sample_weights(loss, mostly_double):
     model = keras.Sequential([L.Input((3,)), L.Dense(4, "tanh"), L.Dense(2)])
     rng = np.random.default_rng(0)
-    x, y = (rng.normal(size=(8, n)).astype(precision) for n in (3, 2))
-    weights = np.linspace(0, 1, 8).astype(precision)
+    x, y = (rng.normal(size=(8, n)).astype(mostly_double) for n in (3, 2))
+    weights = np.linspace(0, 1, 8).astype(mostly_double)
     weighted, plain = audit(model, x, y, weights, loss=loss), audit(model, x, y, loss=loss)
     assert weighted.ok and plain.ok, f"{weighted}\n{plain}"
     with pytest.raises(ValueError, match="finite"):

@@ -32,8 +32,8 @@ def scheduler(**kwargs):
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "run.jsonl"
     # In between what the blocks' κ make cheap and dear.
-    own = scheduler(gate_time=1e-10)
-    model = compiled(QNewton(blocks="variable", scheduler=own))
+    own = scheduler(gate_time=2.5e-11)
+    model = compiled(QNewton(blocks="layer", scheduler=own))
     fit(model, steps=8, callbacks=[NewtonLog(path)])
     return own, model.optimizer.decisions, path
 
@@ -51,6 +51,20 @@ def test_at_the_runs_gate_time_the_routes_are_the_runs(run):
         np.testing.assert_allclose(priced.seconds["lu"], by_lu, rtol=1e-12)
 
 
+def saddle(optimizer, steps):
+    """Steps on a function of two variables with curvature of either sign."""
+    rng = np.random.default_rng(0)
+    variables = [tf.Variable(rng.normal(size=size)) for size in (9, 2)]
+
+    def loss_fn():
+        a, b = variables
+        return tf.reduce_sum(tf.cos(a)) + tf.reduce_sum(a) * tf.reduce_sum(b**3)
+
+    step = tf.function(lambda: optimizer.minimize(loss_fn, variables), autograph=False)
+    for _ in range(steps):
+        step()
+
+
 def test_routes_of_a_run_that_knew_its_systems_to_be_definite():
     """Cholesky may be chosen only there, which the log says by what was priced."""
     own = Scheduler(
@@ -61,7 +75,7 @@ def test_routes_of_a_run_that_knew_its_systems_to_be_definite():
     )
     for damping in (Constant(5e-3, definite=True), Constant(5e-3)):
         optimizer = QNewton(0.1, "hessian", "variable", damping, scheduler=own)
-        fit(compiled(optimizer), steps=4)
+        saddle(optimizer, steps=4)
         routes = [d.route for d in optimizer.decisions]
         assert ("cholesky" in routes) == damping.definite
         priced = project(optimizer.decisions, 1e-9, own)
@@ -79,23 +93,22 @@ def test_several_gate_times_at_once(run):
             np.testing.assert_array_equal(priced.seconds[plan], seconds)
 
 
-@settings(deadline=None, max_examples=8)
-@given(exponent=st.integers(-18, -6))
-def test_scheduling_is_never_worse_than_lu_and_quantum_time_is_proportional(run, exponent):
+def test_scheduling_is_never_worse_than_lu_and_quantum_time_is_proportional(run):
     own, decisions, _ = run
-    priced = project(decisions, 10.0**exponent, own)
-    assert priced.total("scheduled") <= priced.total("lu") * (1 + 1e-12)
-    assert priced.total("best classical") <= priced.total("lu") * (1 + 1e-12)
-    assert 0 <= priced.saved < 1
-    assert sum(priced.by_step("lu").values()) == pytest.approx(priced.total("lu"))
-    expected = [
-        10.0**exponent
-        * max(d.sparsity, 1)
-        * d.condition_number
-        * math.log2(d.size * d.condition_number / 1e-4)
-        for d in decisions
-    ]
-    np.testing.assert_allclose(priced.seconds["quantum"], expected, rtol=1e-9)
+    gate_times = [10.0**exponent for exponent in range(-18, -5)]
+    for gate_time, priced in zip(gate_times, projections(decisions, gate_times, own), strict=True):
+        assert priced.total("scheduled") <= priced.total("lu") * (1 + 1e-12)
+        assert priced.total("best classical") <= priced.total("lu") * (1 + 1e-12)
+        assert 0 <= priced.saved < 1
+        assert sum(priced.by_step("lu").values()) == pytest.approx(priced.total("lu"))
+        expected = [
+            gate_time
+            * max(d.sparsity, 1)
+            * d.condition_number
+            * math.log2(d.size * d.condition_number / 1e-4)
+            for d in decisions
+        ]
+        np.testing.assert_allclose(priced.seconds["quantum"], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("cost", ["asymptotic", DetailedQLSA(readout=True)])

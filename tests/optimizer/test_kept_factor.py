@@ -56,7 +56,13 @@ def trained(arguments, batches):
     return weights, model.optimizer.decisions
 
 
-@pytest.mark.parametrize("case", CASES)
+def cases():
+    """All; of Cholesky's two on one shift the other is enough for the fast suite."""
+    for case in CASES:
+        yield pytest.param(case, marks=pytest.mark.slow if case == "cholesky, definite" else ())
+
+
+@pytest.mark.parametrize("case", cases())
 def test_as_many_factorisations_as_systems(monkeypatch, case):
     arguments, solver, expected = CASES[case]
     batches = STEPS if case == "mini-batches" else 1

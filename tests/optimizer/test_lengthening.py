@@ -29,6 +29,11 @@ def margins(weights, decay):
     return w, loss_fn, by_numpy, model
 
 
+def compiled_step(optimizer, loss_fn, variables):
+    """One step, traced once."""
+    return tf.function(lambda: optimizer.minimize(loss_fn, variables), autograph=False)
+
+
 def expected_length(loss, at, solution, ratio):
     """The rule, from losses in NumPy alone."""
     length, lowest = 1, loss(at + solution)
@@ -45,9 +50,10 @@ def expected_length(loss, at, solution, ratio):
 def test_a_step_is_as_long_as_doubling_lowers_the_loss(weights, decay):
     w, loss_fn, loss, model = margins(weights, decay)
     optimizer = QNewton(curvature="hessian")
+    take_step = compiled_step(optimizer, loss_fn, [w])
     for _ in range(5):
         before = w.numpy()
-        optimizer.minimize(loss_fn, [w])
+        take_step()
         d = optimizer.decisions[-1]
         step = w.numpy() - before
         if not d.accepted or loss(before) - loss(before + step) < 1e-10 * loss(before):
@@ -66,8 +72,9 @@ def test_a_minimum_at_infinity_is_reached_in_leaps():
     """Without them each step of an exponential tail is 1, and takes 1 off the loss's logarithm."""
     w = tf.Variable([0.0], dtype=tf.float64)
     optimizer = QNewton(curvature="hessian", damping=Adaptive(initial=1e-9))
+    take_step = compiled_step(optimizer, lambda: tf.reduce_sum(tf.exp(-w)), [w])
     for _ in range(4):
-        optimizer.minimize(lambda: tf.reduce_sum(tf.exp(-w)), [w])
+        take_step()
     assert [d.length for d in optimizer.decisions] == [1, 8, 8, 8]
     np.testing.assert_allclose(w.numpy(), 25.0, rtol=1e-6)
 
@@ -77,9 +84,10 @@ def test_no_leap_without_a_trust_ratio_or_on_changing_data(damping):
     w = tf.Variable([0.5], dtype=tf.float64)  # at 0 all batches have one loss
     batch = tf.Variable(1.0, dtype=tf.float64)
     optimizer = QNewton(curvature="hessian", damping=damping)
+    take_step = compiled_step(optimizer, lambda: tf.reduce_sum(tf.exp(-w * batch)), [w])
     for k in range(5):
         batch.assign(1.0 + k)
-        optimizer.minimize(lambda: tf.reduce_sum(tf.exp(-w * batch)), [w])
+        take_step()
     assert [d.length for d in optimizer.decisions] == [1] * 5
 
 
@@ -87,9 +95,10 @@ def test_a_leap_is_clipped_as_a_step_is():
     w = tf.Variable([0.0], dtype=tf.float64)
     optimizer = QNewton(curvature="hessian", damping=Adaptive(initial=1e-9), clipnorm=3.0)
     moves = []
+    take_step = compiled_step(optimizer, lambda: tf.reduce_sum(tf.exp(-w)), [w])
     for _ in range(3):
         before = w.numpy()
-        optimizer.minimize(lambda: tf.reduce_sum(tf.exp(-w)), [w])
+        take_step()
         moves.append(float((w.numpy() - before)[0]))
     np.testing.assert_allclose(moves, [1, 3, 3], rtol=1e-6)
     assert [d.length for d in optimizer.decisions] == [1, 4, 4]
