@@ -11,7 +11,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/benchmarks.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 # Modules that an extra installs, by the import in a block that needs them.
 EXTRAS = {"from keras_qnewton.report import": "matplotlib"}
-NUMBER = re.compile(r"\d[\d.,]*(e[+-]\d+)?")
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
 
 
 def page(name: str) -> str:
@@ -45,7 +45,9 @@ def test_readme_sample_prints_what_readme_says(capsys, tmp_path):
     (promised,) = blocks("README.md", "text")
     printed = capsys.readouterr().out
     assert NUMBER.sub("#", printed) == NUMBER.sub("#", promised)
-    assert float(re.search(r"at first, (\S+) after", printed).group(1)) < 1e-5
+    # Rounding on another machine may cost a digit of a small loss, not two.
+    for value, said in zip(NUMBER.findall(printed), NUMBER.findall(promised), strict=True):
+        assert 0.1 <= float(value) / float(said) <= 10
 
 
 @pytest.mark.slow
