@@ -30,9 +30,10 @@ import scipy.linalg
 import tensorflow as tf
 
 from keras_qnewton import Adaptive, QNewton, Scheduler
-from keras_qnewton.curvature import gauss_newton, hessian
-from keras_qnewton.directions import Scheduled
+from keras_qnewton.curvature import ExactHessian, gauss_newton, hessian
+from keras_qnewton.directions import BlockProblem, Scheduled
 from keras_qnewton.scheduling import CGTime, SolverTime, calibration
+from keras_qnewton.settings import Settings
 from keras_qnewton.solvers import LU, QSVT
 
 SIZES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
@@ -148,8 +149,11 @@ def estimates(matrix, gradient, damping, curvature, repeats):
         scheduler = Scheduler(quantum=quantum, max_qubits=64)
 
         def estimate(seed, scheduler=scheduler):
-            way = Scheduled(matrix, gradient, policy, scheduler, semidefinite, seed)
-            return tf.stack([*way.estimate(strength), way.products])
+            settings = Settings(ExactHessian(), policy, scheduler, seed=seed)
+            problem = BlockProblem.of_matrix(matrix, gradient, semidefinite)
+            direction = Scheduled(settings)
+            state = direction.init(problem)
+            return tf.stack([*direction.estimate(problem, state, strength), state.ends.products])
 
         @tf.function(autograph=False)
         def estimates_in_a_row(estimate=estimate):

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,6 +22,9 @@ from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.scheduling import CGTime, Scheduler
 from keras_qnewton.step import Step
 from keras_qnewton.types import Decision
+
+# Rows of the log kept in the optimizer's state; `NewtonLog` keeps all.
+CAPACITY = 1024
 
 _INDEFINITE = directions.FIXED_ROUTES.index("ldl")
 FIELDS = (
@@ -78,6 +82,46 @@ class Decisions(list[Decision]):
                 file.write(json.dumps(decision.to_dict(), allow_nan=False) + "\n")
 
 
+class DecisionLog:
+    """The ring buffer of an optimizer, and the names that its numbers stand for.
+
+    Args:
+        optimizer: Its variables hold the numbers.
+        scheduler: Chooses among the routes.
+        block_names: Those of the blocks; others are added as they come.
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        scheduler: Scheduler,
+        block_names: Sequence[str],
+    ):
+        self._scheduler, self._block_names = scheduler, list(block_names)
+        self._rows = optimizer.add_variable(
+            (CAPACITY, width(scheduler)), dtype="float64", name="log"
+        )
+        self._count = optimizer.add_variable((), dtype="int64", name="log_count")
+
+    def append(self, step: Step, parts: Sequence[Part], iteration: tf.Tensor) -> None:
+        """Adds one row a block, in the graph."""
+        for part in parts:  # variables without a gradient may have changed the partition
+            if part.name not in self._block_names:
+                self._block_names.append(part.name)
+        numbers = [self._block_names.index(part.name) for part in parts]
+        new = rows(step, parts, numbers, iteration)
+        count = tf.convert_to_tensor(self._count)
+        append(self._rows.value, count, new)
+        self._count.assign(count + len(parts))
+
+    def since(self, number: int) -> Decisions:
+        """The decisions from the given one on that the buffer still holds."""
+        return decode(self._rows.numpy(), len(self), number, self._scheduler, self._block_names)
+
+    def __len__(self) -> int:
+        return int(self._count.numpy())
+
+
 def width(scheduler: Scheduler) -> int:
     """Numbers in a row: the fields, and the predicted seconds of each scheduler route."""
     return len(FIELDS) + len(scheduler.routes)
@@ -87,18 +131,19 @@ def rows(
     step: Step, parts: Sequence[Part], block_numbers: Sequence[int], iteration: tf.Tensor
 ) -> tf.Tensor:
     """The rows `[K, width]` of one step, float64."""
+    trial = step.trial
     shared = {
         "step": iteration,
-        "damping": step.damping,
-        "trust_ratio": step.ratio,
+        "damping": trial.damping,
+        "trust_ratio": trial.ratio,
         "loss": step.loss,
-        "loss_after": step.loss_after,
-        "accepted": step.accepted,
-        "length": step.length,
+        "loss_after": trial.loss_after,
+        "accepted": trial.accepted,
+        "length": trial.length,
     }
     out = []
     for part, number, block, how in zip(
-        parts, block_numbers, step.blocks, step.formations, strict=True
+        parts, block_numbers, trial.blocks, step.formations, strict=True
     ):
         values = shared | {"block": number, "size": part.size, "formation": how}
         numbers = [

@@ -9,19 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton import decision_log
-from keras_qnewton.conditioning import Pruning, Spectrum
+from keras_qnewton.conditioning import Pruning
 from keras_qnewton.curvature import Blocks
-from keras_qnewton.curvature.formation import Formation, Formed
-from keras_qnewton.curvature.memory import available_memory, check_memory
+from keras_qnewton.decision_log import DecisionLog, Decisions
 from keras_qnewton.loss import RecordedLoss, as_tensors, called
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
-from keras_qnewton.step import Memory, Step, newton_step
-
-# Rows of the log kept in the optimizer's state; `NewtonLog` keeps all.
-_LOG_CAPACITY = 1024
-_NAN = keras.initializers.Constant(float("nan"))
+from keras_qnewton.settings import Settings
+from keras_qnewton.state import NewtonState, check_state
+from keras_qnewton.step import Batch, newton_step
 
 _NO_LOSS = (
     "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
@@ -121,8 +117,7 @@ class QNewton(keras.optimizers.Optimizer):
         self.update_every = update_every
         self.seed = seed
         self._has_default_scheduler = scheduler is None
-        self._pending_loss: Any = None
-        self._block_names: list[str] = []
+        self._pending_loss: tf.Tensor | None = None
 
     # --- the Keras contract -------------------------------------------------------------
 
@@ -130,42 +125,14 @@ class QNewton(keras.optimizers.Optimizer):
         """Creates the optimizer's state; once, before the first step."""
         if self.built:
             return
-        super().build(variables)
         parts = self.blocks.split(variables)
-        averages = self.damping.adaptive and self.damping.memory > 1
-        keeps = averages or self.update_every > 1
-        keeps_factors = self.update_every > 1
-        dtypes = {tf.as_dtype(v.dtype) for v in variables}
-        dtype = "float64" if tf.float64 in dtypes else "float32"  # the curvature's
-        matrices = keeps * tf.as_dtype(dtype).size // 4
-        check_memory(parts, matrices + 2 * keeps_factors, available_memory())
-        self._block_names = [part.name for part in parts]
+        check_state(parts, variables, self._settings)
+        super().build(variables)
         # State is saved by position: new variables go to the end.
-        self._damping_value = self.add_variable((), dtype="float64", name="damping")
-        self._log = self.add_variable(
-            (_LOG_CAPACITY, decision_log.width(self.scheduler)), dtype="float64", name="log"
-        )
-        self._log_count = self.add_variable((), dtype="int64", name="log_count")
-        self._kept = {
-            part.name: self.add_variable((part.size, part.size), dtype=dtype, name="hessian")
-            for part in parts
-            if keeps and part.dense
-        }
-        self._batches_averaged = self.add_variable((), dtype="float64", name="batches_averaged")
-        self._last_loss = self.add_variable((), initializer=_NAN, dtype="float64", name="last_loss")
-        self._last_weights = [
-            self.add_variable_from_reference(v, name="last_weights") for v in variables if averages
-        ]
-        self._derived: dict[tuple[str, str], list[Any]] = {}
-        for part in parts if keeps_factors else ():
-            if part.dense:
-                ends = self.add_variable((len(Spectrum._fields),), dtype="float64", name="spectrum")
-                self._derived[part.name, "spectrum"] = [ends]
-                # Which system it is of, see `directions.kept_factor`, and a `Packed`.
-                self._derived[part.name, "factor"] = [
-                    self.add_variable(shape, dtype="float64", name="factor")
-                    for shape in ((2,), (part.size,), (part.size, part.size))
-                ]
+        damping = self.add_variable((), dtype="float64", name="damping")
+        names = [part.name for part in parts]
+        self._log = DecisionLog(self, self.scheduler, names)
+        self._state = NewtonState.create(self, damping, parts, variables, self._settings)
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
@@ -233,6 +200,17 @@ class QNewton(keras.optimizers.Optimizer):
         directions = self._newton_directions(loss, grads, trainable_variables)
         super()._backend_apply_gradients(directions, trainable_variables)
 
+    @property
+    def _settings(self) -> Settings:
+        return Settings(
+            curvature=self.curvature,
+            damping=self.damping,
+            scheduler=self.scheduler,
+            pruning=self._pruning,
+            update_every=self.update_every,
+            seed=self.seed or 0,
+        )
+
     # --- the Newton step ----------------------------------------------------------------
 
     def _recorded(self, variables: Sequence[tf.Variable]) -> RecordedLoss:
@@ -261,165 +239,35 @@ class QNewton(keras.optimizers.Optimizer):
     def _newton_directions(
         self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]
     ) -> list[tf.Tensor]:
-        parts = self.blocks.split(variables)
         weights = loss.at_variables()
-        step = newton_step(
-            loss,
-            weights,
-            [tf.convert_to_tensor(g) for g in grads],
-            parts,
-            curvature=self.curvature,
-            damping=self.damping,
-            scheduler=self.scheduler,
-            pruning=self._pruning,
-            last=self._memory(variables, loss.value.dtype),
-            seed=self.seed or 0,
-            to_step=lambda directions: self._to_step(directions, weights, variables),
-            proportional=self._takes_directions_as_they_are(variables),
-            keep=lambda k, compute, count: self._kept_block(parts[k], compute, count),
-            keep_derived=lambda k, *given: self._kept_derived(parts[k], *given),
-            keeps=self.update_every > 1,
+        batch = Batch(
+            loss=loss,
+            weights=weights,
+            gradients=[tf.convert_to_tensor(g) for g in grads],
+            parts=self.blocks.split(variables),
+            update=_KerasUpdate(self, weights, variables),
         )
-        self._record(step, parts)
-        self._remember(step.memory, variables)
+        state = self._state.of_weights([self._get_variable_index(v) for v in variables])
+        step = newton_step(batch, self._settings, state)
+        self._log.append(step, batch.parts, tf.convert_to_tensor(self._iterations))
+        state.remember(step.memory)
         return step.directions
-
-    def _memory(self, variables: Sequence[Any], dtype: tf.DType) -> Memory:
-        """What the last step left in the optimizer's state."""
-        return Memory(
-            damping=tf.convert_to_tensor(self._damping_value),
-            count=tf.convert_to_tensor(self._batches_averaged),
-            loss=tf.cast(tf.convert_to_tensor(self._last_loss), dtype),
-            weights=[tf.convert_to_tensor(v) for v in self._last_of(variables)],
-        )
-
-    def _remember(self, memory: Memory, variables: Sequence[Any]) -> None:
-        self.assign(self._damping_value, memory.damping)
-        self.assign(self._batches_averaged, memory.count)
-        self.assign(self._last_loss, tf.cast(memory.loss, tf.float64))
-        last = self._last_of(variables)
-        for kept, weight in zip(last, memory.weights if last else (), strict=True):
-            self.assign(kept, weight)
-
-    def _last_of(self, variables: Sequence[Any]) -> list[Any]:
-        """The state that holds the variables' last values; empty if none is kept."""
-        if not self._last_weights:
-            return []
-        return [self._last_weights[self._get_variable_index(v)] for v in variables]
-
-    def _to_step(
-        self, directions: list[tf.Tensor], weights: Sequence[tf.Tensor], variables: Sequence[Any]
-    ) -> list[tf.Tensor]:
-        """The very change of the weights that Keras will make of the directions."""
-        out = []
-        for x, w, v in zip(self._clip_gradients(directions), weights, variables, strict=True):
-            step = -tf.cast(self.learning_rate, x.dtype) * x
-            constraint = getattr(v, "constraint", None)
-            out.append(step if constraint is None else constraint(w + step) - w)
-        return out
-
-    def _takes_directions_as_they_are(self, variables: Sequence[Any]) -> bool:
-        """Whether a step is the learning rate times the directions: no clipping, no constraint."""
-        clips = (self.clipnorm, self.global_clipnorm, self.clipvalue)
-        constraints = (getattr(v, "constraint", None) for v in variables)
-        return all(c is None for c in (*clips, *constraints))
-
-    def _kept_block(
-        self, part: Any, compute: Callable[[], Formed], count: tf.Tensor
-    ) -> tuple[Formed, tf.Tensor | bool]:
-        """The block, formed now or lately, averaged over `count` batches; and whether it is the
-        last step's.
-        """
-        kept = self._kept.get(part.name)
-        # Weights frozen since the state was built make another block under the same name.
-        if kept is None or kept.shape[0] != part.size:
-            return compute(), False
-
-        old = tf.convert_to_tensor(kept)
-        missing = tf.reduce_all(tf.equal(tf.linalg.diag_part(old), 0))
-        fresh = (count <= 2) | missing  # what is kept is older
-        evaluations = tf.math.ceil(count / self.update_every)
-
-        def averaged(new: tf.Tensor) -> tf.Tensor:
-            new = tf.cast(new, kept.dtype)
-            matrix = tf.cond(
-                fresh, lambda: new, lambda: old + tf.cast(1 / evaluations, new.dtype) * (new - old)
-            )
-            # What is not finite ends this step, and must not be there in the next.
-            sound = tf.math.is_finite(tf.reduce_sum(matrix))
-            kept.assign(tf.cond(sound, lambda: matrix, lambda: old))
-            return matrix
-
-        if self.update_every == 1:
-            matrix, how = compute()
-            averages = count > 1
-            matrix = tf.cond(
-                averages, lambda: tf.cast(averaged(matrix), matrix.dtype), lambda: matrix
-            )
-            return Formed(matrix, how), False
-        due = tf.equal(tf.convert_to_tensor(self._iterations) % self.update_every, 0) | missing
-
-        def formed() -> tuple[tf.Tensor, tf.Tensor]:
-            matrix, how = compute()
-            return averaged(matrix), how
-
-        return Formed(*tf.cond(due, formed, lambda: (old, tf.constant(Formation.KEPT)))), ~due
-
-    def _kept_derived(
-        self,
-        part: Any,
-        same: tf.Tensor,
-        what: str,
-        compute: Callable[[], Sequence[tf.Tensor]],
-        still: Callable[..., tf.Tensor] | None = None,
-    ) -> tuple[Sequence[tf.Tensor], tf.Tensor]:
-        """What is computed of a block's matrix, that of the last step if the matrix is the `same`;
-        and whether it is new (`directions.Keep`).
-        """
-        kept = self._derived[part.name, what]
-        old = [tf.convert_to_tensor(variable) for variable in kept]
-
-        def computed() -> list[tf.Tensor]:
-            values = list(compute())
-            for variable, value in zip(kept, values, strict=True):
-                variable.assign(value)
-            return values
-
-        # Zeros are those before the first, or of a matrix of zeros.
-        new = ~same | tf.reduce_all(tf.equal(old[0], 0))
-        if still is not None:
-            new |= ~still(*old)
-        return tf.cond(new, computed, lambda: old), new
-
-    def _record(self, step: Step, parts: Sequence[Any]) -> None:
-        for part in parts:  # variables without a gradient may have changed the partition
-            if part.name not in self._block_names:
-                self._block_names.append(part.name)
-        numbers = [self._block_names.index(part.name) for part in parts]
-        new = decision_log.rows(step, parts, numbers, tf.convert_to_tensor(self._iterations))
-        count = tf.convert_to_tensor(self._log_count)
-        decision_log.append(self._log.value, count, new)
-        self.assign(self._log_count, count + len(parts))
 
     # --- what happened ------------------------------------------------------------------
 
     @property
-    def decisions(self) -> decision_log.Decisions:
+    def decisions(self) -> Decisions:
         """The log so far: one `Decision` a step and block, oldest first, the last 1,024."""
         return self.decisions_since(0)
 
-    def decisions_since(self, number: int) -> decision_log.Decisions:
+    def decisions_since(self, number: int) -> Decisions:
         """The decisions from the given one on, counted from 0 over the whole training."""
-        if not self.built:
-            return decision_log.Decisions()
-        return decision_log.decode(
-            self._log.numpy(), self.decision_count, number, self.scheduler, self._block_names
-        )
+        return self._log.since(number) if self.built else Decisions()
 
     @property
     def decision_count(self) -> int:
         """How many decisions were made in the whole training."""
-        return int(self._log_count.numpy()) if self.built else 0
+        return len(self._log) if self.built else 0
 
     # --- serialisation ------------------------------------------------------------------
 
@@ -446,6 +294,35 @@ class QNewton(keras.optimizers.Optimizer):
                     config[key], custom_objects=custom_objects
                 )
         return super().from_config(config, custom_objects=custom_objects)
+
+
+class _KerasUpdate:
+    """The very change of the weights that Keras makes of directions; see `step.batch.Update`.
+
+    Args:
+        optimizer: Clips, and has the learning rate.
+        weights: Present values.
+        variables: They may have constraints.
+    """
+
+    def __init__(self, optimizer: QNewton, weights: Sequence[tf.Tensor], variables: Sequence[Any]):
+        self._optimizer, self._weights = optimizer, weights
+        self._constraints = [getattr(v, "constraint", None) for v in variables]
+
+    @property
+    def proportional(self) -> bool:
+        """Whether a step is the learning rate times the directions: no clipping, no constraint."""
+        optimizer = self._optimizer
+        clips = (optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)
+        return all(c is None for c in (*clips, *self._constraints))
+
+    def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        out = []
+        clipped = self._optimizer._clip_gradients(list(directions))
+        for x, w, constraint in zip(clipped, self._weights, self._constraints, strict=True):
+            step = -tf.cast(self._optimizer.learning_rate, x.dtype) * x
+            out.append(step if constraint is None else constraint(w + step) - w)
+        return out
 
 
 def _checked_pruning(sparsity: Any) -> tuple[Any, Any]:

@@ -193,8 +193,10 @@ class Solver(Protocol):
             solver cannot be exported or compiled by XLA.
     """
 
-    name: str
-    host: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def host(self) -> bool: ...
 
     def solve(self, matrix: Array, rhs: Array) -> Solution:
         """Solves ``matrix @ x = rhs``; `matrix` `[N, N]` symmetric, `rhs` `[N]`."""
@@ -207,4 +209,15 @@ class QuantumSolver(Solver, Protocol):
 
     def qubits(self, size: int) -> int:
         """Width of the circuit for N = `size`."""
+        ...
+
+
+class AbsoluteSolver(Protocol):
+    """A solver of saddle-free systems, too."""
+
+    @property
+    def name(self) -> str: ...
+
+    def solve_absolute(self, matrix: Array, rhs: Array, damping: Scalar) -> Solution:
+        """``(A² + λ²I)^(-1/2) b``; λ is `damping`, in units of A."""
         ...

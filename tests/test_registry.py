@@ -39,6 +39,8 @@ class Class(NamedTuple):
 
 
 def last_name(node):
+    if isinstance(node, ast.Subscript):  # of LinearSolver[State]: LinearSolver
+        node = node.value
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 

@@ -66,10 +66,12 @@ class Formed(NamedTuple):
     Attributes:
         matrix: H_k `[N_k, N_k]`, symmetric to the bit.
         how: Its `Formation`, int32 scalar.
+        unchanged: True if it is the matrix of the last step, bool or scalar bool tensor.
     """
 
     matrix: tf.Tensor
     how: tf.Tensor
+    unchanged: tf.Tensor | bool = False
 
 
 def explain(how: int) -> str:

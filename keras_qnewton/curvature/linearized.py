@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.formation import Formation, Formed
-from keras_qnewton.curvature.low_rank import Few
+from keras_qnewton.curvature.low_rank import RowFactors
 from keras_qnewton.loss import RecordedLoss
 
 # A backward pass of a backward pass keeps about this many times the bytes of one forward
@@ -50,6 +50,8 @@ class Linearized(abc.ABC):
             smallest eigenvalue, and the shift by it. False unless a subclass says otherwise.
     """
 
+    positive_semidefinite: bool = False
+
     def __init__(
         self,
         loss: RecordedLoss,
@@ -60,7 +62,6 @@ class Linearized(abc.ABC):
         self._loss, self._parts, self._memory = loss, list(parts), memory
         self._shapes = [w.shape for w in weights]
         self._dtypes = [w.dtype for w in weights]
-        self.positive_semidefinite = False
         self.dtype = tf.float64 if tf.float64 in self._dtypes else tf.float32
         self.points = self.flatten(weights)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self.tape:
@@ -149,15 +150,17 @@ class Linearized(abc.ABC):
         matrix.set_shape([size, size])
         return (matrix + tf.transpose(matrix)) / 2
 
-    def low_rank(self, most: Sequence[int], wanted: Sequence[tf.Tensor | bool]) -> list[Few | None]:
+    def low_rank(
+        self, max_ranks: Sequence[int], used: Sequence[tf.Tensor | bool]
+    ) -> list[RowFactors | None]:
         """Each block's factors of low rank, or None if it has none.
 
         Args:
-            most: Largest row count accepted per block; 0 requests no factors.
-            wanted: One scalar bool a block: False where its factors will not be used at run time.
+            max_ranks: Largest row count accepted per block; 0 requests no factors.
+            used: One scalar bool a block: False where its factors will not be used at run time.
         """
-        del wanted
-        return [None] * len(most)
+        del used
+        return [None] * len(max_ranks)
 
     def _chunk(self, size: int) -> tf.Tensor:
         """Rows to vectorise at once: as many as `memory` holds, in 8 .. 256.

@@ -25,18 +25,19 @@ import tensorflow as tf
 MAX_RANK = 2048
 
 
-class Few(NamedTuple):
+class RowFactors(NamedTuple):
     """A block's factors of low rank, where it has them on this batch.
 
     Attributes:
-        holds: True if they have at most `most` rows and the block is their product; a scalar bool.
+        holds: Scalar bool: True if they have at most `max_rank` rows and the block is their
+            product.
         make: Makes its `LowRank`, to be called where that is so.
-        most: Largest row count.
+        max_rank: Largest row count.
     """
 
     holds: tf.Tensor
     make: Callable[[], LowRank]
-    most: int
+    max_rank: int
 
 
 class OuterRows(NamedTuple):

@@ -25,7 +25,7 @@ from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.example_sums import MANY_INPUTS, half_of_gram
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
-from keras_qnewton.curvature.low_rank import Few, FormedRows, LowRank, OuterRows, formed_rows
+from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, RowFactors, formed_rows
 from keras_qnewton.curvature.outputs import ConvexOutput, ConvexPart, OutputCurvature
 from keras_qnewton.curvature.structured import Assembly, LayerPair, Structured
 from keras_qnewton.loss import RecordedLoss
@@ -153,20 +153,22 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     # --- low rank -----------------------------------------------------------------------
 
-    def low_rank(self, most: Sequence[int], wanted: Sequence[tf.Tensor | bool]) -> list[Few | None]:
+    def low_rank(
+        self, max_ranks: Sequence[int], used: Sequence[tf.Tensor | bool]
+    ) -> list[RowFactors | None]:
         """See `Linearized.low_rank`. A batch's size is not known before the step runs."""
-        limits = [n if self._rank_may_be_within(n) else 0 for n in most]
+        limits = [n if self._rank_may_be_within(n) else 0 for n in max_ranks]
         found = [self._low_rank_taps(k) if n else ([], False) for k, n in enumerate(limits)]
         limit = max((n for n, (taps, _) in zip(limits, found, strict=True) if taps), default=0)
         if not limit:
-            return [None] * len(most)
+            return [None] * len(max_ranks)
         candidates = [k for k, (taps, _) in enumerate(found) if taps]
         fit = tf.reduce_all([found[k][1] for k in candidates])
-        needed = fit & tf.reduce_any([wanted[k] for k in candidates])
+        needed = fit & tf.reduce_any([used[k] for k in candidates])
         pieces = self._pieces_if(needed, [tap for k in candidates for tap in found[k][0]], limit)
-        out: list[Few | None] = [None] * len(most)
+        out: list[RowFactors | None] = [None] * len(max_ranks)
         for k in candidates:
-            out[k] = self._factors(k, found[k][0], limits[k], fit & wanted[k], pieces)
+            out[k] = self._factors(k, found[k][0], limits[k], fit & used[k], pieces)
         return out
 
     def _factors(
@@ -176,7 +178,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         max_rank: int,
         needed: tf.Tensor,
         pieces: dict[int, Callable[[int], OuterRows | FormedRows]],
-    ) -> Few:
+    ) -> RowFactors:
         """The k-th block's factors of at most `max_rank` rows, made and verified if needed."""
         count = max_rank // self._roots_per_example()
         formed = sum(self._weights(tap) for tap in taps if _is_formed(tap))
@@ -209,7 +211,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             }
             return LowRank([known.get(t.variable) or pieces[t.variable](count) for t in taps])
 
-        return Few(holds, make, max_rank)
+        return RowFactors(holds, make, max_rank)
 
     def _rank_may_be_within(self, limit: int) -> bool:
         """False if a batch is known to have more rows than `limit`, or has none."""

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.directions.block_step import FIXED_ROUTES
-from keras_qnewton.directions.kept_factor import FIRST_ROUTE, INDEFINITE
+from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.solvers import LDL, Eigen
-from keras_qnewton.types import Solution
+from keras_qnewton.solvers.checks import passes
+from keras_qnewton.state import FactorKind
+from keras_qnewton.types import Solution, Solver
 
-# Of a backward stable solve's residual, ‖Ax - b‖ ≤ c u κ ‖b‖ (Higham 2002, section 7.1).
+# c in ‖Ax - b‖ ≤ c u κ ‖b‖, the residual of a backward stable solve (Higham 2002, section 7.1).
 _ROUNDING = 8.0
 # x = 0 has the residual 1.
 _NO_SOLUTION = 0.1
@@ -35,7 +37,7 @@ class Answer(NamedTuple):
     Attributes:
         x: `[N]`, float64.
         residual: ``||A x - b|| / ||b||``, float64 scalar; NaN where there is no solution.
-        route: What gave it, int32 index into `FIXED_ROUTES` + the scheduler's routes.
+        route: Solver that gave it, int32 index into `FIXED_ROUTES` + the scheduler's routes.
     """
 
     x: tf.Tensor
@@ -67,15 +69,15 @@ class Attempts:
     Args:
         system: `System`.
         scheduler: Its solvers are tried.
-        solved: From a solver to its solution; a name for its factors comes second.
+        solved: From a solver, and the kind of its factors (`state.FactorKind`), to its solution.
         tried_again: Whether a step that fails is tried again with another system.
     """
 
     def __init__(
         self,
         system: System,
-        scheduler: Any,
-        solved: Callable[[Any, int], Solution],
+        scheduler: Scheduler,
+        solved: Callable[[Solver, int], Solution],
         tried_again: bool,
     ):
         self._system, self._scheduler, self._solved = system, scheduler, solved
@@ -104,9 +106,8 @@ class Attempts:
             lambda: self._by(circuit),
             lambda: self._unsolved(len(FIXED_ROUTES) + circuit),
         )
-        # Written so that a NaN residual fails.
         return tf.cond(
-            answer.residual <= scheduler.tolerance,
+            passes(answer.residual, scheduler.tolerance),
             lambda: answer,
             lambda: self._classical(predicted),
         )
@@ -134,23 +135,22 @@ class Attempts:
             )
         if others:
             return tf.cond(
-                answer.residual <= self._sound,
+                passes(answer.residual, self._sound),
                 lambda: answer,
                 lambda: _better(answer, self._in_turn(*others)),
             )
         if self._tried_again:
             return answer
         last = self._not_definite if self._needs_definite(route) else self._last_resort
-        # Written so that a NaN residual fails.
         return tf.cond(
-            answer.residual <= self._sound, lambda: answer, lambda: _better(answer, last())
+            passes(answer.residual, self._sound), lambda: answer, lambda: _better(answer, last())
         )
 
     def _needs_definite(self, route: int) -> bool:
         return bool(getattr(self._scheduler.solvers[route], "definite", False))
 
     def _by(self, route: int) -> Answer:
-        solution = self._solved(self._scheduler.solvers[route], FIRST_ROUTE + route)
+        solution = self._solved(self._scheduler.solvers[route], FactorKind.FIRST_ROUTE + route)
         return Answer(solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + route))
 
     def _unsolved(self, route: int) -> Answer:
@@ -158,10 +158,9 @@ class Attempts:
         return Answer(tf.zeros_like(self._system.rhs), nan, tf.constant(route))
 
     def _not_definite(self) -> Answer:
-        answer = self._fixed(self._solved(LDL(), INDEFINITE))
-        # Written so that a NaN residual fails.
+        answer = self._fixed(self._solved(LDL(), FactorKind.LDL))
         return tf.cond(
-            answer.residual <= self._sound,
+            passes(answer.residual, self._sound),
             lambda: answer,
             lambda: _better(answer, self._last_resort()),
         )

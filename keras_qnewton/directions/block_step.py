@@ -1,20 +1,21 @@
-"""What a block's direction came to, and how it was found; what is kept of it between steps."""
+"""A block's part of the step at one λ, and how it was found."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.types import Solution
 
-# What takes blocks that the scheduler is not asked about.
+# Routes that bypass the scheduler.
 UNSCHEDULED = ("eigen", "cg", "woodbury")
-# Routes that are not the scheduler's to choose, before its own.
+# Routes that are not the scheduler's to choose; its own are counted after them. A saved log holds
+# these numbers: another entry here makes earlier logs read wrong.
 FIXED_ROUTES = (*UNSCHEDULED, "ldl")
-# Which rule decided, where the scheduler was not asked (its own rules count from 0).
+# Rules that decided without the scheduler; its own rules count from 0.
 RULE_SADDLE_FREE, RULE_MATRIX_FREE, RULE_LOW_RANK = -1, -2, -3
 # Added to the scheduler's rule where it chose for a saddle-free step.
 RULE_ABSOLUTE = 100
@@ -29,36 +30,6 @@ _EXPLANATIONS = {
         "(Woodbury), and not formed"
     ),
 }
-
-Numbers = tuple[tf.Tensor, ...]
-
-
-class Keep(Protocol):
-    """Spares what was computed of the same matrix at an earlier step."""
-
-    def __call__(
-        self,
-        what: str,
-        compute: Callable[[], Numbers],
-        still: Callable[..., tf.Tensor] | None = None,
-    ) -> tuple[Numbers, tf.Tensor]:
-        """What `compute` returns, or returned; and whether it is new, boolean scalar.
-
-        Args:
-            what: Its name.
-            compute: Computes it.
-            still: From what was computed last to whether that is still so, given that the matrix is
-                the same; None if it is.
-        """
-        ...
-
-
-def computed(
-    what: str, compute: Callable[[], Numbers], still: Any = None
-) -> tuple[Numbers, tf.Tensor]:
-    """Keeps nothing."""
-    del what, still
-    return compute(), tf.constant(True)
 
 
 class BlockStep(NamedTuple):
@@ -93,26 +64,22 @@ class BlockStep(NamedTuple):
     error_bound: tf.Tensor
 
 
-class Direction(Protocol):
-    """Attributes: `scale`, the largest |eigenvalue| of the block, a float64 scalar."""
-
-    scale: tf.Tensor
-
-    def solve(self, damping: tf.Tensor) -> BlockStep:
-        """The direction at damping λ, a float64 scalar."""
-        ...
-
-
 def explain(rule: int) -> str:
     """The sentence for a rule of this module."""
     return _EXPLANATIONS[rule]
 
 
 def unscheduled(
-    solution: Solution, *, condition_number: Any, sparsity: Any, rule: int, scheduler: Any
+    solution: Solution,
+    *,
+    condition_number: tf.Tensor,
+    sparsity: tf.Tensor,
+    rule: int,
+    scheduler: Scheduler,
 ) -> BlockStep:
+    """The step of a block that the scheduler was not asked about."""
     route = tf.constant(FIXED_ROUTES.index(solution.solver))
-    nothing = tf.fill([len(scheduler.routes)], tf.constant(float("nan"), tf.float64))
+    unpriced = tf.constant([math.nan] * len(scheduler.routes), tf.float64)
     return BlockStep(
         solution.x,
         condition_number,
@@ -121,12 +88,20 @@ def unscheduled(
         route,
         tf.constant(rule),
         tf.cast(solution.residual, tf.float64),
-        nothing,
+        unpriced,
         tf.constant(math.nan, tf.float64),
         *not_reshaped(),
     )
 
 
-def not_reshaped() -> tuple[tf.Tensor, ...]:
+def unknown(size: int, dtype: tf.DType, scheduler: Scheduler) -> BlockStep:
+    """A step of zeros `[size]` of which no number is known."""
+    nan, none = tf.constant(math.nan, tf.float64), tf.constant(0)
+    unpriced = tf.constant([math.nan] * len(scheduler.routes), tf.float64)
+    zeros = tf.zeros([size], dtype)
+    return BlockStep(zeros, nan, nan, none, none, none, nan, unpriced, *(nan,) * 4)
+
+
+def not_reshaped() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The last three of `BlockStep` for a system solved as it is."""
     return (tf.constant(math.nan, tf.float64),) * 3

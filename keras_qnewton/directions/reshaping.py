@@ -16,12 +16,13 @@ yet can be below.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from keras_qnewton.conditioning import extremal_eigenvalues
 from keras_qnewton.directions.spectrum import row_nonzeros
+from keras_qnewton.scheduling import Reshape, Scheduler
 
 _LANCZOS_STEPS = 10
 
@@ -44,36 +45,60 @@ class Trade(NamedTuple):
     better: tf.Tensor
 
 
-class Reshaping:
-    """The candidates of one block.
+class Candidates(NamedTuple):
+    """A block, and up to which magnitude its entries are dropped for each row limit.
 
-    Args:
+    Attributes:
         matrix: H `[N, N]`, float64, symmetric.
         sparsity: d of H + s I, scalar float64.
-        scheduler: With a policy `reshape`.
+        thresholds: Float64, one a row limit.
+        least_drops: Lower bounds of ‖Δ‖₂, likewise.
     """
 
-    def __init__(self, matrix: tf.Tensor, sparsity: tf.Tensor, scheduler: Any):
-        self._matrix, self._sparsity, self._scheduler = matrix, sparsity, scheduler
-        self._policy = scheduler.reshape
-        self._size = int(matrix.shape[0])
-        self._limits = self._policy.row_limits(self._size)
-        self._thresholds, self._least_drops = _thresholds(matrix, self._limits)
+    matrix: tf.Tensor
+    sparsity: tf.Tensor
+    thresholds: tf.Tensor
+    least_drops: tf.Tensor
 
-    def pick(self, smallest: tf.Tensor, largest: tf.Tensor, kappa: tf.Tensor) -> Trade:
+
+class Reshaping:
+    """Finds what a system is worth replacing by.
+
+    Args:
+        policy: Says what may be tried and at which error.
+        scheduler: Prices it.
+    """
+
+    def __init__(self, policy: Reshape, scheduler: Scheduler):
+        self._policy, self._scheduler = policy, scheduler
+
+    def init(self, matrix: tf.Tensor, sparsity: tf.Tensor) -> Candidates:
+        """Sorts the block's entries: once for all λ.
+
+        Args:
+            matrix: H `[N, N]`, float64, symmetric.
+            sparsity: d of H + s I, scalar float64.
+        """
+        limits = self._policy.row_limits(int(matrix.shape[0]))
+        return Candidates(matrix, sparsity, *_thresholds(matrix, limits))
+
+    def pick(
+        self, block: Candidates, smallest: tf.Tensor, largest: tf.Tensor, kappa: tf.Tensor
+    ) -> Trade:
         """The (d, ε) within the bound that is predicted to take the least time.
 
         Args:
+            block: From `init`.
             smallest: σ, a lower bound of the eigenvalues of A, float64.
             largest: An upper bound of them.
             kappa: κ(A), what A itself is priced with.
         """
-        policy = self._policy
-        nothing = tf.zeros([], tf.float64)
-        dropped, sparsities = [nothing], [self._sparsity]
-        for k in range(len(self._limits)):
-            hopeful = self._least_drops[k] <= policy.largest_drop(smallest)
-            drop, d = tf.cond(hopeful, functools.partial(self._dropped, k), _hopeless)
+        policy, size = self._policy, int(block.matrix.shape[0])
+        zero = tf.zeros([], tf.float64)
+        dropped, sparsities = [zero], [block.sparsity]
+        for k in range(int(block.thresholds.shape[0])):
+            hopeful = block.least_drops[k] <= policy.largest_drop(smallest)
+            drop, d = tf.cond(hopeful, functools.partial(_dropped, block, k), _hopeless)
             dropped.append(drop)
             sparsities.append(d)
         rows = []
@@ -84,10 +109,12 @@ class Reshaping:
             kappas = tf.where(
                 tf.equal(drop, 0) & tf.equal(shifts, 0), tf.fill(tf.shape(shifts), kappa), kappas
             )
-            same = tf.ones_like(shifts)
-            rows.append(tf.stack([k * same, shifts, kappas, d * same, bounds], 1))
+            ones = tf.ones_like(shifts)
+            rows.append(tf.stack([k * ones, shifts, kappas, d * ones, bounds], 1))
         candidates = tf.concat(rows, 0)
-        seconds = tf.map_fn(self._seconds, candidates, fn_output_signature=tf.float64)
+        seconds = tf.map_fn(
+            functools.partial(self._seconds, size), candidates, fn_output_signature=tf.float64
+        )
         infinity = tf.constant(float("inf"), tf.float64)
         allowed = candidates[:, 4] <= policy.bound
         seconds = tf.where(allowed & ~tf.math.is_nan(seconds), seconds, infinity)
@@ -95,37 +122,48 @@ class Reshaping:
         row = candidates[best]
         return Trade(tf.cast(row[0], tf.int32), row[1], row[2], row[3], (best > 0) & (smallest > 0))
 
-    def system(self, trade: Trade, shift: tf.Tensor) -> tf.Tensor:
+    def system(self, block: Candidates, trade: Trade, shift: tf.Tensor) -> tf.Tensor:
         """Â = prune(H) + (s + ε) I."""
         zero = tf.zeros([1], tf.float64)
-        matrix = self._above(tf.concat([zero, self._thresholds], 0)[trade.pruned])
+        matrix = _above(block.matrix, tf.concat([zero, block.thresholds], 0)[trade.pruned])
         return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + shift + trade.shift)
 
-    def _seconds(self, candidate: tf.Tensor) -> tf.Tensor:
+    @property
+    def bound(self) -> float:
+        """The largest relative error of the step."""
+        return self._policy.bound
+
+    def checked_error(self, smallest: tf.Tensor, gap: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """An upper bound of x̂'s relative error; see `Reshape.checked_error`."""
+        return self._policy.checked_error(smallest, gap, x)
+
+    def _seconds(self, size: int, candidate: tf.Tensor) -> tf.Tensor:
         """What the route that would be chosen is predicted to take."""
         index, predicted, _ = self._scheduler.choose_index(
-            self._size, candidate[2], candidate[3], definite=True
+            size, candidate[2], candidate[3], definite=True
         )
         return tf.gather(predicted, index)
 
-    def _above(self, threshold: tf.Tensor) -> tf.Tensor:
-        """H without its entries up to `threshold`, but for the diagonal."""
-        kept = tf.where(tf.abs(self._matrix) > threshold, self._matrix, 0.0)
-        return tf.linalg.set_diag(kept, tf.linalg.diag_part(self._matrix))
 
-    def _dropped(self, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """δ and d of one row limit."""
-        pruned = self._above(self._thresholds[k])
-        dropped = self._matrix - pruned
-        ends = extremal_eigenvalues(dropped, iterations=_LANCZOS_STEPS)
-        norm = tf.maximum(
-            tf.abs(ends.lambda_min) + ends.residual_min,
-            tf.abs(ends.lambda_max) + ends.residual_max,
-        )
-        # ‖Δ‖₂ ≤ ‖Δ‖_F and, for symmetric Δ, ≤ ‖Δ‖_∞.
-        row_sum = tf.reduce_max(tf.reduce_sum(tf.abs(dropped), axis=1))
-        norm = tf.reduce_min([norm, row_sum, tf.norm(dropped)])
-        return norm, row_nonzeros(pruned, shifted=True)
+def _above(matrix: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+    """`matrix` without its entries up to `threshold`, but for the diagonal."""
+    kept = tf.where(tf.abs(matrix) > threshold, matrix, 0.0)
+    return tf.linalg.set_diag(kept, tf.linalg.diag_part(matrix))
+
+
+def _dropped(block: Candidates, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """δ and d of one row limit."""
+    pruned = _above(block.matrix, block.thresholds[k])
+    dropped = block.matrix - pruned
+    ends = extremal_eigenvalues(dropped, iterations=_LANCZOS_STEPS)
+    norm = tf.maximum(
+        tf.abs(ends.lambda_min) + ends.residual_min,
+        tf.abs(ends.lambda_max) + ends.residual_max,
+    )
+    # ‖Δ‖₂ ≤ ‖Δ‖_F and, for symmetric Δ, ≤ ‖Δ‖_∞.
+    row_sum = tf.reduce_max(tf.reduce_sum(tf.abs(dropped), axis=1))
+    norm = tf.reduce_min([norm, row_sum, tf.norm(dropped)])
+    return norm, row_nonzeros(pruned, shifted=True)
 
 
 def _hopeless() -> tuple[tf.Tensor, tf.Tensor]:

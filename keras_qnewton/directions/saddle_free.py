@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple, TypeGuard
 
 import tensorflow as tf
 
@@ -12,59 +12,103 @@ from keras_qnewton.directions.block_step import (
     RULE_ABSOLUTE,
     RULE_SADDLE_FREE,
     BlockStep,
-    Keep,
-    computed,
     not_reshaped,
     unscheduled,
 )
-from keras_qnewton.directions.kept_factor import EIGEN, kept_factor
+from keras_qnewton.directions.direction import Direction
+from keras_qnewton.directions.problem import BlockProblem
 from keras_qnewton.directions.spectrum import (
     LANCZOS_STEPS,
     full_products,
-    kept_spectrum,
     largest,
     row_nonzeros,
 )
+from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.solvers import Eigen
+from keras_qnewton.solvers.checks import passes
 from keras_qnewton.solvers.eigen import EigenState
+from keras_qnewton.state import FactorKind
+from keras_qnewton.types import AbsoluteSolver, QuantumSolver
 
 
-class SaddleFree:
-    """(H² + λ²I)^(-1/2) g: saddle-free Newton, Dauphin et al. 2014 (arXiv:1406.2572)."""
+class SaddleFreeState(NamedTuple):
+    """A block's eigendecomposition; see `DirectionState`.
 
-    def __init__(
-        self,
-        matrix: tf.Tensor,
-        gradient: tf.Tensor,
-        scheduler: Any,
-        keep: Keep = computed,
-    ):
-        self._gradient, self._scheduler = gradient, scheduler
-        self._sparsity = row_nonzeros(matrix)
-        self._eigen = Eigen()
-        self._state = self._decomposed(matrix, keep)
-        self._magnitudes = tf.abs(tf.cast(self._state.eigenvalues, tf.float64))
-        self.scale = tf.reduce_max(self._magnitudes)
+    Attributes:
+        formation: See there.
+        scale: See there.
+        eigen: Eigenvalues and eigenvectors of H.
+        magnitudes: |eigenvalues|, float64 `[N]`.
+        sparsity: d, float64 scalar.
+    """
 
-    def _decomposed(self, matrix: tf.Tensor, keep: Keep) -> EigenState:
-        if keep is computed:
-            return self._eigen.init(matrix)
-        packed = kept_factor(keep, EIGEN, 0.0, lambda: self._eigen.pack(self._eigen.init(matrix)))
-        return self._eigen.unpack(matrix, packed)
+    formation: tf.Tensor
+    scale: tf.Tensor
+    eigen: EigenState
+    magnitudes: tf.Tensor
+    sparsity: tf.Tensor
 
-    def solve(self, damping: tf.Tensor) -> BlockStep:
-        solution = self._eigen.compute_absolute(self._state, self._gradient, damping)
-        damped = tf.sqrt(self._magnitudes**2 + damping**2)
+
+class SaddleFree(Direction[SaddleFreeState]):
+    """(H² + λ²I)^(-1/2) g: saddle-free Newton, Dauphin et al. 2014 (arXiv:1406.2572).
+
+    One eigendecomposition serves every λ.
+    """
+
+    def init(self, problem: BlockProblem) -> SaddleFreeState:
+        """Decomposes the block."""
+        formed, eigen = problem.form(), Eigen()
+        matrix = tf.cast(formed.matrix, problem.gradient.dtype)
+        sparsity = row_nonzeros(matrix)
+        if problem.kept.has_factor:
+            packed = problem.kept.factor(
+                formed.unchanged,
+                FactorKind.EIGEN,
+                0.0,
+                lambda: eigen.pack(eigen.init(matrix)),
+            )
+            decomposed = eigen.unpack(matrix, packed)
+        else:
+            decomposed = eigen.init(matrix)
+        magnitudes = tf.abs(tf.cast(decomposed.eigenvalues, tf.float64))
+        return SaddleFreeState(
+            formed.how, tf.reduce_max(magnitudes), decomposed, magnitudes, sparsity
+        )
+
+    def solve(self, problem: BlockProblem, state: SaddleFreeState, damping: tf.Tensor) -> BlockStep:
+        """x by the decomposition of `init`."""
+        solution = Eigen().compute_absolute(state.eigen, problem.gradient, damping)
+        damped = tf.sqrt(state.magnitudes**2 + damping**2)
         return unscheduled(
             solution,
             condition_number=tf.reduce_max(damped) / tf.reduce_min(damped),
-            sparsity=self._sparsity,
+            sparsity=state.sparsity,
             rule=RULE_SADDLE_FREE,
-            scheduler=self._scheduler,
+            scheduler=self._settings.scheduler,
         )
 
 
-class Absolute:
+class AbsoluteState(NamedTuple):
+    """A block and its norm; see `DirectionState`.
+
+    Attributes:
+        formation: See there.
+        scale: See there.
+        matrix: H `[N, N]`.
+        norm: An upper bound of ‖H‖₂, float64 scalar.
+        sparsity: d, float64 scalar.
+        products: Products with H that κ takes, float64 scalar.
+    """
+
+    formation: tf.Tensor
+    scale: tf.Tensor
+    matrix: tf.Tensor
+    norm: tf.Tensor
+    sparsity: tf.Tensor
+    products: tf.Tensor
+
+
+class Absolute(Direction[AbsoluteState]):
     """(H² + λ²I)^(-1/2) g by the quantum solver's `solve_absolute`, where the scheduler says so.
 
     It is asked with κ of (H² + λ²I)^(1/2), of which √(‖H‖² + λ²)/λ is a bound that needs no
@@ -73,59 +117,71 @@ class Absolute:
     """
 
     @staticmethod
-    def possible(scheduler: Any, size: int) -> bool:
+    def possible(scheduler: Scheduler, size: int) -> bool:
         """Whether a circuit could ever be chosen for a block of `size` weights."""
         quantum = scheduler.quantum
-        return hasattr(quantum, "solve_absolute") and quantum.name in scheduler.possible(size)
+        return _solves_absolute(quantum) and quantum.name in scheduler.possible(size)
 
-    def __init__(
-        self,
-        matrix: tf.Tensor,
-        gradient: tf.Tensor,
-        scheduler: Any,
-        seed: int = 0,
-        keep: Keep = computed,
-    ):
-        self._matrix, self._gradient, self._scheduler = matrix, gradient, scheduler
-        self._sparsity = row_nonzeros(matrix)
-        spectrum = kept_spectrum(
-            keep, lambda: extremal_eigenvalues(matrix, iterations=LANCZOS_STEPS, seed=seed)
+    def init(self, problem: BlockProblem) -> AbsoluteState:
+        """Forms the block, and finds its norm by Lanczos."""
+        formed = problem.form()
+        matrix = tf.cast(formed.matrix, problem.gradient.dtype)
+        sparsity = row_nonzeros(matrix)
+        spectrum = problem.kept.spectrum(
+            formed.unchanged,
+            lambda: extremal_eigenvalues(
+                matrix, iterations=LANCZOS_STEPS, seed=self._settings.seed
+            ),
         )
-        self._products = full_products(spectrum, matrix)
-        self._norm = largest(spectrum)
-        # Not the bound: Ritz values are far closer than their residuals say.
-        self.scale = tf.maximum(tf.abs(spectrum.lambda_min), tf.abs(spectrum.lambda_max))
+        return AbsoluteState(
+            formation=formed.how,
+            # Ritz values: they are far closer than their residuals, and so the bound, say.
+            scale=tf.maximum(tf.abs(spectrum.lambda_min), tf.abs(spectrum.lambda_max)),
+            matrix=matrix,
+            norm=largest(spectrum),
+            sparsity=sparsity,
+            products=full_products(spectrum, matrix),
+        )
 
-    def solve(self, damping: tf.Tensor) -> BlockStep:
-        scheduler, eigen = self._scheduler, tf.constant(FIXED_ROUTES.index("eigen"))
-        quantum = scheduler.routes.index(scheduler.quantum.name)
-        kappa = tf.sqrt(self._norm**2 + damping**2) / damping
-        size = int(self._matrix.shape[0])
-        index, predicted, rule = scheduler.choose_index(size, kappa, self._sparsity, absolute=True)
+    def solve(self, problem: BlockProblem, state: AbsoluteState, damping: tf.Tensor) -> BlockStep:
+        """x by the circuit or by an eigendecomposition."""
+        scheduler, gradient = self._settings.scheduler, problem.gradient
+        solver, eigen = scheduler.quantum, tf.constant(FIXED_ROUTES.index("eigen"))
+        assert _solves_absolute(solver)  # see `possible`
+        quantum = scheduler.routes.index(solver.name)
+        kappa = tf.sqrt(state.norm**2 + damping**2) / damping
+        index, predicted, rule = scheduler.choose_index(
+            problem.size, kappa, state.sparsity, absolute=True
+        )
         chosen = tf.equal(index, quantum)
 
         def decomposed() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            solution = Eigen().solve_absolute(self._matrix, self._gradient, damping)
+            solution = Eigen().solve_absolute(state.matrix, gradient, damping)
             return solution.x, tf.cast(solution.residual, tf.float64), eigen
 
         def circuit() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            solution = scheduler.quantum.solve_absolute(self._matrix, self._gradient, damping)
-            # Written so that a NaN residual fails.
-            passed = solution.residual <= scheduler.tolerance
+            solution = solver.solve_absolute(state.matrix, gradient, damping)
             answer = solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + quantum)
-            return tf.cond(passed, lambda: answer, decomposed)
+            return tf.cond(
+                passes(solution.residual, scheduler.tolerance), lambda: answer, decomposed
+            )
 
         x, residual, used = tf.cond(chosen, circuit, decomposed)
         route = tf.where(chosen, len(FIXED_ROUTES) + quantum, eigen)
         return BlockStep(
             x,
             kappa,
-            self._sparsity,
+            state.sparsity,
             route,
             used,
             rule + RULE_ABSOLUTE,
             residual,
             predicted,
-            self._products,
+            state.products,
             *not_reshaped(),
         )
+
+
+def _solves_absolute(solver: QuantumSolver | None) -> TypeGuard[AbsoluteSolver]:
+    # `isinstance` with a protocol would not see methods that a wrapper delegates.
+    return hasattr(solver, "solve_absolute")

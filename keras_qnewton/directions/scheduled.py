@@ -2,341 +2,301 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.conditioning import Spectrum, condition_number, extremal_eigenvalues
-from keras_qnewton.conditioning.host_lanczos import extremal_eigenvalues_on_host
-from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
+from keras_qnewton.conditioning import condition_number
 from keras_qnewton.directions.attempts import Answer, Attempts, System
-from keras_qnewton.directions.block_step import (
-    FIXED_ROUTES,
-    BlockStep,
-    Keep,
-    Numbers,
-    computed,
-    not_reshaped,
-)
-from keras_qnewton.directions.kept_factor import MIXED, kept_factor
-from keras_qnewton.directions.reshaping import Reshaping, Trade
-from keras_qnewton.directions.spectrum import (
-    LANCZOS_STEPS,
-    LARGE_END_STEPS,
-    condition_estimate,
-    full_products,
-    kept_spectrum,
-    largest,
-    row_nonzeros,
-    semidefinite_spectrum,
-)
+from keras_qnewton.directions.block_step import FIXED_ROUTES, BlockStep, not_reshaped, unknown
+from keras_qnewton.directions.direction import Direction
+from keras_qnewton.directions.ends import Ends, ends_of
+from keras_qnewton.directions.problem import BlockProblem
+from keras_qnewton.directions.reshaping import Candidates, Reshaping, Trade
+from keras_qnewton.directions.spectrum import condition_estimate, largest
+from keras_qnewton.directions.traits import is_bounded, is_mixed, is_semidefinite
 from keras_qnewton.solvers.blocked_cholesky import (
     BlockedFactor,
     packed_factor,
     unpacked_factor,
 )
+from keras_qnewton.solvers.checks import passes
 from keras_qnewton.solvers.mixed_precision import mixed_cholesky
 from keras_qnewton.solvers.packing import Packable
 from keras_qnewton.solvers.refinement import target
-from keras_qnewton.types import Solution
+from keras_qnewton.state import FactorKind
+from keras_qnewton.types import Solution, Solver
 
-# Where nothing but λ_min's error bound is between a fixed shift and a needlessly short step: on
-# a pruned block of 1,040 weights the bound is 4e-3 after 20 steps, 6e-7 after 60 (λ_min -1e-2).
-_DEFINITE_STEPS = 60
-# From this N on a factorisation in float64 is what a step takes longest for.
-_LARGE = 512
-# κ up to which refinement makes up for one in float32.
+# κ up to which refinement makes up for a factorisation in float32.
 _MIXED_CONDITION = 1e6
 
 
-class Ends(NamedTuple):
-    """What is known of a block before it is solved.
+class ScheduledState(NamedTuple):
+    """A formed block and what was found of it; see `DirectionState`.
 
     Attributes:
-        norm: Frobenius's of a semidefinite one, float64 scalar; else 0.
-        spectrum: The ends of its spectrum.
-        sparsity: d, float64 scalar.
-        products: Products with it that were made, float64; NaN where κ may take a factorisation.
+        formation: See there.
+        scale: See there.
+        matrix: H `[N, N]`; float64, but where it is factorised in float32.
+        unchanged: Whether it is that of the last step, bool or scalar bool tensor.
+        ends: Its spectrum's ends, and d.
+        reshaping: Its candidates for being replaced; empty where it may not be.
     """
 
-    norm: tf.Tensor
-    spectrum: Spectrum
-    sparsity: tf.Tensor
-    products: tf.Tensor
+    formation: tf.Tensor
+    scale: tf.Tensor
+    matrix: tf.Tensor
+    unchanged: tf.Tensor | bool
+    ends: Ends
+    reshaping: Candidates | tuple[()]
 
 
-class Scheduled:
-    """(H + s I)^(-1) g to float64 residuals, by the solver that the scheduler chooses.
+@dataclasses.dataclass(frozen=True)
+class _Damped:
+    """H + s I at one λ, and what is known of it.
 
     Attributes:
-        ends: What was given, or was found of the matrix.
+        problem: The block's.
+        state: The block's.
+        shift: s, float64 scalar.
+        condition_number: κ, float64 scalar.
+        rhs: g `[N]`, float64.
     """
 
-    def __init__(
-        self,
-        matrix: tf.Tensor,
-        gradient: tf.Tensor,
-        damping: Any,
-        scheduler: Any,
-        semidefinite: bool = False,
-        seed: int = 0,
-        keep: Keep = computed,
-        ends: Ends | None = None,
-    ):
-        self._gradient, self._damping, self._scheduler = gradient, damping, scheduler
-        self._keep = keep
-        self._size = int(matrix.shape[0])
+    problem: BlockProblem
+    state: ScheduledState
+    shift: tf.Tensor
+    condition_number: tf.Tensor
+    rhs: tf.Tensor
+
+
+class Choice(NamedTuple):
+    """What `Scheduler.choose_index` returns: a route, predicted seconds, and a rule."""
+
+    index: tf.Tensor
+    predicted: tf.Tensor
+    rule: tf.Tensor
+
+
+class Scheduled(Direction[ScheduledState]):
+    """(H + s I)^(-1) g to float64 residuals, by the solver that the scheduler chooses."""
+
+    def init(self, problem: BlockProblem) -> ScheduledState:
+        """Forms the block, and finds the ends of its spectrum."""
+        settings, formed = self._settings, problem.form()
+        matrix, ends = formed.matrix, ends_of(formed, problem, settings)
         # A solve of a small block costs little beside the curvature: double precision makes the
         # residual check mean something at condition numbers up to 1e12.
-        self._mixed = (
-            semidefinite
-            and self._size >= _LARGE
-            and gradient.dtype == tf.float32
-            and scheduler.possible(self._size) == ("cholesky",)
+        if not is_mixed(problem, settings):
+            matrix = tf.cast(matrix, tf.float64)
+        reshaping = self._reshaping(problem)
+        return ScheduledState(
+            formation=formed.how,
+            scale=largest(ends.spectrum),
+            matrix=matrix,
+            unchanged=formed.unchanged,
+            ends=ends,
+            reshaping=() if reshaping is None else reshaping.init(matrix, ends.sparsity),
         )
-        self._matrix = matrix if self._mixed else tf.cast(matrix, tf.float64)
-        self._semidefinite = semidefinite
-        self._bounded = damping.adaptive or damping.definite or semidefinite
-        if ends is None:
-            find = self._semidefinite_ends if semidefinite else self._both_ends
-            ends = find(matrix, keep, seed)
-        self.ends = ends
-        self._norm, self._spectrum, self._sparsity, self.products = ends
-        if scheduler.estimator is not None:
-            self.products = tf.constant(math.nan, tf.float64)  # an estimate by factorisation
-        self.scale = largest(self._spectrum)
-        # Reshaping needs a lower bound of the eigenvalues, and a price to lower.
-        priced = len(scheduler.candidates(self._bounded)) > 1 or scheduler.quantum is not None
-        self._reshaping = None
-        if scheduler.reshape is not None and self._bounded and priced and not self._mixed:
-            self._reshaping = Reshaping(self._matrix, self._sparsity, scheduler)
 
-    def _semidefinite_ends(self, matrix: tf.Tensor, keep: Keep, seed: int) -> Ends:
-        """Only the large end is searched."""
-        norm = tf.cast(tf.sqrt(2 * tf.nn.l2_loss(matrix)), tf.float64)
-        # Rounding each entry moves no eigenvalue by more than that much of Frobenius's norm.
-        rounding = -EPSILON[matrix.dtype] * norm
-        operand = tf.cast(matrix, self._gradient.dtype)
-        # A factorisation waits for the norm alone, and what is for the log is not to be before it.
-        with tf.control_dependencies([rounding]):
-            sparsity = row_nonzeros(matrix, shifted=True)
-            spectrum = kept_spectrum(
-                keep, lambda: largest_eigenvalue(operand, LARGE_END_STEPS, seed)
-            )
-        spectrum = semidefinite_spectrum(spectrum, rounding)
-        return Ends(norm, spectrum, sparsity, full_products(spectrum, operand))
-
-    def _both_ends(self, matrix: tf.Tensor, keep: Keep, seed: int) -> Ends:
-        precise = self._damping.definite
-        # Of a large matrix a product takes as long as it takes to be read.
-        short = self._size >= _LARGE and not precise
-        operand = matrix if short else self._matrix
-        if short and self._scheduler.leaves_graph(self._size, self._bounded):
-            spectrum = kept_spectrum(keep, lambda: extremal_eigenvalues_on_host(operand, seed=seed))
-            products = full_products(spectrum, operand, part=0.5)
-        else:
-            same_time = LANCZOS_STEPS * tf.float64.size // operand.dtype.size
-            steps = _DEFINITE_STEPS if precise else same_time
-            spectrum = kept_spectrum(
-                keep, lambda: extremal_eigenvalues(operand, iterations=steps, seed=seed)
-            )
-            products = full_products(spectrum, operand)
-        products = products if self._bounded else tf.constant(math.nan, tf.float64)
-        norm = tf.constant(0.0, tf.float64)
-        return Ends(norm, spectrum, row_nonzeros(matrix, shifted=True), products)
-
-    def estimate(self, damping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def estimate(
+        self, problem: BlockProblem, state: ScheduledState, damping: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """κ of H + s I, and s, at damping λ; scalars, float64."""
-        shift = self._damping.shift(self._matrix, self._spectrum, damping)
-        return self._condition_number(shift), shift
+        shift = self._settings.damping.shift(state.matrix, state.ends.spectrum, damping)
+        return self._condition_number(problem, state, shift), shift
 
-    def solve(self, damping: tf.Tensor) -> BlockStep:
-        kappa, shift = self.estimate(damping)
-        reshaping = self._reshaping
-        if reshaping is None:
-            return self._solve_as_it_is(kappa, shift)
-        smallest = self._lowest(shift)
-        largest = self._spectrum.lambda_max + self._spectrum.residual_max + shift
-        trade = reshaping.pick(smallest, largest, kappa)
-
-        step = tf.cond(
-            trade.better,
-            lambda: self._solve_reshaped(reshaping, trade, shift, smallest),
-            self._not_solved,
-        )
-        # Written so that NaN fails.
+    def solve(self, problem: BlockProblem, state: ScheduledState, damping: tf.Tensor) -> BlockStep:
+        """x of the system as it is, or of a cheaper one that is near enough."""
+        kappa, shift = self.estimate(problem, state, damping)
+        rhs = tf.cast(problem.gradient, tf.float64)
+        damped = _Damped(problem, state, shift, kappa, rhs)
+        reshaping, candidates = self._reshaping(problem), state.reshaping
+        if reshaping is None or not isinstance(candidates, Candidates):
+            return self._solve_as_it_is(damped)
+        step = self._solve_reshaped(damped, reshaping, candidates)
         return tf.cond(
-            step.error_bound <= self._scheduler.reshape.bound,
+            passes(step.error_bound, reshaping.bound),
             lambda: step,
-            lambda: self._solve_as_it_is(kappa, shift)._replace(error_bound=step.error_bound),
+            lambda: self._solve_as_it_is(damped)._replace(error_bound=step.error_bound),
         )
 
-    def _not_solved(self) -> BlockStep:
-        """A `BlockStep` in which nothing is known."""
-        unknown, none = tf.constant(math.nan, tf.float64), tf.constant(0)
-        predicted = tf.fill([len(self._scheduler.routes)], unknown)
-        return BlockStep(
-            tf.zeros_like(self._gradient),
-            *(unknown, unknown, none, none, none, unknown),
-            predicted,
-            unknown,
-            *not_reshaped(),
-        )
+    def _reshaping(self, problem: BlockProblem) -> Reshaping | None:
+        """The policy's search; None where no eigenvalue is bounded or no price could fall."""
+        scheduler, bounded = self._settings.scheduler, is_bounded(problem, self._settings)
+        priced = len(scheduler.candidates(bounded)) > 1 or scheduler.quantum is not None
+        mixed = is_mixed(problem, self._settings)
+        if scheduler.reshape is None or mixed or not (bounded and priced):
+            return None
+        return Reshaping(scheduler.reshape, scheduler)
 
-    def _solve_as_it_is(self, kappa: tf.Tensor, shift: tf.Tensor) -> BlockStep:
+    def _solve_as_it_is(self, damped: _Damped) -> BlockStep:
         """(H + s I) x = g."""
-        choice = self._choice(kappa, self._sparsity, self._bounded)
-        rhs = tf.cast(self._gradient, tf.float64)
-        if self._mixed:
-            answer = self._run_mixed(shift, rhs, kappa, choice[0], choice[1])
-        else:
-            answer = self._run(self._system(shift), rhs, kappa, choice[0], choice[1], shift)
-        return self._step(kappa, self._sparsity, choice, answer, not_reshaped())
+        bounded = is_bounded(damped.problem, self._settings)
+        sparsity = damped.state.ends.sparsity
+        choice = self._choice(damped, damped.condition_number, sparsity, bounded)
+        mixed = is_mixed(damped.problem, self._settings)
+        answer = (self._answer_mixed if mixed else self._answer)(damped, choice)
+        kappa = damped.condition_number
+        return _block_step(damped, kappa, sparsity, choice, answer, not_reshaped())
 
     def _solve_reshaped(
-        self, reshaping: Reshaping, trade: Trade, shift: tf.Tensor, smallest: tf.Tensor
+        self, damped: _Damped, reshaping: Reshaping, candidates: Candidates
+    ) -> BlockStep:
+        """Â x̂ = g, if that is predicted to take less time; else a step that nobody knows."""
+        problem, spectrum = damped.problem, damped.state.ends.spectrum
+        smallest = _lowest(damped.state, damped.shift)
+        highest = spectrum.lambda_max + spectrum.residual_max + damped.shift
+        trade = reshaping.pick(candidates, smallest, highest, damped.condition_number)
+        return tf.cond(
+            trade.better,
+            lambda: self._solve_traded(damped, trade, reshaping, candidates),
+            lambda: unknown(problem.size, problem.gradient.dtype, self._settings.scheduler),
+        )
+
+    def _solve_traded(
+        self, damped: _Damped, trade: Trade, reshaping: Reshaping, candidates: Candidates
     ) -> BlockStep:
         """Â x̂ = g, and how far x̂ may be from the solution of the system as it is."""
-        kappa, sparsity = trade.condition_number, trade.sparsity
-        choice = self._choice(kappa, sparsity, definite=True)
-        rhs = tf.cast(self._gradient, tf.float64)
-        answer = self._run(reshaping.system(trade, shift), rhs, kappa, *choice[:2])
-        gap = rhs - tf.linalg.matvec(self._matrix, answer[0]) - shift * answer[0]
-        error = self._scheduler.reshape.checked_error(smallest, gap, answer[0])
-        return self._step(kappa, sparsity, choice, answer, (self._sparsity, trade.shift, error))
-
-    def _choice(self, kappa: tf.Tensor, sparsity: tf.Tensor, definite: bool) -> Numbers:
-        """Route, predicted seconds, and rule, of `Scheduler.choose_index`."""
-        choice: Numbers = self._scheduler.choose_index(
-            self._size, kappa, sparsity, definite=definite
-        )
-        return choice
-
-    def _step(
-        self,
-        kappa: tf.Tensor,
-        sparsity: tf.Tensor,
-        choice: Numbers,
-        answer: Answer,
-        reshaped: Numbers,
-    ) -> BlockStep:
-        """A `BlockStep`; `reshaped` are its last three."""
-        (index, predicted, rule), (x, residual, used) = choice, answer
-        return BlockStep(
-            tf.cast(x, self._gradient.dtype),
-            kappa,
-            sparsity,
-            index + len(FIXED_ROUTES),
-            used,
-            rule,
-            residual,
-            predicted,
-            self.products,
-            *reshaped,
+        kappa, sparsity, state = trade.condition_number, trade.sparsity, damped.state
+        choice = self._choice(damped, kappa, sparsity, definite=True)
+        system = System(
+            matrix=reshaping.system(candidates, trade, damped.shift),
+            rhs=damped.rhs,
+            condition_number=kappa,
+            definite=is_bounded(damped.problem, self._settings),
+            indefinite=tf.constant(False),
         )
 
-    def _lowest(self, shift: tf.Tensor) -> tf.Tensor:
-        """σ: no eigenvalue of H + s I is below, given that Lanczos found the lower end."""
-        return self._spectrum.lambda_min - self._spectrum.residual_min + shift
+        def solved(solver: Solver, kind: int) -> Solution:
+            del kind  # another matrix than the kept factor's
+            return solver.solve(system.matrix, system.rhs)
 
-    def _system(self, shift: tf.Tensor) -> tf.Tensor:
-        """H + s I in float64."""
-        matrix = tf.cast(self._matrix, tf.float64)
-        return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + shift)
+        answer = self._attempts(system, solved).answer(choice.index, choice.predicted)
+        gap = damped.rhs - tf.linalg.matvec(state.matrix, answer.x) - damped.shift * answer.x
+        error = reshaping.checked_error(_lowest(state, damped.shift), gap, answer.x)
+        changes = state.ends.sparsity, trade.shift, error
+        return _block_step(damped, kappa, sparsity, choice, answer, changes)
 
-    def _condition_number(self, shift: tf.Tensor) -> tf.Tensor:
+    def _choice(
+        self, damped: _Damped, kappa: tf.Tensor, sparsity: tf.Tensor, definite: bool
+    ) -> Choice:
+        return Choice(
+            *self._settings.scheduler.choose_index(
+                damped.problem.size, kappa, sparsity, definite=definite
+            )
+        )
+
+    def _condition_number(
+        self, problem: BlockProblem, state: ScheduledState, shift: tf.Tensor
+    ) -> tf.Tensor:
         """κ(H + s I): the estimator's, if one is named; else by the spectrum's ends."""
-        if self._scheduler.estimator is not None:
-            return condition_number(self._system(shift), method=self._scheduler.estimator)
-        by_ends = condition_estimate(self._spectrum, shift)
-        if self._semidefinite:
+        scheduler, spectrum = self._settings.scheduler, state.ends.spectrum
+
+        def estimated(method: str = "lanczos") -> tf.Tensor:
+            return condition_number(_shifted(state, shift), method=method)
+
+        if scheduler.estimator is not None:
+            return estimated(scheduler.estimator)
+        by_ends = condition_estimate(spectrum, shift)
+        if is_semidefinite(problem, self._settings):
             # Rounding, which would be taken off the shift, moves eigenvalues by far less.
-            largest = self._spectrum.lambda_max + self._spectrum.residual_max + shift
-            return tf.where(shift > 0, largest / shift, by_ends)
-        if self._bounded:
+            highest = spectrum.lambda_max + spectrum.residual_max + shift
+            return tf.where(shift > 0, highest / shift, by_ends)
+        if is_bounded(problem, self._settings):
             return by_ends
-
-        def estimated() -> tf.Tensor:
-            return condition_number(self._system(shift), method="lanczos")
-
-        # Not shifted past its negative eigenvalues, maybe. Where κ decides, it is estimated to
-        # 1 %, and where it is for the log alone, a factorisation is too much for it.
-        if len(self._scheduler.possible(self._size)) > 1:
+        # The shift may leave negative eigenvalues. Where κ decides, it is estimated to 1 %, and
+        # where it is for the log alone, a factorisation is too much for it.
+        if len(scheduler.possible(problem.size)) > 1:
             return estimated()
-        return tf.cond(self._lowest(shift) > 0, lambda: by_ends, estimated)
+        return tf.cond(_lowest(state, shift) > 0, lambda: by_ends, estimated)
 
-    def _run_mixed(
-        self,
-        shift: tf.Tensor,
-        rhs: tf.Tensor,
-        kappa: tf.Tensor,
-        index: tf.Tensor,
-        predicted: tf.Tensor,
-    ) -> Answer:
-        """`_run` by a factor in float32; in float64 where that does not reach the tolerance."""
+    def _answer_mixed(self, damped: _Damped, choice: Choice) -> Answer:
+        """`_answer` by a factor in float32; in float64 where that does not reach the tolerance."""
         tolerance = target(None, np.float64)
-        nan = tf.constant(float("nan"), tf.float64)
+        problem, state, shift = damped.problem, damped.state, damped.shift
 
-        def keep(factorised: Callable[[], BlockedFactor]) -> BlockedFactor:
-            if self._keep is computed:
+        def kept(factorised: Callable[[], BlockedFactor]) -> BlockedFactor:
+            if not problem.kept.has_factor:
                 return factorised()
-            packed = kept_factor(self._keep, MIXED, shift, lambda: packed_factor(factorised()))
+            packed = problem.kept.factor(
+                state.unchanged, FactorKind.MIXED, shift, lambda: packed_factor(factorised())
+            )
             return unpacked_factor(packed, tf.float32)
 
         x, residual = tf.cond(
-            self._norm + shift <= _MIXED_CONDITION * shift,
-            lambda: mixed_cholesky(self._matrix, shift, rhs, tolerance, keep),
-            lambda: (tf.zeros_like(rhs), nan),
+            state.ends.norm + shift <= _MIXED_CONDITION * shift,
+            lambda: mixed_cholesky(state.matrix, shift, damped.rhs, tolerance, kept),
+            lambda: (tf.zeros_like(damped.rhs), tf.constant(math.nan, tf.float64)),
         )
-        # Written so that a NaN residual fails.
         return tf.cond(
-            residual <= tolerance,
+            passes(residual, tolerance),
             lambda: Answer(x, residual, tf.constant(len(FIXED_ROUTES))),
-            lambda: self._run(self._system(shift), rhs, kappa, index, predicted, shift),
+            lambda: self._answer(damped, choice),
         )
 
-    def _solved(
-        self, solver: Any, kind: int, system: tf.Tensor, rhs: tf.Tensor, shift: tf.Tensor | None
-    ) -> Solution:
-        """By one solver; with the last step's factor, if that was of the same system."""
-        if self._keep is computed or shift is None or not isinstance(solver, Packable):
-            solution: Solution = solver.solve(system, rhs)
-            return solution
-        packed = kept_factor(self._keep, kind, shift, lambda: solver.pack(solver.init(system)))
-        kept: Solution = solver.compute(solver.unpack(system, packed), rhs)
-        return kept
-
-    def _run(
-        self,
-        system: tf.Tensor,
-        rhs: tf.Tensor,
-        kappa: tf.Tensor,
-        index: tf.Tensor,
-        predicted: tf.Tensor,
-        shift: tf.Tensor | None = None,
-    ) -> Answer:
-        """Solution, residual, and the index of the route that gave it.
-
-        Args:
-            system: `[N, N]`, float64.
-            rhs: `[N]`, float64.
-            kappa: κ of `system`.
-            index: Of the route that was chosen.
-            predicted: Seconds by route.
-            shift: s, if the system is H + sI.
-        """
-        indefinite = tf.constant(False)
-        if shift is not None:
-            # One eigenvalue at least is below a Ritz value and its residual.
-            ritz = self._spectrum.lambda_min + self._spectrum.residual_min
-            indefinite = ritz + shift < 0
-        attempts = Attempts(
-            System(system, rhs, kappa, self._bounded, indefinite),
-            self._scheduler,
-            lambda solver, kind: self._solved(solver, kind, system, rhs, shift),
-            tried_again=self._damping.adaptive,
+    def _answer(self, damped: _Damped, choice: Choice) -> Answer:
+        """x of (H + s I) x = g, its residual, and the route that gave it."""
+        problem, state, spectrum = damped.problem, damped.state, damped.state.ends.spectrum
+        # One eigenvalue at least is below a Ritz value and its residual.
+        ritz = spectrum.lambda_min + spectrum.residual_min
+        system = System(
+            matrix=_shifted(state, damped.shift),
+            rhs=damped.rhs,
+            condition_number=damped.condition_number,
+            definite=is_bounded(problem, self._settings),
+            indefinite=ritz + damped.shift < 0,
         )
-        return attempts.answer(index, predicted)
+
+        def solved(solver: Solver, kind: int) -> Solution:
+            """By one solver; with the last step's factor, if that was of the same system."""
+            if not problem.kept.has_factor or not isinstance(solver, Packable):
+                return solver.solve(system.matrix, system.rhs)
+            packed = problem.kept.factor(
+                state.unchanged, kind, damped.shift, lambda: solver.pack(solver.init(system.matrix))
+            )
+            return solver.compute(solver.unpack(system.matrix, packed), system.rhs)
+
+        return self._attempts(system, solved).answer(choice.index, choice.predicted)
+
+    def _attempts(self, system: System, solved: Callable[[Solver, int], Solution]) -> Attempts:
+        scheduler, damping = self._settings.scheduler, self._settings.damping
+        return Attempts(system, scheduler, solved, tried_again=damping.adaptive)
+
+
+def _shifted(state: ScheduledState, shift: tf.Tensor) -> tf.Tensor:
+    """H + s I in float64."""
+    matrix = tf.cast(state.matrix, tf.float64)
+    return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + shift)
+
+
+def _lowest(state: ScheduledState, shift: tf.Tensor) -> tf.Tensor:
+    """σ: no eigenvalue of H + s I is below, given that Lanczos found the lower end."""
+    return state.ends.spectrum.lambda_min - state.ends.spectrum.residual_min + shift
+
+
+def _block_step(
+    damped: _Damped,
+    kappa: tf.Tensor,
+    sparsity: tf.Tensor,
+    choice: Choice,
+    answer: Answer,
+    reshaped: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+) -> BlockStep:
+    """A `BlockStep`; `reshaped` are its last three."""
+    return BlockStep(
+        tf.cast(answer.x, damped.problem.gradient.dtype),
+        kappa,
+        sparsity,
+        choice.index + len(FIXED_ROUTES),
+        answer.route,
+        choice.rule,
+        answer.residual,
+        choice.predicted,
+        damped.state.ends.products,
+        *reshaped,
+    )

@@ -1,27 +1,16 @@
-"""What a direction has to know of its block: the ends of the spectrum, κ, and d."""
+"""Functions of a block and of its spectrum's ends: bounds, κ, and the count of non-zeros."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Spectrum
-from keras_qnewton.directions.block_step import Keep
 
 LANCZOS_STEPS = 20
 # The large end is found first.
 LARGE_END_STEPS = LANCZOS_STEPS // 2
 # From this N on rows are counted a few at a time: all would be two more arrays of N² numbers.
 _LARGE, _ROWS = 2048, 32
-
-
-def kept_spectrum(keep: Keep, compute: Callable[[], Spectrum]) -> Spectrum:
-    """The spectrum, of no products if it was kept."""
-    (ends,), new = keep("spectrum", lambda: (tf.stack(compute()),))
-    spectrum = Spectrum(*tf.unstack(ends, len(Spectrum._fields)))
-    return spectrum._replace(products=tf.where(new, spectrum.products, 0.0))
 
 
 def full_products(spectrum: Spectrum, matrix: tf.Tensor, part: float = 1.0) -> tf.Tensor:
@@ -38,7 +27,7 @@ def full_products(spectrum: Spectrum, matrix: tf.Tensor, part: float = 1.0) -> t
 def row_nonzeros(matrix: tf.Tensor, shifted: bool = False) -> tf.Tensor:
     """d of `matrix` `[N, N]`, or of it with a shift on its diagonal; float64 scalar."""
 
-    def most(rows: tf.Tensor, diagonal: tf.Tensor) -> tf.Tensor:
+    def largest_count(rows: tf.Tensor, diagonal: tf.Tensor) -> tf.Tensor:
         # `tf.math.count_nonzero` takes up to twice as long: it counts in int64.
         nonzero = tf.cast(tf.not_equal(rows, 0), tf.float32)
         counts = tf.cast(tf.reduce_sum(nonzero, axis=1), tf.int32)
@@ -48,18 +37,18 @@ def row_nonzeros(matrix: tf.Tensor, shifted: bool = False) -> tf.Tensor:
 
     size, diagonal = matrix.shape[0], tf.linalg.diag_part(matrix)
     if size is None or size <= _LARGE:
-        return tf.cast(most(matrix, diagonal), tf.float64)
+        return tf.cast(largest_count(matrix, diagonal), tf.float64)
 
     def some(start: tf.Tensor) -> tf.Tensor:
         rows = tf.slice(matrix, [start, 0], [_ROWS, size])
-        return most(rows, tf.slice(diagonal, [start], [_ROWS]))
+        return largest_count(rows, tf.slice(diagonal, [start], [_ROWS]))
 
     # Where the last rows overlap with those before, they count as much as they did.
     starts = tf.minimum(tf.range(0, size, _ROWS), size - _ROWS)
     return tf.cast(tf.reduce_max(tf.map_fn(some, starts, parallel_iterations=2)), tf.float64)
 
 
-def largest(spectrum: Any) -> tf.Tensor:
+def largest(spectrum: Spectrum) -> tf.Tensor:
     """Upper bound of the largest |eigenvalue|, float64 scalar."""
     return tf.maximum(
         tf.abs(spectrum.lambda_min - spectrum.residual_min),
@@ -80,7 +69,7 @@ def semidefinite_spectrum(spectrum: Spectrum, lowest: tf.Tensor) -> Spectrum:
     return spectrum._replace(lambda_min=lowest, residual_min=tf.zeros_like(lowest))
 
 
-def condition_estimate(spectrum: Any, shift: tf.Tensor) -> tf.Tensor:
+def condition_estimate(spectrum: Spectrum, shift: tf.Tensor) -> tf.Tensor:
     """κ(H + s I) by Ritz values, given that the shift made it positive definite; from below.
 
     A Ritz value is nearer to its eigenvalue than its residual says, by r² over the gap to the next

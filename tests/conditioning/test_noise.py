@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_qnewton import Adaptive, QNewton
 from keras_qnewton.conditioning import data_changed
+from tests.blocks import variable
 from tests.derivatives import get_flat
 
 L = keras.layers
@@ -45,7 +46,7 @@ def test_a_shuffled_full_batch_takes_the_steps_that_it_would_take_without_memory
         model = trained(optimizer, 25)
         found.append((get_flat(model.trainable_variables), optimizer))
     assert found[1][1].decisions[-1].loss < 1e-2
-    assert float(found[1][1]._batches_averaged) == 1
+    assert float(variable(found[1][1], "batches_averaged")) == 1
     np.testing.assert_array_equal(found[0][0], found[1][0])
 
 
@@ -54,11 +55,11 @@ def test_steps_are_shared_where_the_data_change_and_only_there(noise):
     optimizer = QNewton(damping=Adaptive(memory=5))
     settings = {"batch_size": 16} if noise == "batches" else {"dropout": 0.3}
     model = trained(optimizer, 2 if noise == "batches" else 10, **settings)
-    assert float(optimizer._batches_averaged) == 5
+    assert float(variable(optimizer, "batches_averaged")) == 5
     assert all(d.loss_after <= d.loss for d in optimizer.decisions if d.accepted)
     if noise == "batches":
         model.fit(X, Y, batch_size=96, epochs=3, verbose=0)
-        assert float(optimizer._batches_averaged) == 1
+        assert float(variable(optimizer, "batches_averaged")) == 1
 
 
 def test_curvature_is_averaged_over_the_batches_and_the_step_divided_by_their_number():
@@ -84,7 +85,7 @@ def test_curvature_is_averaged_over_the_batches_and_the_step_divided_by_their_nu
         step(tf.constant(x), tf.constant(y))
         assert all(d.accepted for d in optimizer.decisions)
         np.testing.assert_allclose(w.numpy(), expected, rtol=1e-6)
-        assert float(optimizer._batches_averaged) == m
+        assert float(variable(optimizer, "batches_averaged")) == m
 
 
 @pytest.mark.parametrize("memory", [0, 2.5, True, "all"])

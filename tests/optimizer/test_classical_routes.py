@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import Adaptive, Constant, QNewton, Scheduler
-from keras_qnewton.directions import FIXED_ROUTES, Scheduled
+from keras_qnewton.directions import FIXED_ROUTES
 from keras_qnewton.scheduling import LUTime, SolverTime
 from keras_qnewton.solvers import Cholesky
+from tests.blocks import ScheduledBlock
 
 from .models import compiled, fit, regression_data
 
@@ -34,8 +35,14 @@ def solve(matrix, scheduler, damping, semidefinite, shift=1e-3):
 
     @tf.function
     def run():
-        way = Scheduled(tf.constant(matrix), tf.constant(rhs), damping, scheduler, semidefinite)
-        return way.solve(tf.constant(shift, tf.float64))
+        block = ScheduledBlock(
+            tf.constant(matrix),
+            tf.constant(rhs),
+            semidefinite,
+            damping=damping,
+            scheduler=scheduler,
+        )
+        return block.solve(tf.constant(shift, tf.float64))
 
     return run(), rhs
 
@@ -239,9 +246,9 @@ def test_where_the_ends_of_a_large_indefinite_block_come_from(classical, host):
     @tf.function
     def run(matrix):
         damping = Adaptive(negative_curvature="shift")
-        way = Scheduled(matrix, tf.ones([size]), damping, scheduler)
+        block = ScheduledBlock(matrix, tf.ones([size]), damping=damping, scheduler=scheduler)
         strength = tf.constant(0.01, tf.float64)
-        return way.solve(strength), *way.estimate(strength)
+        return block.solve(strength), *block.estimate(strength)
 
     assert leaves_graph(run.get_concrete_function(tf.TensorSpec([size, size]))) == host
     step, kappa, shift = run(tf.constant(matrix))

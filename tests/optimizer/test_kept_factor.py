@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import Adaptive, Constant, QNewton, Scheduler
-from keras_qnewton.directions import scheduled
+from keras_qnewton.directions import traits
 from keras_qnewton.solvers import LDL, LU, Cholesky, Eigen, mixed_precision
+from keras_qnewton.state import KeptBlock
 from tests.derivatives import get_flat
 
 EVERY, STEPS = 3, 9
@@ -56,13 +57,14 @@ def trained(arguments, batches):
     return weights, model.optimizer.decisions
 
 
-def cases():
-    """All; of Cholesky's two on one shift the other is enough for the fast suite."""
-    for case in CASES:
-        yield pytest.param(case, marks=pytest.mark.slow if case == "cholesky, definite" else ())
+# Cholesky's other case on one shift is enough for the fast suite.
+SLOW = {"cholesky, definite"}
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES],
+)
 def test_as_many_factorisations_as_systems(monkeypatch, case):
     arguments, solver, expected = CASES[case]
     batches = STEPS if case == "mini-batches" else 1
@@ -77,7 +79,7 @@ def test_as_many_factorisations_as_systems(monkeypatch, case):
         return factorised
 
     if solver == "mixed":
-        monkeypatch.setattr(scheduled, "_LARGE", 1)
+        monkeypatch.setattr(traits, "LARGE", 1)
         original = mixed_precision.blocked_cholesky
         monkeypatch.setattr(mixed_precision, "blocked_cholesky", counted(original))
     else:
@@ -86,11 +88,7 @@ def test_as_many_factorisations_as_systems(monkeypatch, case):
     assert int(counter) == expected
     assert {d.solved_by for d in decisions} == {"cholesky" if solver == "mixed" else solver.name}
 
-    monkeypatch.setattr(
-        QNewton,
-        "_kept_derived",
-        lambda self, part, same, what, compute, still=None: (compute(), tf.constant(True)),
-    )
+    monkeypatch.setattr(KeptBlock, "factor", lambda self, unchanged, kind, shift, make: make())
     counter.assign(0)
     every_time, _ = trained(arguments, batches)
     assert int(counter) >= STEPS

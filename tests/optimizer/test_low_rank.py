@@ -1,5 +1,7 @@
 """A block of few rows is solved in their number of dimensions, and not formed; by default."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -10,9 +12,9 @@ from hypothesis import strategies as st
 
 from keras_qnewton import Adaptive, Blocks, Constant, QNewton, Scheduler
 from keras_qnewton.curvature import gauss_newton, structured_gauss_newton
-from keras_qnewton.curvature.low_rank import Few, FormedRows, LowRank
-from keras_qnewton.directions import woodbury
-from keras_qnewton.directions.saddle_free import SaddleFree
+from keras_qnewton.curvature.low_rank import FormedRows, LowRank, RowFactors
+from keras_qnewton.directions import BlockProblem, direction, woodbury
+from tests.blocks import settings_of
 from tests.derivatives import get_flat, set_precision
 
 L = keras.layers
@@ -308,15 +310,13 @@ def test_a_block_without_curvature():
     ]
 )
 def by_woodbury(rows, gradient, damping):
-    few = Few(tf.constant(True), lambda: LowRank([FormedRows(rows[:, None])]), 40)
-    scheduler = Scheduler(classical="cholesky", quantum=None)
-
-    def other(state):
-        return SaddleFree(state, gradient, scheduler)
-
+    factors = RowFactors(tf.constant(True), lambda: LowRank([FormedRows(rows[:, None])]), 40)
     identity = tf.eye(12, dtype=tf.float64)
-    way = woodbury.Woodbury(few, gradient, Adaptive(), scheduler, 0, lambda: identity, other)
-    return way.solve(damping).x
+    problem = BlockProblem.of_matrix(identity, gradient, semidefinite=True)
+    problem = dataclasses.replace(problem, low_rank=factors)
+    by_rows = direction(problem, settings_of())
+    assert isinstance(by_rows, woodbury.Woodbury)
+    return by_rows.solve(problem, by_rows.init(problem), damping).x
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,6 +5,10 @@ import sys
 
 import pytest
 
+from keras_qnewton import Scheduler
+from keras_qnewton.directions.saddle_free import Absolute
+from keras_qnewton.solvers import QSVT
+
 CODE = """
 import gc, json, os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -81,3 +85,18 @@ def test_two_hundred_steps_on_tensorflow_quantum_in_flat_memory():
     after_twenty = found["memory"][19:]
     assert max(after_twenty) - min(after_twenty) <= 50
     assert found["serializations"] <= 30
+
+
+def test_a_circuit_behind_a_wrapper_still_solves_saddle_free_systems():
+    """A proxy for timing or logging passes on what it does not know."""
+
+    class Wrapped:
+        def __init__(self, solver):
+            self._solver = solver
+
+        def __getattr__(self, name):
+            return getattr(self._solver, name)
+
+    scheduler = Scheduler(quantum=Wrapped(QSVT()))
+    assert Absolute.possible(scheduler, size=4)
+    assert not Absolute.possible(Scheduler(quantum=None), size=4)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_qnewton import Adaptive, Blocks, Constant, NewtonLog, QNewton
 from keras_qnewton.curvature import hessian
+from tests.blocks import variable
 from tests.derivatives import flat_gradient
 from tests.optimizer.models import L, compiled, fit, regression_data, regression_model
 
@@ -30,7 +31,7 @@ def test_damping_too_large_to_measure_anything_falls_again():
     optimizer = QNewton()
     model = compiled(optimizer)
     fit(model, 1)
-    optimizer._damping_value.assign(1e9)
+    variable(optimizer, "damping").assign(1e9)
     losses = fit(model, 25)
     assert losses[-1] < 0.5 * losses[0]
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras_qnewton import Adaptive, Blocks, Constant, Decision, NewtonLog, QNewton, Scheduler
 from keras_qnewton.curvature import hessian
 from keras_qnewton.solvers import QSVT
+from keras_qnewton.state import KeptBlock
+from tests.blocks import variable
 from tests.derivatives import get_flat
 from tests.optimizer.models import (
     BrokenBackend,
@@ -196,8 +198,11 @@ def test_log_keeps_the_last_rows(tmp_path):
     optimizer = QNewton(blocks="variable")
     model = compiled(optimizer)
     fit(model, 1)
-    optimizer._log.assign(np.zeros(optimizer._log.shape))
-    optimizer._log_count.assign(1022)  # as after 255 steps of four blocks, two rows before the end
+    rows = variable(optimizer, "log")
+    rows.assign(np.zeros(rows.shape))
+    variable(optimizer, "log_count").assign(
+        1022
+    )  # as after 255 steps of four blocks, two rows before the end
     log = NewtonLog(tmp_path / "run.jsonl")
     fit(model, 2, callbacks=[log])
     assert optimizer.decision_count == 1030
@@ -396,9 +401,7 @@ def test_update_every_reuses_the_eigendecomposition(monkeypatch):
     hessians, kept, weights, expected = [], [], [], []
 
     def look(optimizer, before):
-        _, values, vectors = next(
-            v for (_, what), v in optimizer._derived.items() if what == "factor"
-        )
+        _, values, vectors = [v for v in optimizer.variables if v.name == "factor"]
         hessians.append(before)
         kept.append((vectors.numpy() * values.numpy()) @ vectors.numpy().T)
         weights.append(w.numpy())
@@ -407,11 +410,7 @@ def test_update_every_reuses_the_eigendecomposition(monkeypatch):
     for step, matrix in enumerate(kept):
         np.testing.assert_allclose(matrix, hessians[step - step % 3], atol=1e-12)
     assert np.abs(hessians[1] - hessians[0]).max() > 1e-3
-    monkeypatch.setattr(
-        QNewton,
-        "_kept_derived",
-        lambda self, part, same, what, compute, still=None: (compute(), tf.constant(True)),
-    )
+    monkeypatch.setattr(KeptBlock, "factor", lambda self, unchanged, kind, shift, make: make())
     train(lambda *_: expected.append(w.numpy()))
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
 

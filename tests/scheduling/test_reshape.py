@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import Adaptive, QNewton, Scheduler
-from keras_qnewton.directions import Scheduled
 from keras_qnewton.scheduling import LUTime, Reshape
+from tests.blocks import ScheduledBlock
 
 TABLE = LUTime(table={1: 1e3})  # never LU: (d, κ) have a price
 
@@ -35,8 +35,8 @@ def step_function(semidefinite, scheduler):
     @functools.partial(tf.function, autograph=False)
     def run(matrix, gradient, damping):
         damped = Adaptive(negative_curvature="shift")
-        way = Scheduled(matrix, gradient, damped, scheduler, semidefinite)
-        return way.solve(damping), way.estimate(damping)[1]
+        block = ScheduledBlock(matrix, gradient, semidefinite, damping=damped, scheduler=scheduler)
+        return block.solve(damping), block.estimate(damping)[1]
 
     return run
 

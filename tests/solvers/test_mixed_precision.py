@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qnewton import Adaptive, Constant, Scheduler
-from keras_qnewton.directions import Scheduled, scheduled
+from keras_qnewton import Constant, Scheduler
+from keras_qnewton.directions import scheduled, traits
 from keras_qnewton.solvers import mixed_precision
 from keras_qnewton.solvers.blocked_cholesky import blocked_cholesky
 from keras_qnewton.solvers.mixed_precision import mixed_cholesky
+from tests.blocks import ScheduledBlock
 
 
 def semidefinite(size, smallest, seed=0):
@@ -94,17 +95,19 @@ def test_large_blocks_are_solved_as_small_ones(monkeypatch, failing):
     def solve():
         scheduler = Scheduler(classical="cholesky", quantum=None)
         gradient = tf.constant(rhs, tf.float32)
-        way = Scheduled(tf.constant(matrix), gradient, Adaptive(), scheduler, semidefinite=True)
-        return way, way.solve(tf.constant(1e-3, tf.float64))
+        block = ScheduledBlock(
+            tf.constant(matrix), gradient, semidefinite=True, scheduler=scheduler
+        )
+        return block, block.solve(tf.constant(1e-3, tf.float64))
 
     small, expected = solve()
-    monkeypatch.setattr(scheduled, "_LARGE", 100)
+    monkeypatch.setattr(traits, "LARGE", 100)
     if failing == "condition":
         monkeypatch.setattr(scheduled, "_MIXED_CONDITION", 10.0)
     if failing == "residual":
         monkeypatch.setattr(scheduled, "target", lambda *_: -1.0)
     large, found = solve()
-    assert not small._mixed and large._mixed
+    assert small.state.matrix.dtype == tf.float64 and large.state.matrix.dtype == tf.float32
     assert float(found.residual) <= (1e-8 if failing == "nothing" else 1e-12)
     for name in ("condition_number", "sparsity", "route", "solved_by", "rule"):
         assert float(getattr(found, name)) == float(getattr(expected, name))
@@ -118,8 +121,9 @@ def test_logged_condition_number_with_the_papers_shift(sign):
     matrix, rhs = semidefinite(120, 1e-4)
     matrix = (sign * matrix).astype(np.float32)
     scheduler = Scheduler(classical="cholesky", quantum=None)
-    way = Scheduled(tf.constant(matrix), tf.constant(rhs, tf.float32), Constant(0.05), scheduler)
-    kappa = float(way.solve(tf.constant(0.0, tf.float64)).condition_number)
+    gradient, damping = tf.constant(rhs, tf.float32), Constant(0.05)
+    block = ScheduledBlock(tf.constant(matrix), gradient, damping=damping, scheduler=scheduler)
+    kappa = float(block.solve(tf.constant(0.0, tf.float64)).condition_number)
     shift = 0.05 * np.abs(matrix).max()
     magnitudes = np.abs(np.linalg.eigvalsh(matrix.astype(np.float64)) + shift)
     exact = magnitudes.max() / magnitudes.min()

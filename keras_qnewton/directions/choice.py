@@ -1,0 +1,28 @@
+"""Which direction a block takes."""
+
+from __future__ import annotations
+
+from keras_qnewton.directions.direction import AnyDirection
+from keras_qnewton.directions.matrix_free import MatrixFree
+from keras_qnewton.directions.problem import BlockProblem
+from keras_qnewton.directions.saddle_free import Absolute, SaddleFree
+from keras_qnewton.directions.scheduled import Scheduled
+from keras_qnewton.directions.woodbury import Woodbury
+from keras_qnewton.settings import Settings
+
+
+def direction(problem: BlockProblem, settings: Settings) -> AnyDirection:
+    """The direction of `problem`: by its rows where they are few on this batch, else as it is."""
+    chosen = _full_rank(problem, settings)
+    return chosen if problem.low_rank is None else Woodbury(settings, otherwise=chosen)
+
+
+def _full_rank(problem: BlockProblem, settings: Settings) -> AnyDirection:
+    if not problem.part.dense:
+        return MatrixFree(settings)
+    linear = settings.scheduler.quantum is not None or problem.semidefinite
+    if not settings.damping.saddle_free(linear=linear):
+        return Scheduled(settings)
+    if Absolute.possible(settings.scheduler, problem.size):
+        return Absolute(settings)
+    return SaddleFree(settings)

@@ -1,0 +1,56 @@
+"""One block's Newton system, as a direction is given it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.curvature.formation import Formation, Formed
+from keras_qnewton.curvature.low_rank import RowFactors
+from keras_qnewton.state import KeptBlock
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockProblem:
+    """The block H_k of the curvature and g_k of the gradient, before any damping.
+
+    Attributes:
+        part: The block's `Part`.
+        gradient: g_k `[N]`.
+        product: From v `[N]` to H_k v; never pruned or averaged.
+        form: Forms H_k `[N, N]`, in the gradient's precision or double: averages it, assigns what
+            is kept of it, checks and prunes it. To be called once a step.
+        low_rank: The rows U of H_k = UᵀU, where they may be few enough to solve by them.
+        semidefinite: Whether H_k is positive semidefinite by construction, before it is pruned.
+        kept: The block's values that last from step to step.
+    """
+
+    part: Part
+    gradient: tf.Tensor
+    product: Callable[[tf.Tensor], tf.Tensor]
+    form: Callable[[], Formed]
+    low_rank: RowFactors | None = None
+    semidefinite: bool = False
+    kept: KeptBlock = dataclasses.field(default_factory=KeptBlock)
+
+    @classmethod
+    def of_matrix(
+        cls, matrix: tf.Tensor, gradient: tf.Tensor, semidefinite: bool = False
+    ) -> BlockProblem:
+        """The problem of a symmetric `matrix` `[N, N]` that is there, and a `gradient` `[N]`."""
+        part = Part("full", (0,), int(gradient.shape[0]), dense=True)
+        return cls(
+            part=part,
+            gradient=gradient,
+            product=lambda vector: tf.linalg.matvec(matrix, vector),
+            form=lambda: Formed(matrix, tf.constant(Formation.PRODUCTS)),
+            semidefinite=semidefinite,
+        )
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.part.size
