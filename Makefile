@@ -9,9 +9,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 venv: .venv/installed
 
+# TensorFlow is named first, or else pip downloads a second one on its way.
 .venv/installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[tfq,examples,dev,bench]"
+	$(BIN)/python -m pip install --quiet "tensorflow>=2.18,<2.19" --editable ".[tfq,examples,dev,bench]"
 	touch $@
 
 demo: venv
