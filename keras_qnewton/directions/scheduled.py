@@ -247,7 +247,7 @@ class Scheduled(Direction[ScheduledState]):
         system = System(
             matrix=_shifted(state, damped.shift),
             rhs=damped.rhs,
-            condition_number=damped.condition_number,
+            condition_number=self._for_rounding(damped),
             definite=is_bounded(problem, self._settings),
             indefinite=ritz + damped.shift < 0,
         )
@@ -262,6 +262,12 @@ class Scheduled(Direction[ScheduledState]):
             return solver.compute(solver.unpack(system.matrix, packed), system.rhs)
 
         return self._attempts(system, solved).answer(choice.index, choice.predicted)
+
+    def _for_rounding(self, damped: _Damped) -> tf.Tensor:
+        """κ that says which residual rounding explains: a loose bound of it would explain any."""
+        if self._settings.scheduler.estimator is None:
+            return damped.condition_number
+        return condition_estimate(damped.state.ends.spectrum, damped.shift)
 
     def _attempts(self, system: System, solved: Callable[[Solver, int], Solution]) -> Attempts:
         scheduler, damping = self._settings.scheduler, self._settings.damping

@@ -93,10 +93,9 @@ class Scheduler(registry.Policy):
             or a third party's (see `conditioning.condition_number`): κ of H + s I, which decides
             and is logged, is then what it finds of the matrix, which it is given formed, for each
             λ that is tried. It costs a factorisation or more, and XLA compiles "exact" alone. A
-            loose bound sends systems to classical solvers that a circuit could take, and counts
-            larger residuals as rounding. None takes κ from the ends of the spectrum that the
-            shift is made of. Blocks that are not formed, saddle-free steps and reshaped systems
-            know κ by themselves.
+            loose bound sends systems to classical solvers that a circuit could take. None takes κ
+            from the ends of the spectrum that the shift is made of. Blocks that are not formed,
+            saddle-free steps and reshaped systems know κ by themselves.
 
     Raises:
         ValueError: If an argument is not one of these. An unknown name is reported here if

@@ -9,8 +9,11 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import Constant, QNewton, Scheduler
+from keras_qnewton.directions import FIXED_ROUTES
 from keras_qnewton.scheduling import LUTime
 from keras_qnewton.solvers import QSVT
+from keras_qnewton.types import Solution
+from tests.blocks import ScheduledBlock
 
 MATRIX = np.diag([4.0, 1.0, 0.5, 0.1]) + 0.05
 EPSILON = 0.02
@@ -83,3 +86,27 @@ def test_configs_from_before_there_were_estimators():
 def test_bad_estimator(bad):
     with pytest.raises(ValueError, match=r"Argument `estimator` must be one of 'exact'.*Received"):
         Scheduler(estimator=bad)
+
+
+def test_a_loose_estimate_explains_no_residual():
+    """What rounding may leave goes by the matrix, not by a bound on κ of any size."""
+
+    class Sloppy:
+        name, host = "sloppy", False
+
+        def solve(self, matrix, rhs):
+            x = 1.02 * tf.linalg.solve(matrix, rhs[:, None])[:, 0]
+            return Solution(x, tf.constant(0.02, tf.float64), self.name)
+
+    size = 60
+    matrix = tf.linalg.diag(tf.constant(np.geomspace(1e-3, 1, size)))
+    prices = {"sloppy": lambda *_: 1e-9, "lu": lambda *_: 1.0}
+    scheduler = Scheduler(
+        classical=(Sloppy(), "lu"), quantum=None, classical_cost=prices, estimator="norm_det"
+    )
+    block = ScheduledBlock(matrix, tf.ones([size], tf.float64), scheduler=scheduler)
+    step = tf.function(block.solve, autograph=False)(tf.constant(1e-3, tf.float64))
+    # 8 u κ, by the bound, is beyond the limit of what rounding is taken for.
+    assert float(step.condition_number) * 2.0**-50 > 0.02
+    routes = (*FIXED_ROUTES, *scheduler.routes)
+    assert (routes[int(step.route)], routes[int(step.solved_by)]) == ("sloppy", "lu")
