@@ -203,7 +203,6 @@ class Solver(Protocol):
         ...
 
 
-@runtime_checkable
 class QuantumSolver(Solver, Protocol):
     """A solver whose systems a quantum computer could be given."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -15,7 +15,6 @@ from keras_qnewton.types import Array
 _LARGEST = sys.float_info.max
 
 
-@runtime_checkable
 class Estimator(Protocol):
     """A way to find κ₂, registered as `@register("condition_number", name)`; see `exact.py`."""
 

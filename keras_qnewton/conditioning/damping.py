@@ -18,7 +18,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -36,7 +36,6 @@ _FASTEST_FALL = 0.25
 _TINY = 1e-300
 
 
-@runtime_checkable
 class Damping(Protocol):
     """A policy for `QNewton(damping=...)`, registered as `@register("damping", name)`.
 

@@ -79,7 +79,6 @@ def unscheduled(
 ) -> BlockStep:
     """The step of a block that the scheduler was not asked about."""
     route = tf.constant(FIXED_ROUTES.index(solution.solver))
-    unpriced = tf.constant([math.nan] * len(scheduler.routes), tf.float64)
     return BlockStep(
         solution.x,
         condition_number,
@@ -88,7 +87,7 @@ def unscheduled(
         route,
         tf.constant(rule),
         tf.cast(solution.residual, tf.float64),
-        unpriced,
+        _unpriced(scheduler),
         tf.constant(math.nan, tf.float64),
         *not_reshaped(),
     )
@@ -97,9 +96,13 @@ def unscheduled(
 def unknown(size: int, dtype: tf.DType, scheduler: Scheduler) -> BlockStep:
     """A step of zeros `[size]` of which no number is known."""
     nan, none = tf.constant(math.nan, tf.float64), tf.constant(0)
-    unpriced = tf.constant([math.nan] * len(scheduler.routes), tf.float64)
     zeros = tf.zeros([size], dtype)
-    return BlockStep(zeros, nan, nan, none, none, none, nan, unpriced, *(nan,) * 4)
+    return BlockStep(zeros, nan, nan, none, none, none, nan, _unpriced(scheduler), *(nan,) * 4)
+
+
+def _unpriced(scheduler: Scheduler) -> tf.Tensor:
+    """`BlockStep.predicted` where no route was priced."""
+    return tf.constant([math.nan] * len(scheduler.routes), tf.float64)
 
 
 def not_reshaped() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -146,6 +146,7 @@ class HostFactorisedSolver(FactorisedSolver[_State]):
         """
 
     def refined(self, state: _State, rhs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # States are NamedTuples, which a protocol with a field cannot say.
         return self.on_host(self.solve_on_host, tuple(state), rhs)  # type: ignore[arg-type]
 
     def on_host(
