@@ -68,13 +68,13 @@ def test_depth_of_pruned_matrices(qubits, d):
     assert encoding.alpha <= np.sqrt(d) * np.linalg.norm(encoding.matrix, 2) * (1 + 1e-12)
 
 
-def test_depth_of_dilation_at_more_qubits():
-    for qubits in (6, 7):
-        matrix = np.eye(1 << qubits) + np.diag(np.linspace(0, 1, 1 << qubits))
-        query = depth(ENCODINGS["dilation"](matrix).gates())
-        degree = float(inverse_degree(2.0, 1e-3))
-        predicted = float(circuit_depth("dilation", 1 << qubits, 2.0, 1, 1e-3))
-        assert (predicted - 2 - 3 * (degree + 1)) / degree == pytest.approx(query, rel=1e-12)
+@pytest.mark.parametrize("qubits", [6, pytest.param(7, marks=pytest.mark.slow)])
+def test_depth_of_dilation_at_more_qubits(qubits):
+    matrix = np.eye(1 << qubits) + np.diag(np.linspace(0, 1, 1 << qubits))
+    query = depth(ENCODINGS["dilation"](matrix).gates())
+    degree = float(inverse_degree(2.0, 1e-3))
+    predicted = float(circuit_depth("dilation", 1 << qubits, 2.0, 1, 1e-3))
+    assert (predicted - 2 - 3 * (degree + 1)) / degree == pytest.approx(query, rel=1e-12)
 
 
 def test_preparation_is_the_circuits():
