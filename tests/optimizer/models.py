@@ -53,18 +53,18 @@ def fit(model: keras.Model, steps: int = 4, **kwargs: Any) -> list[float]:
 
 @keras.saving.register_keras_serializable(package="keras_qnewton_tests")
 class NoisyBackend:
-    """A test double of a quantum backend: the simulator's amplitudes, plus noise."""
+    """A test double of a quantum backend: the emulator's amplitudes, plus noise."""
 
     def __init__(self, noise: float = 1.0) -> None:
         self.noise = noise
         self.runs = 0
 
     def circuit(self, *args: Any) -> Any:
-        return load("cirq").circuit(*args)
+        return load("emulator").circuit(*args)
 
     def run(self, *args: Any) -> Any:
         self.runs += 1
-        outcome = load("cirq").run(*args)
+        outcome = load("emulator").run(*args)
         rng = np.random.default_rng(self.runs)
         noise = self.noise * rng.normal(size=outcome.amplitudes.shape)
         return outcome._replace(amplitudes=outcome.amplitudes + noise)

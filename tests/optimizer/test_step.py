@@ -48,7 +48,7 @@ def assert_never_rises(decisions):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"blocks": "layer"}, {"curvature": "hessian", "update_every": 2}]
+    "arguments", [{}, {"blocks": "layer", "curvature": "hessian", "update_every": 2}]
 )
 def test_nothing_is_traced_again_after_the_first_step(arguments):
     traces = []
@@ -150,12 +150,12 @@ def test_a_step_that_raises_the_loss_is_not_taken():
         {"blocks": "layer"},
         {"sparsity": 3, "damping": Adaptive(negative_curvature="shift")},
         {"update_every": 3},
-        {"clipnorm": 0.1},
-        {"weight_decay": 1e-4},
         *(
             pytest.param(options, marks=pytest.mark.slow)
             for options in (
                 {},
+                {"clipnorm": 0.1},
+                {"weight_decay": 1e-4},
                 {"blocks": "variable", "damping": Adaptive(negative_curvature="shift")},
                 {"sparsity": 0.5},
                 {"learning_rate": 0.5},
@@ -195,23 +195,22 @@ def test_decisions_tell_what_happened():
 
 
 def test_log_keeps_the_last_rows(tmp_path):
-    optimizer = QNewton(blocks="variable")
+    optimizer = QNewton(blocks="layer")
     model = compiled(optimizer)
     fit(model, 1)
     rows = variable(optimizer, "log")
     rows.assign(np.zeros(rows.shape))
-    variable(optimizer, "log_count").assign(
-        1022
-    )  # as after 255 steps of four blocks, two rows before the end
+    # As after 341 steps of three blocks: the end is between the two blocks of a step.
+    variable(optimizer, "log_count").assign(1023)
     log = NewtonLog(tmp_path / "run.jsonl")
     fit(model, 2, callbacks=[log])
-    assert optimizer.decision_count == 1030
+    assert optimizer.decision_count == 1027
     decisions = optimizer.decisions
     assert len(decisions) == 1024
-    assert [d.step for d in decisions[-8:]] == [1] * 4 + [2] * 4
-    assert log.decisions == decisions[-8:]
+    assert [d.step for d in decisions[-4:]] == [1, 1, 2, 2]
+    assert log.decisions == decisions[-4:]
     lines = (tmp_path / "run.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1] * 4 + [2] * 4
+    assert [json.loads(line)["step"] for line in lines] == [1, 1, 2, 2]
     log.decisions.to_jsonl(tmp_path / "again.jsonl")
     assert (tmp_path / "again.jsonl").read_text().splitlines() == lines
 
@@ -242,9 +241,9 @@ FAST = FixedTime()
 
 @pytest.fixture(scope="module")
 def classical_run():
-    """The losses and decisions of three steps where gates take too long for a circuit."""
+    """The losses and decisions of two steps where gates take too long for a circuit."""
     optimizer = hybrid(gate_time=1e-6)
-    return fit(compiled(optimizer), 3), optimizer.decisions
+    return fit(compiled(optimizer), 2), optimizer.decisions
 
 
 def test_gate_time_decides_between_circuit_and_lu(classical_run):
@@ -252,7 +251,7 @@ def test_gate_time_decides_between_circuit_and_lu(classical_run):
     losses = fit(compiled(quantum), 2)
     assert {d.route for d in quantum.decisions} == {"qsvt"}
     assert {d.route for d in classical} == {"lu"}
-    np.testing.assert_allclose(losses, reference[:2], rtol=1e-5)
+    np.testing.assert_allclose(losses, reference, rtol=1e-5)
     for d in quantum.decisions:
         assert d.residual < 1e-9 and d.predicted["qsvt"] < d.predicted["lu"]
         assert d.reason.startswith("qsvt: ")
@@ -263,7 +262,7 @@ def test_gate_time_decides_between_circuit_and_lu(classical_run):
 def test_failed_circuit_falls_back_to_lu(backend, classical_run):
     optimizer = hybrid(backend)
     model = compiled(optimizer)
-    losses = fit(model, 3)
+    losses = fit(model, 2)
     assert backend.runs > 0
     np.testing.assert_allclose(losses, classical_run[0], rtol=1e-5)
     assert np.isfinite(get_flat(model.trainable_variables)).all()
@@ -299,7 +298,7 @@ def test_default_graph_has_no_host_call_and_the_quantum_one_has():
     ("curvature", "negative_curvature", "route"),
     [
         ("gauss_newton", "auto", "woodbury"),
-        ("hessian", "shift", "cg"),
+        pytest.param("hessian", "shift", "cg", marks=pytest.mark.slow),
         ("hessian", "absolute", "cg"),
     ],
 )
@@ -322,7 +321,12 @@ def test_block_over_the_cap_is_logged_and_every_weight_moves(curvature, negative
 
 
 @pytest.mark.parametrize(
-    ("curvature", "rtol"), [("gauss_newton", 1e-4), ("fisher", 1e-4), ("hessian", 1e-2)]
+    ("curvature", "rtol"),
+    [
+        ("gauss_newton", 1e-4),
+        pytest.param("fisher", 1e-4, marks=pytest.mark.slow),
+        ("hessian", 1e-2),
+    ],
 )
 def test_step_that_forms_nothing_equals_the_dense_one(curvature, rtol):
     losses = []
@@ -348,11 +352,12 @@ def test_blocks_that_cannot_fit_are_refused_before_the_first_step():
 
 @pytest.mark.parametrize("bad", ["nan input", "infinite curvature"])
 def test_not_finite_is_an_error_before_any_weight_changes(bad):
-    model = compiled(QNewton())
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([L.Input((3,)), L.Dense(1, activation="tanh")])
     x, y = regression_data()
     if bad == "nan input":
-        x = x.copy()
         x[3, 1] = np.nan
+        model.compile(optimizer=QNewton(), loss="mse")
         message = "The loss has NaN or Inf"
     else:
         model.compile(optimizer=QNewton(), loss=lambda y, p: tf.sqrt(tf.abs(p - p[:1])) + 1.0)
@@ -388,12 +393,14 @@ def test_update_every_reuses_the_eigendecomposition(monkeypatch):
     def loss_fn():
         return tf.reduce_sum(tf.cos(3 * w)) + w[0] * w[1] * w[2]
 
+    now = tf.function(lambda: hessian(loss_fn, [w])[0].matrix, autograph=False)
+
     def train(after_step):
         w.assign([0.9, -0.4, 0.2])
         optimizer = QNewton(curvature="hessian", update_every=3)
         step = tf.function(lambda: optimizer.minimize(loss_fn, [w]), autograph=False)
         for _ in range(5):
-            before = hessian(loss_fn, [w])[0].matrix.numpy()
+            before = now().numpy()
             step()
             after_step(optimizer, before)
         assert {d.solved_by for d in optimizer.decisions} == {"eigen"}
