@@ -11,6 +11,7 @@ from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.solvers import QSVT
 
 from ..optimizer.models import compiled, fit
+from .conftest import third_party
 
 # Multiplies the circuit out, in NumPy: the block encoding's unitary between the rotations.
 SOURCE = """
@@ -60,17 +61,20 @@ def quantum(matrices):
     return QSVT(backend="matrices", dtype="complex128")
 
 
-@pytest.fixture
-def trained(quantum):
-    """Losses of some steps, and the optimizer."""
-    scheduler = Scheduler(quantum=quantum, gate_time=1e-18)
-    model = compiled(QNewton(scheduler=scheduler, blocks="variable"))
-    return fit(model, steps=3), model.optimizer
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Losses of some steps, and the decisions."""
+    with third_party(tmp_path_factory.mktemp("trained")) as extension:
+        extension("matrices", SOURCE)
+        quantum = QSVT(backend="matrices", dtype="complex128")
+        scheduler = Scheduler(quantum=quantum, gate_time=1e-18)
+        model = compiled(QNewton(scheduler=scheduler, blocks="variable"))
+        return fit(model, steps=3), model.optimizer.decisions
 
 
 def test_it_solves_every_step_that_goes_to_a_circuit(trained):
-    _, optimizer = trained
-    sent = [decision for decision in optimizer.decisions if decision.route == "qsvt"]
+    _, decisions = trained
+    sent = [decision for decision in decisions if decision.route == "qsvt"]
     assert len(sent) >= 3
     assert {decision.solved_by for decision in sent} == {"qsvt"}
 

@@ -10,6 +10,7 @@ from keras_qnewton.curvature import Blocks
 from keras_qnewton.loss import as_tensors, record
 from keras_qnewton.registry import names, resolve
 from tests.derivatives import fd_hessian, relative_error
+from tests.extending.conftest import third_party
 from tests.optimizer.models import compiled, fit, regression_data, regression_model
 
 SOURCE = """
@@ -56,11 +57,14 @@ def ridged(extension):
     return extension("ridged", SOURCE).Ridged
 
 
-@pytest.fixture
-def trained(ridged):
-    """Losses of some steps, and the optimizer."""
-    model = compiled(QNewton(curvature="ridged"))
-    return fit(model), model.optimizer
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Losses of some steps, and the decisions."""
+    with third_party(tmp_path_factory.mktemp("trained")) as extension:
+        extension("ridged", SOURCE)
+        optimizer = QNewton(curvature="ridged")
+        assert isinstance(optimizer.curvature, type(resolve("curvature", "ridged", "curvature")))
+        return fit(compiled(optimizer)), optimizer.decisions
 
 
 def test_the_loss_falls(trained):
@@ -69,9 +73,8 @@ def test_the_loss_falls(trained):
 
 
 def test_its_blocks_are_made_of_its_products(trained):
-    _, optimizer = trained
-    assert isinstance(optimizer.curvature, type(resolve("curvature", "ridged", "curvature")))
-    assert {d.formed_by for d in optimizer.decisions} == {"products with unit vectors"}
+    _, decisions = trained
+    assert {d.formed_by for d in decisions} == {"products with unit vectors"}
 
 
 def test_its_matrix_is_the_one_that_it_multiplies_by(ridged):

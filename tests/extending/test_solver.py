@@ -7,6 +7,7 @@ from keras_qnewton.registry import names
 from keras_qnewton.scheduling import Scheduler
 
 from ..optimizer.models import compiled, fit
+from .conftest import third_party
 
 SOURCE = """
     from __future__ import annotations
@@ -52,17 +53,19 @@ def householder(extension):
     return extension("householder", SOURCE).Householder
 
 
-@pytest.fixture
-def trained(householder):
-    """Losses of some steps, and the optimizer."""
-    model = compiled(QNewton(scheduler=Scheduler(classical="householder", quantum=None)))
-    return fit(model), model.optimizer
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Losses of some steps, and the decisions."""
+    with third_party(tmp_path_factory.mktemp("trained")) as extension:
+        extension("householder", SOURCE)
+        model = compiled(QNewton(scheduler=Scheduler(classical="householder", quantum=None)))
+        return fit(model), model.optimizer.decisions
 
 
 def test_it_solves_every_step(trained):
-    _, optimizer = trained
-    assert {decision.solved_by for decision in optimizer.decisions} == {"householder"}
-    assert max(decision.residual for decision in optimizer.decisions) <= 1e-9
+    _, decisions = trained
+    assert {decision.solved_by for decision in decisions} == {"householder"}
+    assert max(decision.residual for decision in decisions) <= 1e-9
 
 
 def test_the_loss_falls(trained):

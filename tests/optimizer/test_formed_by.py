@@ -1,5 +1,7 @@
 """Every decision says how its block was formed, and why not in fewer backward passes."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -67,15 +69,20 @@ def decisions(layers, arguments, steps=2):
     return model.optimizer.decisions
 
 
+@functools.cache
+def decisions_of(case):
+    layers, arguments, _ = CASES[case]
+    return decisions(layers, arguments)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_says_how_and_why(case):
-    layers, arguments, expected = CASES[case]
-    first = decisions(layers, arguments)
+    first, expected = decisions_of(case), CASES[case][-1]
     assert all(d.formed_by.startswith(expected) for d in first if d.block == first[0].block)
 
 
 def test_layers_behind_the_interaction_are_assembled():
-    last = decisions(COUPLED, {"blocks": "layer"})[-1]
+    last = decisions_of("examples interact")[-1]
     assert last.formed_by.startswith("layers: ")
 
 
@@ -99,7 +106,7 @@ def test_a_kept_matrix_is_said_to_be():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, "rows: "),
+        pytest.param({}, "rows: ", marks=pytest.mark.slow),
         ({"curvature": "hessian"}, "products with unit vectors: of so wide"),
         # Two variables of the layer are in no block together, so that one has rows all the same.
         ({"blocks": "variable"}, "rows: "),
@@ -107,12 +114,10 @@ def test_a_kept_matrix_is_said_to_be():
 )
 def test_layers_too_wide_for_all_examples_at_once(monkeypatch, arguments, expected):
     """Another way to the same steps."""
-    as_usual = decisions(DENSE, arguments)
-    assert as_usual[0].formed_by.startswith("layers: ")
     monkeypatch.setattr(structured, "_ANY_BATCH", float("inf"))
+    runs = []
     for memory, how in ((1e3, expected), (1e9, "layers: ")):
         monkeypatch.setattr(structured, "memory_of_a_batch", lambda least, memory=memory: memory)
-        found = decisions(DENSE, arguments)
-        assert found[0].formed_by.startswith(how)
-        losses = [[d.loss_after for d in run] for run in (found, as_usual)]
-        np.testing.assert_allclose(*losses, rtol=1e-4)
+        runs.append(decisions([L.Dense(2, activation="tanh")], arguments))
+        assert runs[-1][0].formed_by.startswith(how)
+    np.testing.assert_allclose(*[[d.loss_after for d in run] for run in runs], rtol=1e-4)
