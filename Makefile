@@ -36,7 +36,8 @@ test-all: lint test-qualtran
 # TensorFlow, so that the package is seen to train without.
 test-qualtran: .venv-qualtran/installed
 	.venv-qualtran/bin/python -m pytest -p no:dash tests/solvers/test_resources.py \
-		tests/test_package.py -k "qualtrans or cirqs or trains or import"
+		tests/test_package.py tests/test_registry.py \
+		-k "qualtrans or cirqs or trains or import"
 
 .venv-qualtran/installed: setup.cfg
 	$(PYTHON) -m venv .venv-qualtran

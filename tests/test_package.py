@@ -1,4 +1,4 @@
-"""The package from outside: what importing it costs, and what it runs without."""
+"""The package from outside: what it runs without, and where it refuses to."""
 
 import pathlib
 import subprocess
@@ -15,19 +15,6 @@ def run(code, **kwargs):
     )
 
 
-def test_import_does_not_load_the_quantum_stack():
-    code = (
-        "import sys, keras_qnewton as k; "
-        "print([m for m in ('cirq', 'tensorflow_quantum') if m in sys.modules]); "
-        "print(sorted(k.__all__))"
-    )
-    out = run(code)
-    loaded, names = out.stdout.splitlines()
-    assert loaded == "[]"
-    for name in ("QNewton", "Scheduler", "Adaptive", "Constant", "NewtonLog"):
-        assert repr(name) in names
-
-
 def test_trains_without_tensorflow_quantum():
     code = (
         "import sys; sys.modules['tensorflow_quantum'] = None\n"
@@ -35,7 +22,9 @@ def test_trains_without_tensorflow_quantum():
         "import tensorflow as tf\n"
         "w = tf.Variable([1.0, 2.0])\n"
         "o = QNewton(scheduler=Scheduler(gate_time=1e-20))\n"
-        "for _ in range(3): o.minimize(lambda: tf.reduce_sum(tf.cosh(w)), [w])\n"
+        "def loss(): return tf.reduce_sum(tf.cosh(w))\n"
+        "step = tf.function(lambda: o.minimize(loss, [w]), autograph=False)\n"
+        "for _ in range(3): step()\n"
         "print({d.solved_by for d in o.decisions}, float(tf.norm(w)) < 0.1)"
     )
     assert run(code).stdout.splitlines()[-1] == "{'qsvt'} True"

@@ -1,5 +1,7 @@
 """What the modules register, what importing the package registers, and what it exports: all agree.
 
+And what importing it does not load.
+
 The modules are read, not imported: one that nobody imports is found, too.
 """
 
@@ -73,22 +75,39 @@ WRITTEN = sorted({r for tree in trees() for r in map(registration, ast.walk(tree
 KINDS = sorted({kind for kind, _ in WRITTEN})
 
 
+class Alone(NamedTuple):
+    """What a process has after importing the package alone."""
+
+    registered: list[list[str]]
+    modules: list[str]
+    exported: list[str]
+
+
 @pytest.fixture(scope="module")
-def registered():
-    """(kind, name) of all policies, in a process that has imported the package alone."""
+def alone():
     code = (
-        "import json, keras_qnewton\n"
+        "import json, sys, keras_qnewton\n"
         "from keras_qnewton.registry import names\n"
-        f"print(json.dumps([(kind, name) for kind in {KINDS} for name in names(kind)]))"
+        f"registered = [(kind, name) for kind in {KINDS} for name in names(kind)]\n"
+        "print(json.dumps([registered, list(sys.modules), keras_qnewton.__all__]))"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    return sorted(map(tuple, json.loads(made.stdout.splitlines()[-1])))
+    return Alone(*json.loads(made.stdout.splitlines()[-1]))
 
 
-def test_importing_the_package_registers_what_its_modules_register(registered):
-    assert registered == WRITTEN
+def test_importing_the_package_registers_what_its_modules_register(alone):
+    assert sorted(map(tuple, alone.registered)) == WRITTEN
     assert set(EXPORTED_BY) <= set(KINDS)
+
+
+def test_importing_the_package_does_not_load_the_quantum_stack(alone):
+    assert "tensorflow" in alone.modules
+    assert not {"cirq", "tensorflow_quantum"}.intersection(alone.modules)
+
+
+def test_the_package_exports_what_users_need(alone):
+    assert {"QNewton", "Scheduler", "Adaptive", "Constant", "NewtonLog"} <= set(alone.exported)
 
 
 @pytest.mark.parametrize("kind", sorted(EXPORTED_BY))

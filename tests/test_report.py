@@ -3,8 +3,8 @@
 import html.parser
 import json
 import math
-import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -171,13 +171,14 @@ def test_in_a_browser(run, tmp_path, width):
     assert "CONSOLE" not in done.stderr
 
 
-def test_module_runs_as_a_command(run, tmp_path):
-    command = [sys.executable, "-m", "keras_qnewton", "report", str(run[2] / "run.jsonl")]
-    done = subprocess.run(
-        [*command, "-o", str(tmp_path / "page.html")],
-        capture_output=True, text=True, cwd=pathlib.Path(__file__).parent.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_module_runs_as_a_command(run, tmp_path, monkeypatch):
+    """As `python -m keras_qnewton` does, in this process."""
+    arguments = ["report", str(run[2] / "run.jsonl"), "-o", str(tmp_path / "page.html")]
+    monkeypatch.setattr(sys, "argv", ["keras_qnewton", *arguments])
+    monkeypatch.delitem(sys.modules, "keras_qnewton.__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("keras_qnewton", run_name="__main__")
+    assert not ended.value.code
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 

@@ -79,7 +79,7 @@ def test_save_load_and_fit_go_on_as_if_never_stopped(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps_per_execution": 2}, {"jit_compile": True}, {"loss_weights": [2.0]}],
+    [{"steps_per_execution": 2, "loss_weights": [2.0]}, {"jit_compile": True}],
     ids=str,
 )
 def test_compile_options(options):
