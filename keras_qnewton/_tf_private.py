@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 
 def resolve_capture(tensor: tf.Tensor) -> tf.Tensor:
@@ -65,6 +66,34 @@ def loop_bodies(op: tf.Operation) -> tuple[tf.Graph, tf.Graph]:
     names = (op.get_attr("cond").name, op.get_attr("body").name)
     cond, body = (op.graph._get_function(name).graph for name in names)
     return cond, body
+
+
+def given_gradient(op: tf.Operation) -> Callable[..., object] | None:
+    """The function that was given for an operation's gradient, of (operation, *upstream).
+
+    `tf.custom_gradient` and `tf.Graph.gradient_override_map` name one in an attribute; None if
+    there is none, or if it is not known here, as for a loaded model.
+
+    Public alternative tried: making the operation again under `gradient_override_map`, with that
+    name. The function is closed over the first operation's tensors, so that the gradient would be
+    the one at the weights of the first trace.
+    """
+    try:
+        name = op.get_attr("_gradient_op_type")
+        return ops.gradient_registry.lookup(tf.compat.as_str(name))
+    except (ValueError, LookupError):
+        return None
+
+
+def is_visible(graph: tf.Graph) -> bool:
+    """Whether operations that are made now may take the graph's tensors.
+
+    Public alternative tried: making one. What it raises outside depends on the kind of graph.
+    """
+    current = tf.compat.v1.get_default_graph()
+    while current is not None and current is not graph:
+        current = getattr(current, "outer_graph", None)
+    return current is graph
 
 
 def raw_op_parameters(function: Callable[..., object]) -> list[str]:

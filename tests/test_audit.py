@@ -118,7 +118,7 @@ def test_a_planted_wrong_layer_is_flagged_and_the_others_pass(fault, precision):
     assert not result.ok
     assert "gradient is not the loss's derivative" in result["planted"].verdict
     assert result["planted"].gradient_error > 0.04
-    # The package differentiates the forward operations, not what the tape took for them.
+    # Neither hides how the layer's result depends on the kernel from differences of the gradient.
     assert "H v is not" in result["planted"].verdict
     assert result["first"].verdict == result["out"].verdict == "ok"
     assert result["(whole model)"].verdict != "ok"
@@ -153,14 +153,28 @@ def test_a_wrong_second_derivative_alone_is_flagged(mostly_double):
         def call(self, x):
             @tf.custom_gradient
             def same(w):
-                # The forward operations hide the dependence, the gradient has it.
-                return w + tf.stop_gradient(w**2 - w), lambda upstream: upstream * 2 * w
+                return w**2, lambda upstream: upstream * 2 * tf.stop_gradient(w)
 
             return tf.matmul(x, same(tf.convert_to_tensor(self.kernel)))
 
     result = audit(compiled(Squared(name="planted")), *data())
     assert result["planted"].verdict == "H v is not the gradient's derivative"
     assert result["out"].verdict == "ok"
+
+
+def test_a_right_gradient_of_hidden_operations_passes(mostly_double):
+    """As for a root that is found by iteration; its gradient is differentiated once more."""
+
+    class Squared(Linear):
+        def call(self, x):
+            @tf.custom_gradient
+            def same(w):
+                return tf.stop_gradient(w**2), lambda upstream: upstream * 2 * w
+
+            return tf.matmul(x, same(tf.convert_to_tensor(self.kernel)))
+
+    result = audit(compiled(Squared(name="planted")), *data())
+    assert result.ok, str(result)
 
 
 @pytest.mark.parametrize("loss", ["mse", lambda y, p: tf.reduce_mean((y - p) ** 2, -1)])

@@ -6,9 +6,11 @@ Two comparisons for each layer, along vectors v that are non-zero in its weights
     Hessian     H v    with differences of the gradient    (does the package differentiate it?)
 
 Both are needed. What a `stop_gradient` hides from the tape, it hides from H as well, and the two
-can agree with each other while the loss does otherwise; nor is a symmetric H a proof. The
-reference values are the model's own operations, run at other weights with the same states: the
-same dropout masks, the same moving averages.
+can agree with each other while the loss does otherwise; nor is a symmetric H a proof. A gradient
+that was given by `tf.custom_gradient` is taken as given: the first comparison shows whether it is
+the function's derivative, as a straight-through estimator's is not. The reference values are the
+model's own operations, run at other weights with the same states: the same dropout masks, the same
+moving averages.
 """
 
 from __future__ import annotations

@@ -21,22 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss import control_flow, tensor_lists
+from keras_qnewton.loss import control_flow, custom_gradients, tensor_lists
 from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
+from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT, check_replayable
 
-# Their results depend on the shape of their input, never on its values: what is downstream
-# of them only (a dropout mask's shape, a batch size) must stay the tensor it was, or masks
-# would be drawn again.
-_VALUE_INDEPENDENT = {
-    "Shape",
-    "ShapeN",
-    "Size",
-    "Rank",
-    "ZerosLike",
-    "OnesLike",
-    "VariableShape",
-}
-_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
 _MAX_POOLS = {"MaxPool", "MaxPool3D"}
 _ASSIGNMENTS = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
 
@@ -187,7 +175,7 @@ def _operations_between(weight_of: dict[str, int], loss: tf.Tensor) -> list[tf.O
     stack = [graph.get_tensor_by_name(name) for name in weight_of]
     while stack:
         for op in stack.pop().consumers():
-            if op in forward or op.type in _VALUE_INDEPENDENT:
+            if op in forward or op.type in VALUE_INDEPENDENT:
                 continue
             forward.add(op)
             stack.extend(op.outputs)
@@ -206,7 +194,7 @@ def _operations_between(weight_of: dict[str, int], loss: tf.Tensor) -> list[tf.O
     if by_cudnn:
         raise CudnnError(by_cudnn, _weights_behind([op.inputs[3] for op in by_cudnn], weight_of))
     for op in walked:
-        _check_replayable(op)
+        check_replayable(op)
     return operations
 
 
@@ -235,6 +223,9 @@ def _walk(operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor]) -> l
             for body in control_flow.bodies(op, wanted):
                 _check_variables(op, body)
                 out.extend(_walk(body.operations, body.outputs))
+        else:
+            for body in custom_gradients.bodies(op):
+                out.extend(_walk(body.operations, body.outputs))
     return out
 
 
@@ -250,6 +241,11 @@ def _has_dynamic_control_flow(
         )
         for op in operations
         if op.type in control_flow.TYPES
+    ) or any(
+        _has_dynamic_control_flow(body.operations, body.outputs)
+        for op in operations
+        if op.type not in control_flow.TYPES
+        for body in custom_gradients.bodies(op)
     )
 
 
@@ -261,7 +257,7 @@ def _check_variables(op: tf.Operation, body: control_flow.Body) -> None:
         if o.type in _ASSIGNMENTS and o.inputs[0].dtype == tf.resource
     }
     for inner in body.operations:
-        if inner.type in _READS and inner.inputs[0].name in changed:
+        if inner.type in READS and inner.inputs[0].name in changed:
             raise LossNotReplayableError(
                 f"The loss depends on the weights through {op.type!r} ({op.name!r}), whose body "
                 "reads a variable and assigns it, as a random generator does. Run again at other "
@@ -269,18 +265,6 @@ def _check_variables(op: tf.Operation, body: control_flow.Body) -> None:
                 "random numbers, and update states, outside the loop, condition or function. "
                 f"Received: variable {inner.inputs[0].name!r} in {body.graph.name!r}"
             )
-
-
-def _check_replayable(op: tf.Operation) -> None:
-    if op.type in control_flow.TYPES or op.type in _READS:
-        return
-    if op.op_def.is_stateful:
-        raise LossNotReplayableError(
-            f"The loss depends on the weights through {op.type!r} ({op.name!r}), which has a "
-            "state or leaves the graph, so that it cannot be evaluated again at other weights. "
-            "Use TensorFlow's stateless operations there (for random numbers, "
-            "`tf.random.stateless_*` with a Keras `SeedGenerator`)."
-        )
 
 
 def _run(
@@ -311,6 +295,8 @@ def _run(
             outputs = control_flow.run(op, inputs, wanted, resource_names, _run)
         elif tensor_lists.is_list_operation(op, inputs):
             outputs = tensor_lists.list_operation(op, inputs)
+        elif custom_gradients.is_given(op):
+            outputs = custom_gradients.run(op, inputs, env, resource_names, _run)
         elif op.type == "StopGradient" and _is_moments_stop(op, operations):
             # tf.nn.moments stops the gradient of the mean inside the variance. The first
             # derivative is exact all the same, since the mean minimises the squared
