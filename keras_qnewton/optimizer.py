@@ -17,7 +17,7 @@ from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import NewtonState, check_state
-from keras_qnewton.step import Batch, newton_step
+from keras_qnewton.step import Batch, newton_step, verified
 
 _NO_LOSS = (
     "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
@@ -70,8 +70,9 @@ class QNewton(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: If an argument is not one of these; in training, if the loss cannot be
-            recorded, or is not finite (`tf.errors.InvalidArgumentError`; under XLA, which
-            leaves checks out, the step is refused): before any weight is changed.
+            recorded, or is not finite, or the gradients handed over are not its own
+            (`tf.errors.InvalidArgumentError`; under XLA, which leaves checks out, the step is
+            refused): before any weight is changed.
 
     References:
         arXiv:2405.00252 (Q-Newton); arXiv:1406.2572 (saddle-free Newton).
@@ -118,6 +119,7 @@ class QNewton(keras.optimizers.Optimizer):
         self.seed = seed
         self._has_default_scheduler = scheduler is None
         self._pending_loss: tf.Tensor | None = None
+        self._gradients_known = False  # to be those of the pending loss
 
     # --- the Keras contract -------------------------------------------------------------
 
@@ -144,11 +146,12 @@ class QNewton(keras.optimizers.Optimizer):
 
         Raises:
             ValueError: If there is no such loss in the graph being traced.
+            tf.errors.InvalidArgumentError: At run time, if the gradients are not those of the loss.
         """
         try:
             super().apply(grads, trainable_variables)
         finally:
-            self._pending_loss = None
+            self._pending_loss, self._gradients_known = None, False
 
     @tf.autograph.experimental.do_not_convert
     def minimize(self, loss_fn: Callable[[], Any], variables: Sequence[Any]) -> tf.Tensor:
@@ -183,6 +186,7 @@ class QNewton(keras.optimizers.Optimizer):
                     "The loss does not depend on any of `variables`. Received: variables="
                     f"{[v.name for v in tensors]}"
                 )
+            self._gradients_known = True
             self.apply(gradients, variables)
             return loss
 
@@ -240,10 +244,13 @@ class QNewton(keras.optimizers.Optimizer):
         self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]
     ) -> list[tf.Tensor]:
         weights = loss.at_variables()
+        gradients = [tf.convert_to_tensor(g) for g in grads]
+        if not self._gradients_known:
+            gradients = verified(loss, weights, gradients)
         batch = Batch(
             loss=loss,
             weights=weights,
-            gradients=[tf.convert_to_tensor(g) for g in grads],
+            gradients=gradients,
             parts=self.blocks.split(variables),
             update=_KerasUpdate(self, weights, variables),
         )
