@@ -85,6 +85,21 @@ def given_gradient(op: tf.Operation) -> Callable[..., object] | None:
         return None
 
 
+def returned(op: tf.Operation) -> list[tf.Tensor]:
+    """The outputs of an operation, of a called function those that the function returns.
+
+    A tape has functions return their intermediate results, too, for the backward pass.
+
+    Public alternative tried: `tf.Operation.outputs`, which has them all.
+    """
+    outputs = list(op.outputs)
+    if op.type not in ("PartitionedCall", "StatefulPartitionedCall"):
+        return outputs
+    (graph,) = function_bodies(op)
+    structure = tf.nest.flatten(graph.structured_outputs, expand_composites=True)
+    return outputs[: sum(tf.is_tensor(t) for t in structure)]
+
+
 def is_visible(graph: tf.Graph) -> bool:
     """Whether operations that are made now may take the graph's tensors.
 

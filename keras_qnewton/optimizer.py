@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_qnewton.conditioning import Pruning
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.decision_log import DecisionLog, Decisions
-from keras_qnewton.loss import RecordedLoss, as_tensors, called
+from keras_qnewton.loss import RecordedLoss, as_tensors, called, losses_of
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
@@ -26,6 +26,10 @@ _NO_LOSS = (
     "through the optimizer, `loss = self.optimizer.scale_loss(loss)`, inside its gradient tape. "
     "(2) `optimizer.minimize(loss_fn, variables)` in a loop of your own, eager or in a "
     "`tf.function`. No weight was changed."
+)
+_NOT_FOUND = (
+    "`scale_loss` was not called (a custom train step, or a wrapper such as `LossScaleOptimizer` "
+    "under the mixed_float16 policy; mixed_bfloat16 works), and "
 )
 
 
@@ -144,8 +148,10 @@ class QNewton(keras.optimizers.Optimizer):
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
         """One Newton step from the gradients of the loss that `scale_loss` saw last.
 
+        If it saw none, the loss is found in the graph being traced, by the gradients.
+
         Raises:
-            ValueError: If there is no such loss in the graph being traced.
+            ValueError: If there is no such loss, or several that the gradients may be those of.
             tf.errors.InvalidArgumentError: At run time, if the gradients are not those of the loss.
         """
         try:
@@ -200,7 +206,7 @@ class QNewton(keras.optimizers.Optimizer):
         # Keras's own hook for what happens between `apply` and `update_step`: gradients are
         # filtered and unscaled here, and not yet clipped. Overriding `apply` alone was tried:
         # it would have to undo the loss scale that Keras divides by.
-        loss = self._recorded(as_tensors(trainable_variables))
+        loss = self._recorded(as_tensors(trainable_variables), grads)
         directions = self._newton_directions(loss, grads, trainable_variables)
         super()._backend_apply_gradients(directions, trainable_variables)
 
@@ -217,15 +223,13 @@ class QNewton(keras.optimizers.Optimizer):
 
     # --- the Newton step ----------------------------------------------------------------
 
-    def _recorded(self, variables: Sequence[tf.Variable]) -> RecordedLoss:
+    def _recorded(self, variables: Sequence[tf.Variable], grads: Sequence[Any]) -> RecordedLoss:
         loss = self._pending_loss
         if loss is None:
-            raise ValueError(
-                _NO_LOSS.format(
-                    why="`scale_loss` was not called (a custom train step, or a wrapper such as "
-                    "`LossScaleOptimizer` under the mixed_float16 policy; mixed_bfloat16 works)"
-                )
-            )
+            found = losses_of(grads, variables)
+            if len(found) != 1:
+                raise ValueError(_NO_LOSS.format(why=_NOT_FOUND + _listed(found)))
+            (loss,) = found
         if not tf.is_tensor(loss) or not tf.is_symbolic_tensor(loss):
             raise ValueError(_NO_LOSS.format(why="the train step ran eagerly (`run_eagerly=True`)"))
         if loss.graph is not tf.compat.v1.get_default_graph():
@@ -301,6 +305,14 @@ class QNewton(keras.optimizers.Optimizer):
                     config[key], custom_objects=custom_objects
                 )
         return super().from_config(config, custom_objects=custom_objects)
+
+
+def _listed(found: Sequence[tf.Tensor]) -> str:
+    """What was found where one loss should be."""
+    if not found:
+        return "no scalar of the graph leads to these gradients"
+    names = ", ".join(repr(tensor.name) for tensor in found)
+    return f"the gradients may be those of several scalars of the graph, {names}"
 
 
 class _KerasUpdate:

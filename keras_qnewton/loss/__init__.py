@@ -2,10 +2,11 @@
 
 `RecordedLoss` takes the loss tensor that a traced train step has just computed and runs
 its operations again for other weights: the same batch, the same dropout masks.
-`record` gets there from a user's own `loss_fn`.
+`record` gets there from a user's own `loss_fn`, `losses_of` from gradients alone.
 """
 
 from keras_qnewton.loss.closure import as_tensors, called, record
+from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
 
-__all__ = ["LossNotReplayableError", "RecordedLoss", "as_tensors", "called", "record"]
+__all__ = ["LossNotReplayableError", "RecordedLoss", "as_tensors", "called", "losses_of", "record"]

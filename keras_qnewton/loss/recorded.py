@@ -78,7 +78,7 @@ class RecordedLoss:
         self._loss = loss
         self.value = tf.ensure_shape(loss, [])
         self.variables = list(variables)
-        self._weight_of = _weight_handles(loss.graph, self.variables)
+        self._weight_of = weight_handles(loss.graph, self.variables)
         self._operations = _operations_between(self._weight_of, loss)
         self.vectorizable = not _has_dynamic_control_flow(self._operations, [loss])
 
@@ -156,7 +156,7 @@ class RecordedLoss:
         return static + dynamic
 
 
-def _weight_handles(graph: tf.Graph, variables: Sequence[tf.Variable]) -> dict[str, int]:
+def weight_handles(graph: tf.Graph, variables: Sequence[tf.Variable]) -> dict[str, int]:
     """Name of the graph's placeholder for each variable's handle -> the variable's index."""
     index = {id(v.handle): k for k, v in enumerate(variables)}
     out = {}
