@@ -57,6 +57,18 @@ def add_mnist_options(to: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output_options(to: argparse.ArgumentParser, name: str, figure: bool = False) -> None:
+    """`--json` and, where there is one, `--figure`: files in `benchmarks/results` by default."""
+    for option, suffix in (("json", "json"), *((("figure", "png"),) if figure else ())):
+        to.add_argument(
+            f"--{option}",
+            metavar="FILE",
+            type=pathlib.Path,
+            default=RESULTS / f"{name}.{suffix}",
+            help="(default: %(default)s)",
+        )
+
+
 def limit_threads() -> None:
     """Two threads for everyone; called before any library has computed anything."""
     if hasattr(os, "sched_setaffinity"):
@@ -198,10 +210,10 @@ def memory_bytes(field: str) -> float:
 # --- results ----------------------------------------------------------------------------
 
 
-def save(name: str, results: Sequence[Any]) -> None:
-    """Writes `benchmarks/results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, results: Sequence[Any], path: pathlib.Path | None = None) -> None:
+    """Writes `benchmarks/results/<name>.json`, or another file."""
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps(list(results), indent=2))
     print(f"\nwritten: {path}")
 

@@ -1,0 +1,55 @@
+"""Benchmarks of training, each as its smallest run: they run, and write what they say."""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+
+pytestmark = pytest.mark.slow
+
+
+def run(name, path, *arguments):
+    """The benchmark's output, and its results."""
+    result = subprocess.run(
+        [sys.executable, str(BENCHMARKS / name), "--json", str(path), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_pinn(tmp_path, resample):
+    figure = tmp_path / "pinn.png"
+    options = ["--problems", "heat1d", "--seconds", "1", "--seeds", "0", "--figure", str(figure)]
+    out, rows = run(
+        "pinn.py", tmp_path / "pinn.json", *options, *(["--resample"] if resample else [])
+    )
+    by_method = {row["method"]: row for row in rows}
+    methods = {"QNewton()", "JAX LM", "Adam(0.001)"} | (set() if resample else {"SciPy L-BFGS-B"})
+    assert set(by_method) == methods
+    for row in rows:
+        assert row["steps"] > 0 and row["seconds"] == 1
+        assert math.isfinite(row["final_loss"]) and row["final_l2"] == row["errors"][-1][2]
+    assert by_method["QNewton()"]["formed_by"] in out
+    assert by_method["QNewton()"]["ms_ours_over_jax"] > 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_models(tmp_path):
+    out, rows = run("models.py", tmp_path / "models.json", "--models", "dense", "--seconds", "1")
+    assert [row["optimizer"] for row in rows] == ["Adam", "QNewton"]
+    assert all(row["weights"] == 1482 and row["steps"] >= 2 for row in rows)
+    assert rows[1]["route"] and rows[1]["formed_by"] in out
+
+
+def test_models_that_take_too_long_get_a_note(tmp_path):
+    out, rows = run("models.py", tmp_path / "models.json", "--models", "dense", "--limit", "0")
+    assert "not done within 0 s" in out
+    assert rows == [{"model": "dense", "optimizer": "Adam", "skipped": "not done within 0 s"}]
