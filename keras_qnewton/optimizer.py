@@ -44,10 +44,10 @@ class QNewton(keras.optimizers.Optimizer):
     Args:
         learning_rate: Factor of the Newton step; 1.0 is Newton's own. A number, a schedule, or
             a callable.
-        curvature: "hessian" (exact), "gauss_newton" (positive semidefinite; for squared error
-            and softmax or sigmoid cross-entropy), "fisher" (empirical, for the same losses),
-            "auto" (Gauss-Newton where the loss is recognised as one of these, else exact), or an
-            object.
+        curvature: "hessian" (exact), "gauss_newton" (for sums of terms that are convex in tensors
+            of the network, such as squared errors and cross-entropies; positive semidefinite
+            if the loss has no other parts), "fisher" (empirical, for one output), "auto"
+            (Gauss-Newton where terms are recognised as convex, else exact), or an object.
         blocks: How weights are grouped into Hessian blocks: "auto" or "full" (one block),
             "layer", "variable", or a `Blocks` object. Blocks over its `max_size`, 2,048 weights,
             are not formed: see `Blocks`.

@@ -46,18 +46,19 @@ def gauss_newton(
     """Diagonal blocks of the generalised Gauss-Newton matrix of `loss_fn`.
 
     Args:
-        loss_fn: As for `hessian`; a softmax or sigmoid cross-entropy or a squared error of a
-            network's output.
+        loss_fn: As for `hessian`; some of its terms are convex in tensors of a network, such as
+            squared errors and cross-entropies. What is left of it enters with its exact Hessian.
         variables: As for `hessian`.
         blocks: As for `hessian`.
 
     Returns:
         A `Block(matrix [N, N], gradient [N], variables)` for each block, `matrix` positive
-        semidefinite to rounding (Schraudolph 2002; see `curvature.gauss_newton`).
+        semidefinite to rounding if all of the loss is convex terms and penalties (Schraudolph 2002;
+        see `curvature.gauss_newton`).
 
     Raises:
-        ValueError: If an argument is not of these kinds, the loss is another, or the blocks do not
-            fit into memory.
+        ValueError: If an argument is not of these kinds, no term of the loss is known to be convex,
+            or the blocks do not fit into memory.
         LossNotReplayableError: If the loss cannot be run again as a function of the weights.
     """
     return _blocks(GaussNewton(), loss_fn, variables, blocks)

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.gauss_newton import required_output
+from keras_qnewton.curvature.gauss_newton import required_outputs
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.outputs import ConvexPart, OutputCurvature
 from keras_qnewton.curvature.policy import Curvature
@@ -47,17 +47,19 @@ class EmpiricalFisher(Curvature):
         Raises:
             ValueError: If the network's output is not found in the loss.
         """
-        output = required_output(loss, "fisher")
-        if loss.tensor(output.name).shape.rank in (None, 0):
+        convex = required_outputs(loss, "fisher")
+        shapes = [loss.tensor(output.name).shape for output in convex.outputs]
+        if len(shapes) > 1 or shapes[0].rank in (None, 0):
             raise ValueError(
-                "Argument `curvature` can be 'fisher' only for an output with an axis of examples. "
-                f"Received: an output of shape {loss.tensor(output.name).shape}"
+                "Argument `curvature` can be 'fisher' only for one output with an axis of "
+                "examples. "
+                f"Received: outputs of shapes {[tuple(shape) for shape in shapes]}"
             )
 
         def second_moment(part: ConvexPart) -> OutputCurvature:
-            return SecondMoment(output.rule.curvature(part))
+            return SecondMoment(part.output.rule.curvature(part))
 
-        return StructuredGaussNewton(loss, weights, parts, self.memory, output, second_moment)
+        return StructuredGaussNewton(loss, weights, parts, self.memory, convex, second_moment)
 
 
 class SecondMoment(OutputCurvature):
@@ -86,9 +88,9 @@ class SecondMoment(OutputCurvature):
         """See `OutputCurvature.lost_digits`."""
         return self._exact.lost_digits()
 
-    def lost_digits_at(self, z: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    def lost_digits_at(self, z: tf.Tensor) -> tf.Tensor:
         """See `OutputCurvature.lost_digits_at`."""
-        return self._exact.lost_digits_at(z, gradient)
+        return self._exact.lost_digits_at(z)
 
     def value_error(self) -> tf.Tensor:
         """See `OutputCurvature.value_error`."""

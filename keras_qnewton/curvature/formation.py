@@ -43,8 +43,8 @@ _SENTENCES = {
         "cannot be vectorised"
     ),
     Formation.NOT_LINEAR: (
-        "products with unit vectors: a weight is shared, or enters otherwise than as the kernel or "
-        "bias of a layer of a kind that is assembled"
+        "products with unit vectors: a weight enters otherwise than linearly, by an operation of a "
+        "kind that is not known, or in another precision"
     ),
     Formation.OUTPUT: (
         "products with unit vectors: there is not one row of few outputs for each example"

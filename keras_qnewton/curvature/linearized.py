@@ -11,7 +11,8 @@ Vectorising C rows multiplies the memory of the backward pass's intermediate res
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -43,9 +44,6 @@ class Linearized(abc.ABC):
     Attributes:
         dtype: float32 or float64: the precision of vectors and, at least, of blocks.
         points: The weights, one `[N_k]` a block.
-        value: The loss, a scalar.
-        gradients: One `[N_k]` a block.
-        tape: A persistent tape of `gradients` as functions of `points`, for subclasses.
         positive_semidefinite: True if H is so by construction, which saves the search for its
             smallest eigenvalue, and the shift by it. False unless a subclass says otherwise.
     """
@@ -64,18 +62,19 @@ class Linearized(abc.ABC):
         self._dtypes = [w.dtype for w in weights]
         self.dtype = tf.float64 if tf.float64 in self._dtypes else tf.float32
         self.points = self.flatten(weights)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self.tape:
-            self.tape.watch(self.points)
-            with tf.GradientTape(watch_accessed_variables=False) as inner:
-                inner.watch(self.points)
-                self.value = loss(self.unflatten(self.points))
-            gradients = inner.gradient(self.value, self.points)
-            # Disconnected here means that no recorded operation leads from the block to the
-            # loss: its gradient is zero by construction, not for want of a derivative.
-            self.gradients = [
-                tf.zeros_like(x) if g is None else tf.convert_to_tensor(g)
-                for g, x in zip(gradients, self.points, strict=True)
-            ]
+
+    @functools.cached_property
+    def gradients(self) -> list[tf.Tensor]:
+        """The loss's gradient, one `[N_k]` a block.
+
+        Of the recorded loss, run again. First asked for outside of branches and loops of the graph.
+        """
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.points)
+            value = self._loss(self.unflatten(self.points))
+        # Disconnected means that no recorded operation leads from the block to the loss: its
+        # gradient is zero by construction, not for want of a derivative.
+        return tape.gradient(value, self.points, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     @abc.abstractmethod
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -87,21 +86,37 @@ class Linearized(abc.ABC):
 
     def flatten(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """One tensor a variable -> one `[N_k]` vector a block."""
-
-        def flat(i: int) -> tf.Tensor:
-            # To a known length: a gradient's shape may have got lost.
-            return tf.reshape(tf.cast(tensors[i], self.dtype), [self._shapes[i].num_elements()])
-
-        return [tf.concat([flat(i) for i in part.indices], 0) for part in self._parts]
+        return [
+            self.flatten_block(k, [tensors[i] for i in part.indices])
+            for k, part in enumerate(self._parts)
+        ]
 
     def unflatten(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """One `[N_k]` vector a block -> one tensor a variable."""
         out: list[tf.Tensor] = [None] * len(self._shapes)
-        for part, vector in zip(self._parts, vectors, strict=True):
-            sizes = [self._shapes[i].num_elements() for i in part.indices]
-            for i, piece in zip(part.indices, tf.split(vector, sizes), strict=True):
-                out[i] = tf.cast(tf.reshape(piece, self._shapes[i]), self._dtypes[i])
+        for k, (part, vector) in enumerate(zip(self._parts, vectors, strict=True)):
+            for i, tensor in zip(part.indices, self.unflatten_block(k, vector), strict=True):
+                out[i] = tensor
         return out
+
+    def flatten_block(self, k: int, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """One tensor for each variable of the k-th block -> `[N_k]`."""
+        sizes = [self._shapes[i].num_elements() for i in self._parts[k].indices]
+        flat = [
+            # To a known length: a gradient's shape may have got lost.
+            tf.reshape(tf.cast(tf.convert_to_tensor(t), self.dtype), [size])
+            for t, size in zip(tensors, sizes, strict=True)
+        ]
+        return tf.concat(flat, 0)
+
+    def unflatten_block(self, k: int, vector: tf.Tensor) -> list[tf.Tensor]:
+        """`[N_k]` -> one tensor for each variable of the k-th block."""
+        indices = self._parts[k].indices
+        sizes = [self._shapes[i].num_elements() for i in indices]
+        return [
+            tf.cast(tf.reshape(piece, self._shapes[i]), self._dtypes[i])
+            for i, piece in zip(indices, tf.split(vector, sizes), strict=True)
+        ]
 
     def sharpened(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """`gradients`, one `[N_k]` a block, with digits that rounding took from them."""
@@ -116,7 +131,7 @@ class Linearized(abc.ABC):
         points = [x + d for x, d in zip(self.points, step, strict=True)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
-            value = self._loss(self.unflatten(points))
+            value = self._loss.value_at(self.unflatten(points))
         return tape.gradient(value, points, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     def block(self, k: int) -> tf.Tensor:
@@ -129,7 +144,10 @@ class Linearized(abc.ABC):
 
     def block_by_products(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit: a `block_product` with each unit vector."""
-        size = self._parts[k].size
+        return self.matrix_of_products(self._parts[k].size, lambda v: self.block_product(k, v))
+
+    def matrix_of_products(self, size: int, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """The symmetric matrix `[N, N]` that `product` multiplies vectors `[N]` by."""
         chunk = self._chunk(size)
         count = -(-size // chunk)
 
@@ -137,8 +155,8 @@ class Linearized(abc.ABC):
             # Rows beyond the last are zero vectors, cut off below.
             basis = tf.one_hot(c * chunk + tf.range(chunk), size, dtype=self.dtype)
             if self._loss.vectorizable:
-                return tf.vectorized_map(lambda v: self.block_product(k, v), basis)
-            return tf.map_fn(lambda v: self.block_product(k, v), basis, parallel_iterations=1)
+                return tf.vectorized_map(product, basis)
+            return tf.map_fn(product, basis, parallel_iterations=1)
 
         stacked = tf.map_fn(
             rows,

@@ -1,6 +1,6 @@
 """Gauss-Newton products with vectors: three passes, and no matrix is formed.
 
-    G v = Jᵀ (C (J v)) + R v        [N] -> [N]; z, J, C and R as in `gauss_newton`
+    G v = Σ_i J_iᵀ (C_i (J_i v)) + R v      [N] -> [N]; z, J, C and R as in `gauss_newton`
 
 J and R are `output_jacobian`'s, and C is an `OutputCurvature` of the loss, or another in its place.
 """
@@ -14,8 +14,14 @@ import tensorflow as tf
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.output_jacobian import OutputJacobian, Remainder
-from keras_qnewton.curvature.outputs import ConvexOutput, ConvexPart, OutputCurvature
+from keras_qnewton.curvature.outputs import (
+    ConvexLoss,
+    ConvexOutput,
+    ConvexPart,
+    OutputCurvature,
+)
 from keras_qnewton.loss import RecordedLoss
+from keras_qnewton.loss.uses import Uses
 
 # Relative size of a change of the gradient that is far below what one batch tells of it.
 _NEGLIGIBLE = 2.0**-12
@@ -29,8 +35,8 @@ class GaussNewtonLinearized(Linearized):
         weights: See `Linearized`.
         parts: See `Linearized`.
         memory: See `Linearized`.
-        output: z.
-        output_curvature: From the loss behind z to C; that of the rule which found z, if None.
+        convex: The outputs z, and what is held beside them.
+        output_curvature: From the loss behind a z to C; that of the rule which found z, if None.
         fetch: Names of other tensors of which the value is wanted.
     """
 
@@ -40,72 +46,123 @@ class GaussNewtonLinearized(Linearized):
         weights: Sequence[tf.Tensor],
         parts: Sequence[Part],
         memory: float,
-        output: ConvexOutput,
+        convex: ConvexLoss,
         output_curvature: Callable[[ConvexPart], OutputCurvature] | None = None,
         fetch: Sequence[str] = (),
     ):
         super().__init__(loss, weights, parts, memory)
-        self.positive_semidefinite = True
-        self._output = output
-        names = [output.name, *fetch]
+        self.positive_semidefinite = not convex.rest
+        self._convex = convex
+        outputs = list(dict.fromkeys(output.name for output in convex.outputs))
+        others = list(dict.fromkeys([*fetch, *convex.held]))
         self._jacobian = OutputJacobian(
-            lambda points: loss.evaluate(self.unflatten(points), fetch=names)[1],
-            self.points,
-            like=loss.tensor(output.name),
+            lambda weights: self._run(weights, [*outputs, *others]),
+            weights,
+            like=[loss.tensor(name) for name in outputs],
         )
+        # As they were made, for derivatives in them.
+        self._inside = dict(zip(others, self._jacobian.others, strict=True))
         # Static shapes get lost where operations are run again.
-        self._z, *others = (
-            tf.ensure_shape(tf.stop_gradient(t), loss.tensor(name).shape)
-            for t, name in zip([self._jacobian.z, *self._jacobian.others], names, strict=True)
-        )
-        self._values = dict(zip(fetch, others, strict=True))
-        self._remainder = Remainder(self._loss_at_fixed_output, self.points)
-        part = ConvexPart(loss, output, self.unflatten(self.points), self._z, self.dtype)
-        self._curvature = (output_curvature or output.rule.curvature)(part)
-        self._roots = self._curvature.roots()
+        self._values = {
+            name: tf.ensure_shape(tf.stop_gradient(t), loss.tensor(name).shape)
+            for name, t in zip(
+                [*outputs, *others], [*self._jacobian.outputs, *self._jacobian.others], strict=True
+            )
+        }
+        self._remainder = Remainder(self._loss_while_held, weights)
+        zs = {name: self._values[name] for name in outputs}
+        parts_of_loss = [
+            ConvexPart(loss, output, weights, zs, self.dtype) for output in convex.outputs
+        ]
+        self._curvatures = [
+            (output_curvature or part.output.rule.curvature)(part) for part in parts_of_loss
+        ]
+        self._position = [outputs.index(output.name) for output in convex.outputs]
 
-    def _loss_at_fixed_output(self, points: list[tf.Tensor]) -> tf.Tensor:
-        fixed = {self._output.name: self._z}
-        return self._loss.evaluate(self.unflatten(points), overrides=fixed)[0]
+    @property
+    def outputs(self) -> list[tuple[ConvexOutput, OutputCurvature]]:
+        """The outputs, and C of each."""
+        return list(zip(self._convex.outputs, self._curvatures, strict=True))
+
+    def _run(self, weights: Sequence[tf.Tensor], names: list[str]) -> list[tf.Tensor]:
+        """Runs the network, and sees where weights enter."""
+        self._uses = Uses(weights, self.dtype)
+        return self._loss.fetch(names, weights, observer=self._uses)
+
+    def _loss_while_held(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
+        held = {name: self._values[name] for name in self._convex.held}
+        return self._loss.evaluate(weights, overrides=held)[0]
+
+    def _of_outputs(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Sums, one a tensor z, of what there is for each output; two may be of one tensor."""
+        sums: list[tf.Tensor] = [None] * len(self._jacobian.outputs)
+        for i, tensor in zip(self._position, tensors, strict=True):
+            sums[i] = tensor if sums[i] is None else sums[i] + tensor
+        return sums
 
     def sharpened(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """`gradients` with the digits that the loss's derivative in z has lost."""
-        if not self._curvature.loses_digits:
+        """`gradients` with the digits that the loss's derivatives in z have lost."""
+        if not any(c.loses_digits for c in self._curvatures):
             return list(gradients)
-        lost = self._curvature.lost_digits()
+        lost = self._of_outputs([c.lost_digits() for c in self._curvatures])
+        known = self._of_outputs([c.gradient for c in self._curvatures])
 
         def won_back() -> list[tf.Tensor]:
-            added = self._jacobian.transposed(lost)
+            added = self.flatten(self._jacobian.transposed(lost, range(len(self._shapes))))
             return [g + more for g, more in zip(gradients, added, strict=True)]
 
         # A backward pass, which models that are certain of few examples do without.
-        worth_it = tf.norm(lost) > _NEGLIGIBLE * tf.norm(self._curvature.gradient)
+        worth_it = tf.linalg.global_norm(lost) > _NEGLIGIBLE * tf.linalg.global_norm(known)
         return tf.cond(worth_it, won_back, lambda: list(gradients))
 
     def value_error(self) -> tf.Tensor:
         """About how far rounding has moved the loss, float64 scalar."""
-        return self._curvature.value_error()
+        if not self._curvatures:
+            return super().value_error()
+        return tf.add_n([c.value_error() for c in self._curvatures])
 
     def gradients_after(self, step: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The gradient at the weights plus `step`, as exact as `sharpened`."""
-        if not self._curvature.loses_digits:
+        if not any(c.loses_digits for c in self._curvatures):
             return super().gradients_after(step)
         points = [x + d for x, d in zip(self.points, step, strict=True)]
+        names = [output.name for output in self._convex.outputs]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(points)
-            value, (z,) = self._loss.evaluate(self.unflatten(points), fetch=[self._output.name])
-        lost = self._curvature.lost_digits_at(z, tape.gradient(value, z))
+            value, zs = self._loss.evaluate(self.unflatten(points), fetch=names, unroll=False)
+        lost = [c.lost_digits_at(z) for c, z in zip(self._curvatures, zs, strict=True)]
         gradients = tape.gradient(value, points, unconnected_gradients="zero")
-        added = tape.gradient(z, points, lost, unconnected_gradients="zero")
+        added = tape.gradient(zs, points, lost, unconnected_gradients="zero")
         return [g + more for g, more in zip(gradients, added, strict=True)]
 
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """G v with the whole matrix: one `[N_k]` a block in, one out."""
-        curved = self._curvature.product(self._jacobian.product(vectors))
-        return self._remainder.added(vectors, to=self._jacobian.transposed(curved))
+        everything = range(len(self._shapes))
+        tensors = self.unflatten(vectors)
+        return self.flatten(self._product(tensors, everything))
 
     def block_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
         """G_k v with the k-th diagonal block, `[N_k]`."""
-        curved = self._curvature.product(self._jacobian.block_product(k, vector))
-        through = self._jacobian.block_transposed(k, curved)
-        return self._remainder.block_added(k, vector, to=through)
+        tensors, indices = self.unflatten_block(k, vector), self._parts[k].indices
+        return self.flatten_block(k, self._product(tensors, indices))
+
+    def _product(self, tensors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
+        curved = self._curved(self._jacobian.product(tensors, of))
+        through = self._jacobian.transposed(curved, of)
+        if not self._remainder.depends_on(of):
+            return through
+        beside = self._remainder.product(tensors, of)
+        return [a + b for a, b in zip(through, beside, strict=True)]
+
+    def _remainder_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
+        """R_k v with the k-th diagonal block, `[N_k]`."""
+        indices = self._parts[k].indices
+        return self.flatten_block(
+            k, self._remainder.product(self.unflatten_block(k, vector), indices)
+        )
+
+    def _curved(self, along: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """C u, one tensor a tensor z."""
+        return self._of_outputs(
+            [c.product(along[i]) for i, c in zip(self._position, self._curvatures, strict=True)]
+        )

@@ -6,11 +6,30 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.loss import RecordedLoss
 
 
 class LinearizedHessian(Linearized):
-    """The exact Hessian by nested gradient tapes."""
+    """The exact Hessian by nested gradient tapes. See `Linearized` for the arguments.
+
+    Attributes:
+        tape: A persistent tape of `gradients` as functions of `points`.
+    """
+
+    def __init__(
+        self,
+        loss: RecordedLoss,
+        weights: Sequence[tf.Tensor],
+        parts: Sequence[Part],
+        memory: float,
+    ):
+        super().__init__(loss, weights, parts, memory)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self.tape:
+            self.tape.watch(self.points)
+            # Asked for here, so that this tape sees how they are made.
+            _ = self.gradients
 
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """H v with the whole Hessian: one `[N_k]` a block in, one out."""

@@ -1,9 +1,10 @@
-"""The two parts of a network's loss in the weights: through its output z, and beside it.
+"""The two parts of a network's loss in the weights: through its outputs z, and beside them.
 
     J  = dz/dw          `OutputJacobian`: J v by forward mode, as two reverse ones, and Jᵀ u
     R  = R(w)''         `Remainder`: second derivative of the loss while z is held, R v
 
-A vector of weights is one `[N_k]` a block; u and J v have the shape of z.
+v is one tensor a weight, of its shape, and u one an output z. The weights are those very tensors
+that the train step reads: so the graph optimiser finds that much of it is there already.
 """
 
 from __future__ import annotations
@@ -12,54 +13,64 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-Evaluate = Callable[[list[tf.Tensor]], list[tf.Tensor]]
+Evaluate = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+_ZERO = tf.UnconnectedGradients.ZERO
 
 
 class OutputJacobian:
     """J at one point, to be multiplied by vectors from either side.
 
     Args:
-        network: From the weights to z and other tensors.
-        points: The weights.
-        like: A tensor of the shape of z.
+        network: From the weights to all z and other tensors.
+        weights: The weights.
+        like: Tensors of the shapes of the z.
 
     Attributes:
-        z: The output, on the tapes.
+        outputs: All z, on the tapes.
         others: The other tensors that `network` returned.
     """
 
-    def __init__(self, network: Evaluate, points: list[tf.Tensor], like: tf.Tensor):
-        self._points = points
-        self._probe = tf.zeros_like(like)
+    def __init__(self, network: Evaluate, weights: Sequence[tf.Tensor], like: Sequence[tf.Tensor]):
+        self._weights = list(weights)
+        self._probes = [tf.zeros_like(t) for t in like]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._forward:
-            self._forward.watch(self._probe)
+            self._forward.watch(self._probes)
             with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._backward:
-                self._backward.watch(points)
-                self.z, *self.others = network(points)
+                self._backward.watch(self._weights)
+                values = network(self._weights)
+            self.outputs, self.others = values[: len(like)], values[len(like) :]
             # Jᵀu: linear in u, so that its derivative in u along v is J v.
-            self._pulled = self.transposed(self._probe)
+            self._pulled = self.transposed(self._probes, range(len(self._weights)))
 
-    def product(self, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """J v."""
+    def product(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
+        """J v of a v that is zero but for the weights `of`, whose vectors are given."""
         return self._forward.gradient(
-            self._pulled, self._probe, list(vectors), unconnected_gradients="zero"
+            [self._pulled[i] for i in of], self._probes, list(vectors), unconnected_gradients=_ZERO
         )
 
-    def block_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
-        """J v of a v that is zero but for the k-th block."""
-        return self._forward.gradient(
-            self._pulled[k], self._probe, vector, unconnected_gradients="zero"
+    def transposed(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
+        """Jᵀ u for the weights `of`."""
+        inside = [self._weights[i] for i in of]
+        return _dense(
+            self._backward.gradient(
+                self.outputs, inside, list(vectors), unconnected_gradients=_ZERO
+            )
         )
 
-    def transposed(self, vector: tf.Tensor) -> list[tf.Tensor]:
-        """Jᵀ u."""
-        return self._backward.gradient(self.z, self._points, vector, unconnected_gradients="zero")
-
-    def block_transposed(self, k: int, vector: tf.Tensor) -> tf.Tensor:
-        """The k-th block of Jᵀ u."""
-        return self._backward.gradient(
-            self.z, self._points[k], vector, unconnected_gradients="zero"
+    def inner_derivatives(
+        self, i: int, seed: tf.Tensor, inside: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """Derivatives of the i-th output times `seed` in tensors that the network made."""
+        return _dense(
+            self._backward.gradient(
+                self.outputs[i], list(inside), seed, unconnected_gradients=_ZERO
+            )
         )
+
+
+def _dense(gradients: Sequence[tf.Tensor | tf.IndexedSlices]) -> list[tf.Tensor]:
+    """As tensors: those of a gather are slices."""
+    return [tf.convert_to_tensor(g) for g in gradients]
 
 
 class Remainder:
@@ -67,36 +78,36 @@ class Remainder:
 
     Args:
         loss: From the weights to the loss, while z is held.
-        points: The weights.
+        weights: The weights.
     """
 
-    def __init__(self, loss: Callable[[list[tf.Tensor]], tf.Tensor], points: list[tf.Tensor]):
-        self._points = points
+    def __init__(
+        self, loss: Callable[[Sequence[tf.Tensor]], tf.Tensor], weights: Sequence[tf.Tensor]
+    ):
+        self._weights = list(weights)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._tape:
-            self._tape.watch(points)
+            self._tape.watch(self._weights)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
-                inner.watch(points)
-                value = loss(points)
-            self._gradients = inner.gradient(value, points)
+                inner.watch(self._weights)
+                value = loss(self._weights)
+            gradients = inner.gradient(value, self._weights)
+            self._gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
-    def depends_on(self, k: int) -> bool:
-        """True if the k-th block's weights have such a part."""
-        return self._gradients[k] is not None
+    def depends_on(self, indices: Sequence[int]) -> bool:
+        """True if one of these weights has such a part."""
+        return any(self._gradients[i] is not None for i in indices)
 
-    def added(self, vectors: Sequence[tf.Tensor], to: list[tf.Tensor]) -> list[tf.Tensor]:
-        """R v + `to`."""
-        for gradient, vector in zip(self._gradients, vectors, strict=True):
-            if gradient is not None:
-                rest = self._tape.gradient(
-                    gradient, self._points, vector, unconnected_gradients="zero"
-                )
-                to = [a + b for a, b in zip(to, rest, strict=True)]
-        return to
-
-    def block_added(self, k: int, vector: tf.Tensor, to: tf.Tensor) -> tf.Tensor:
-        """R_k v + `to` with the k-th diagonal block."""
-        if self._gradients[k] is None:
-            return to
-        return to + self._tape.gradient(
-            self._gradients[k], self._points[k], vector, unconnected_gradients="zero"
+    def product(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
+        """R v with the rows and columns of the weights `of`."""
+        known = [
+            (self._gradients[i], v)
+            for i, v in zip(of, vectors, strict=True)
+            if self._gradients[i] is not None
+        ]
+        if not known:
+            return [tf.zeros_like(v) for v in vectors]
+        gradients, along = zip(*known, strict=True)
+        inside = [self._weights[i] for i in of]
+        return _dense(
+            self._tape.gradient(list(gradients), inside, list(along), unconnected_gradients=_ZERO)
         )

@@ -32,7 +32,7 @@ from keras_qnewton.loss.structure import DenseLayer, dense_layers
 # Relative difference of two products in the given precision that rounding explains. Up to 7e-6 were
 # seen in single precision, but for exact curvature of a cross-entropy of less than 1e-6: there
 # neither product has digits.
-_ROUNDING = {tf.float32: 1e-5, tf.float64: 1e-12}
+ROUNDING = {tf.float32: 1e-5, tf.float64: 1e-12}
 # Copies of H_ml that an assembly holds, with what they are differentiated from: 6 were measured of
 # exact blocks, 2 of Gauss-Newton ones.
 _COPIES = 6
@@ -45,14 +45,15 @@ class Assembly(NamedTuple):
 
     Attributes:
         possible: True if it can be, or False, or a scalar bool tensor at run time.
-        make: Makes the matrix `[N, N]`, for use where that is so.
+        make: Makes the matrix `[N, N]`, for use where that is so, and a scalar bool: whether it has
+            passed its check.
         dtype: Precision in which the matrix is kept.
         how: The matrix's `Formation` then; one of them, or an int32 scalar.
         otherwise: The reason where it is not possible, likewise.
     """
 
     possible: tf.Tensor | bool
-    make: Callable[[], tf.Tensor]
+    make: Callable[[], tuple[tf.Tensor, tf.Tensor]]
     dtype: tf.DType
     how: Formation | tf.Tensor
     otherwise: Formation | tf.Tensor = Formation.OUTPUT
@@ -88,11 +89,6 @@ class Structured(Linearized):
             if all(self._dtypes[k] == self.dtype for k in layer.variables)
         ]
 
-    @functools.cached_property
-    def _checks(self) -> dict[int, tuple[tf.Tensor, tf.Tensor]]:
-        """The `_check` of blocks that are verified at two places of a graph, by their number."""
-        return {}
-
     def formed(self, k: int) -> Formed:
         """H_k, structured where that holds, and which it was."""
         assembly = self._assembly(k)
@@ -103,18 +99,10 @@ class Structured(Linearized):
             return Formed(self.block_by_products(k), tf.convert_to_tensor(otherwise))
         size = self._parts[k].size
 
-        def verified() -> tuple[tf.Tensor, tf.Tensor]:
-            matrix = tf.cast(make(), dtype)
-
-            def product(vector: tf.Tensor) -> tf.Tensor:
-                return tf.cast(tf.linalg.matvec(matrix, tf.cast(vector, dtype)), vector.dtype)
-
-            return matrix, self._verified(k, product)
-
         def nothing() -> tuple[tf.Tensor, tf.Tensor]:
             return tf.zeros([size, size], dtype), tf.constant(False)
 
-        matrix, holds = verified() if possible is True else tf.cond(possible, verified, nothing)
+        matrix, holds = make() if possible is True else tf.cond(possible, make, nothing)
         why_not = tf.where(possible, Formation.REFUTED, otherwise)
         return Formed(
             *tf.cond(
@@ -124,10 +112,12 @@ class Structured(Linearized):
             )
         )
 
-    def _verified(self, k: int, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """True if `product` multiplies by H_k, on a random vector; a scalar bool, False of NaN."""
-        probe, expected = self._checks[k] if k in self._checks else self._check(k)
-        return tf.norm(product(probe) - expected) <= _ROUNDING[self.dtype] * tf.norm(expected)
+    def _verified(self, k: int, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`matrix`, and whether it multiplies a random vector as H_k does; False of NaN."""
+        probe, expected = self._check(k)
+        found = tf.linalg.matvec(matrix, tf.cast(probe, matrix.dtype))
+        error = tf.norm(tf.cast(found, self.dtype) - expected)
+        return matrix, error <= ROUNDING[self.dtype] * tf.norm(expected)
 
     def _check(self, k: int) -> tuple[tf.Tensor, tf.Tensor]:
         """A random vector and H_k times it."""
@@ -142,7 +132,7 @@ class Structured(Linearized):
             return self._unless_loop(Formation.NOT_LINEAR)
         return Assembly(
             self._affordable(layers),
-            lambda: self._assemble(k, layers),
+            lambda: self._verified(k, self._assemble(k, layers)),
             self.dtype,
             Formation.LAYERS,
             otherwise=Formation.MEMORY,
@@ -202,9 +192,9 @@ class Structured(Linearized):
         order = [v for layer in layers for v in layer.variables if v in indices]
         matrix = self._permuted(matrix, order, indices)
         size = self._parts[k].size
-        return self._with_direct_diagonal(k, tf.ensure_shape(matrix, [size, size]))
+        return self._with_direct(k, tf.ensure_shape(matrix, [size, size]))
 
-    def _with_direct_diagonal(self, k: int, matrix: tf.Tensor) -> tf.Tensor:
+    def _with_direct(self, k: int, matrix: tf.Tensor) -> tf.Tensor:
         """`matrix` and what depends on the block's weights beside its layers."""
         direct = self._direct_diagonal(k)
         if direct is None:

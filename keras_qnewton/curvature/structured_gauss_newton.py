@@ -1,35 +1,35 @@
-"""Gauss-Newton blocks of linear layers from per-example derivatives of the output.
+"""Gauss-Newton blocks from per-example derivatives of the outputs.
 
-With C = Σ_c s_c s_cᵀ for each example b (`OutputCurvature.roots`), and J_l the derivative of the
-output in a layer's z_l = a_l W_l + b_l, one backward pass for each c gives
+With C = Σ_r s_r s_rᵀ for each example b of an output (`OutputCurvature.roots`), one backward pass
+for each r gives the derivative of z . s_r at every use of a weight (`example_rows`), of which the
+block is made in one of three ways:
 
-    d_lc = J_lᵀ s_c             [B, o]      at P positions of an example: [B, P, o]
+    H_ml = Σ_r d_mr d_lrᵀ       [B, o, p]   of dense layers; assembled by `structured`, D = 0
+    U[(b,r)] = Σ_p a_bp ⊗ d_rbp [B R, N]    sums over uses and positions; G = Σ UᵀU over outputs
+    U as a [B, i] and d         [B, R, o]   of blocks that are not formed: `low_rank`
 
-of which the block is made in one of three ways:
-
-    H_ml = Σ_c d_mc d_lcᵀ       [B, o, p]   of dense layers; assembled by `structured`, D = 0
-    U[(b,c)] = Σ_p a_bp ⊗ d_bcp [r, N]      r = B C rows, sums over positions; G = UᵀU
-    U as a [B, i] and d         [B, C, o]   of blocks that are not formed: `low_rank`
-
-As in `structured`, what depends on the weights beside z_l is added to formed blocks as a
-diagonal, and the result is verified. Blocks that have such a part have no factors.
+What depends on the weights beside the outputs is added to formed blocks: penalties as a diagonal,
+a rest that is not convex by products with unit vectors. Rows are verified: Uᵀε of random ε, against
+a backward pass of Σ ε s.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.curvature.example_rows import ExampleRows, Factor, Piece, pieces, rows
 from keras_qnewton.curvature.example_sums import MANY_INPUTS, half_of_gram
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
-from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, RowFactors, formed_rows
-from keras_qnewton.curvature.outputs import ConvexOutput, ConvexPart, OutputCurvature
-from keras_qnewton.curvature.structured import Assembly, LayerPair, Structured
+from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, RowFactors
+from keras_qnewton.curvature.outputs import ConvexLoss, ConvexPart, OutputCurvature
+from keras_qnewton.curvature.structured import ROUNDING, Assembly, LayerPair, Structured
 from keras_qnewton.loss import RecordedLoss
-from keras_qnewton.loss.structure import DenseLayer, Tap, dense_layers, taps, with_biases
+from keras_qnewton.loss.structure import DenseLayer, dense_layers
 
 # N up to which a block may be in double precision: the solver of such a one holds it so anyway.
 _LARGEST_DOUBLE = 2048
@@ -38,7 +38,7 @@ _CACHED = 2**25
 
 
 class StructuredGaussNewton(Structured, GaussNewtonLinearized):
-    """A `GaussNewtonLinearized` whose blocks of linear layers are assembled; see the module."""
+    """A `GaussNewtonLinearized` whose blocks are assembled from rows; see the module."""
 
     def __init__(
         self,
@@ -46,35 +46,33 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         weights: Sequence[tf.Tensor],
         parts: Sequence[Part],
         memory: float,
-        output: ConvexOutput,
+        convex: ConvexLoss,
         output_curvature: Callable[[ConvexPart], OutputCurvature] | None = None,
     ):
-        self._taps = taps(loss)
-        layers = {layer.activations for layer in dense_layers(loss)}
-        inputs = sorted(layers | {tap.inputs for tap in self._taps.values()})
-        super().__init__(loss, weights, parts, memory, output, output_curvature, fetch=inputs)
+        inside = [
+            n for layer in dense_layers(loss) for n in (layer.activations, layer.preactivations)
+        ]
+        super().__init__(loss, weights, parts, memory, convex, output_curvature, fetch=inside)
+        self._rows = [
+            ExampleRows(self._jacobian, i, curvature)
+            for i, curvature in zip(self._position, self._curvatures, strict=True)
+        ]
+        self._sizes = [shape.num_elements() for shape in self._shapes]
 
     # --- formed blocks ------------------------------------------------------------------
 
     def _assembly(self, k: int) -> Assembly | Formation:
         if not self._has_rows():
             return self._unless_loop(Formation.OUTPUT)
-        layers, found = self._covering(k), self._tapped(k)
+        layers, found = self._covering(k), self._pieces(k)
         if found and (layers is None or self._has_one_row(layers)):
-            dtype = self._precision_of_rows(k)
-            return Assembly(
-                self._tap_fitting(found),
-                lambda: self._from_rows(k, found, dtype),
-                dtype,
-                Formation.ROWS,
-            )
+            return self._assembly_of_rows(k, found, self._precision_of_rows(k))
         if layers is None:
             return self._unless_loop(Formation.NOT_LINEAR)
-        outputs = [(layer.preactivations, False) for layer in layers]
-        fitting, affordable = self._fitting(outputs), self._affordable(layers)
+        fitting, affordable = self._layers_fit(layers), self._affordable(layers)
 
-        def from_layers() -> tf.Tensor:
-            return self._assemble(k, layers)
+        def from_layers() -> tuple[tf.Tensor, tf.Tensor]:
+            return self._verified(k, self._assemble(k, layers))
 
         if fitting is False or affordable is True:
             return Assembly(fitting, from_layers, self.dtype, Formation.LAYERS)
@@ -83,8 +81,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             why_not = tf.where(fitting, Formation.MEMORY, Formation.OUTPUT)
             return Assembly(both, from_layers, self.dtype, Formation.LAYERS, why_not)
 
-        def from_rows() -> tf.Tensor:  # some examples at a time
-            return self._from_rows(k, found, self.dtype)
+        def from_rows() -> tuple[tf.Tensor, tf.Tensor]:  # some examples at a time
+            return self._verified_rows(k, found, self.dtype)
 
         return Assembly(
             fitting,
@@ -93,12 +91,20 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             tf.where(affordable, Formation.LAYERS, Formation.ROWS),
         )
 
+    def _assembly_of_rows(self, k: int, found: list[Piece], dtype: tf.DType) -> Assembly:
+        return Assembly(
+            self._rows_fit(found),
+            lambda: self._verified_rows(k, found, dtype),
+            dtype,
+            Formation.ROWS,
+        )
+
     def _has_one_row(self, layers: list[DenseLayer]) -> bool:
         """True if one product of all rows is less work than one for each pair of outputs.
 
         Wide layers are an exception: their products leave out inputs and examples that are zero.
         """
-        return self._roots_per_example() == 1 and all(n.inputs < MANY_INPUTS for n in layers)
+        return self._has_one_root() and all(n.inputs < MANY_INPUTS for n in layers)
 
     def _precision_of_rows(self, k: int) -> tf.DType:
         """Double where one product of rows makes the block.
@@ -106,50 +112,127 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         It squares their singular values: in single precision nothing is left of those below
         √u of the largest, and what rounding makes of them has to be added to every shift.
         """
-        one = self._roots_per_example() == 1
+        one = self._has_one_root()
         return tf.float64 if one and self._parts[k].size <= _LARGEST_DOUBLE else self.dtype
-
-    def _linear_outputs(self) -> list[str]:
-        return [*super()._linear_outputs(), *(tap.outputs for tap in self._taps.values())]
 
     def _preactivation_curvature(
         self, layers: list[DenseLayer]
     ) -> tuple[list[tf.Tensor], Callable[[int, int], LayerPair]]:
-        """a_l of each layer, and (m, l) -> Σ_c d_mc d_lcᵀ `[B, o, p]` with no second part."""
-        found = self._derivatives([layer.preactivations for layer in layers])
-        # [C, B, o] -> [B, C, o].
-        d = [tf.transpose(found[layer.preactivations], [1, 0, 2]) for layer in layers]
+        """a_l of each layer, and (m, l) -> Σ_r d_mr d_lrᵀ `[B, o, p]` with no second part."""
+        inside = [self._inside[layer.preactivations] for layer in layers]
+        by_output = [rows.derivatives(inside) for rows in self._rows]
+        # [R, B, o] -> [B, R, o].
+        d = [
+            tf.transpose(tf.concat([found[m] for found in by_output], 0), [1, 0, 2])
+            for m in range(len(layers))
+        ]
 
         def pair(m: int, j: int) -> LayerPair:
             return LayerPair(tf.matmul(d[m], d[j], transpose_a=True), None, None)
 
         return [self._values[layer.activations] for layer in layers], pair
 
-    def _from_rows(self, k: int, found: list[Tap], dtype: tf.DType) -> tf.Tensor:
-        """Σ_b U_bᵀ U_b, some examples at a time, plus the direct dependence on the weights."""
+    def _from_rows(
+        self, k: int, found: list[Piece], dtype: tf.DType
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Σ UᵀU over outputs plus what is beside them, and Σ Uᵀε; some examples at a time."""
         size = self._parts[k].size
-        moved = self._by_position(found)
-        inputs = {tap.outputs: self._inputs(tap) for tap in found}
-        examples = tf.shape(self._z)[0]
-        per_example = self._roots_per_example() * size * dtype.size
+        half, lifted = tf.zeros([size, size], dtype), tf.zeros([size], dtype)
+        for i, of_output in enumerate(self._rows):
+            reached = [of_output.reached(piece) for piece in found]
+            some = [piece for piece in reached if piece is not None]
+            if some:
+                factors = iter(of_output.factors(some))
+                columns = [
+                    (p, next(factors) if r is not None else None)
+                    for p, r in zip(found, reached, strict=True)
+                ]
+                half, lifted = self._with_output(i, columns, (half, lifted))
+        return self._with_direct(k, half + tf.transpose(half)), lifted
+
+    def _with_output(
+        self,
+        i: int,
+        columns: list[tuple[Piece, list[Factor] | None]],
+        sums: tuple[tf.Tensor, tf.Tensor],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Adds an output's rows to half of Σ UᵀU `[N, N]` and to Σ Uᵀε `[N]`."""
+        of_output, (half, lifted) = self._rows[i], sums
+        size, dtype = int(half.shape[0]), half.dtype
+        examples, noise = of_output.examples, self._noise(i)
+        per_example = of_output.count * size * dtype.size
         chunk = tf.maximum(1, tf.minimum(examples, int(self._memory / per_example)))
 
-        def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def add(
+            start: tf.Tensor, half: tf.Tensor, lifted: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             stop = tf.minimum(start + chunk, examples)
-            rows = [
-                formed_rows(inputs[tap.outputs][start:stop], moved[tap.outputs][:, start:stop])
-                for tap in found
+            some = [
+                tf.zeros([stop - start, of_output.count, piece.columns], self.dtype)
+                if factors is None
+                else rows([f.sliced(start, stop) for f in factors], piece.columns)
+                for piece, factors in columns
             ]
-            flat = tf.cast(tf.reshape(tf.concat(rows, 2), [-1, size]), dtype)
-            return stop, total + half_of_gram(flat)
+            flat = tf.cast(tf.reshape(tf.concat(some, 2), [-1, size]), dtype)
+            along = tf.cast(tf.reshape(noise[start:stop], [1, -1]), dtype)
+            added = tf.matmul(along, flat)[0]  # quicker than a product with the transpose
+            return stop, half + half_of_gram(flat), lifted + added
 
-        _, matrix = tf.while_loop(
-            lambda start, _: start < examples,
+        if (
+            of_output.known_examples is not None
+            and of_output.known_examples * per_example <= self._memory
+        ):
+            return add(tf.constant(0), half, lifted)[1:]
+        _, half, lifted = tf.while_loop(
+            lambda start, *_: start < examples,
             add,
-            (tf.constant(0), tf.zeros([size, size], dtype)),
+            (tf.constant(0), half, lifted),
             parallel_iterations=1,
         )
-        return self._with_direct_diagonal(k, matrix + tf.transpose(matrix))
+        return half, lifted
+
+    def _with_direct(self, k: int, matrix: tf.Tensor) -> tf.Tensor:
+        """`matrix` and what depends on the block's weights beside the outputs."""
+        if not self._remainder.depends_on(self._parts[k].indices):
+            return matrix
+        if self.positive_semidefinite:  # penalties, and nothing but a diagonal
+            direct = self._remainder_product(k, tf.ones_like(self.points[k]))
+            diagonal = tf.linalg.diag_part(matrix) + tf.cast(direct, matrix.dtype)
+            return tf.linalg.set_diag(matrix, diagonal)
+        rest = self.matrix_of_products(self._parts[k].size, lambda v: self._remainder_product(k, v))
+        return matrix + tf.cast(rest, matrix.dtype)
+
+    # --- verification -------------------------------------------------------------------
+
+    def _verified_rows(
+        self, k: int, found: list[Piece], dtype: tf.DType
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The block of its rows, and whether these are those of a backward pass."""
+        matrix, lifted = self._from_rows(k, found, dtype)
+        return matrix, self._are_rows(k, lifted)
+
+    def _are_rows(self, k: int, lifted: tf.Tensor) -> tf.Tensor:
+        """True if Σ Uᵀε `[N_k]` is that of one backward pass; a scalar bool, False of NaN."""
+        expected = self._lifted_by_tapes(k)
+        error = tf.norm(tf.cast(lifted, self.dtype) - expected)
+        return error <= ROUNDING[self.dtype] * tf.norm(expected)
+
+    def _noise(self, i: int) -> tf.Tensor:
+        """ε of an output, `[B, R]`, random."""
+        of_output = self._rows[i]
+        shape = [of_output.examples, of_output.count]
+        return tf.random.stateless_normal(shape, [17, i], dtype=self.dtype)
+
+    def _lifted_by_tapes(self, k: int) -> tf.Tensor:
+        """Σ Jᵀ(Σ_r ε_r s_r) over outputs: Uᵀε `[N_k]` by one backward pass."""
+        seeds = []
+        for i, of_output in enumerate(self._rows):
+            noise, roots = tf.transpose(self._noise(i)), of_output.roots
+            inner = [1] * (len(roots.shape) - 2)
+            weights = tf.reshape(noise, [of_output.count, -1, *inner][: len(roots.shape)])
+            seeds.append(tf.reduce_sum(weights * roots, 0))
+        indices = self._parts[k].indices
+        return self.flatten_block(k, self._jacobian.transposed(self._of_outputs(seeds), indices))
 
     # --- low rank -----------------------------------------------------------------------
 
@@ -157,44 +240,41 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         self, max_ranks: Sequence[int], used: Sequence[tf.Tensor | bool]
     ) -> list[RowFactors | None]:
         """See `Linearized.low_rank`. A batch's size is not known before the step runs."""
+        out: list[RowFactors | None] = [None] * len(max_ranks)
         limits = [n if self._rank_may_be_within(n) else 0 for n in max_ranks]
-        found = [self._low_rank_taps(k) if n else ([], False) for k, n in enumerate(limits)]
-        limit = max((n for n, (taps, _) in zip(limits, found, strict=True) if taps), default=0)
+        found = [self._low_rank_pieces(k) if n else ([], False) for k, n in enumerate(limits)]
+        limit = max((n for n, (some, _) in zip(limits, found, strict=True) if some), default=0)
         if not limit:
-            return [None] * len(max_ranks)
-        candidates = [k for k, (taps, _) in enumerate(found) if taps]
+            return out
+        candidates = [k for k, (some, _) in enumerate(found) if some]
         fit = tf.reduce_all([found[k][1] for k in candidates])
         needed = fit & tf.reduce_any([used[k] for k in candidates])
-        pieces = self._pieces_if(needed, [tap for k in candidates for tap in found[k][0]], limit)
-        out: list[RowFactors | None] = [None] * len(max_ranks)
+        made = self._rows_if(needed, [p for k in candidates for p in found[k][0]], limit)
         for k in candidates:
-            out[k] = self._factors(k, found[k][0], limits[k], fit & used[k], pieces)
+            some = [(piece, made.pop(0)) for piece in found[k][0]]
+            out[k] = self._factors(k, some, limits[k], fit & used[k])
         return out
 
     def _factors(
         self,
         k: int,
-        taps: Sequence[Tap],
+        some: list[tuple[Piece, Callable[[int], OuterRows | FormedRows]]],
         max_rank: int,
         needed: tf.Tensor,
-        pieces: dict[int, Callable[[int], OuterRows | FormedRows]],
     ) -> RowFactors:
         """The k-th block's factors of at most `max_rank` rows, made and verified if needed."""
-        count = max_rank // self._roots_per_example()
-        formed = sum(self._weights(tap) for tap in taps if _is_formed(tap))
-        cached = [tap for tap in taps if _is_formed(tap) and 8 * max_rank * formed <= _CACHED]
-        shapes = [(count, self._roots_per_example(), self._weights(tap)) for tap in cached]
-        if self._parts[k].dense:  # verified here or where it is formed
-            self._checks[k] = self._check(k)
+        (of_output,) = self._rows
+        count = max_rank // of_output.count
+        formed = sum(piece.columns for piece, _ in some if not piece.is_outer)
+        cached = 0 < 8 * max_rank * formed <= _CACHED
+        kept = [piece for piece, _ in some if not piece.is_outer] if cached else []
+        shapes = [(count, of_output.count, piece.columns) for piece in kept]
 
         def checked() -> tuple[tf.Tensor, list[tf.Tensor]]:
-            made = [pieces[tap.variable](count) for tap in taps]
-            factors = LowRank(made)
-            verified = self._verified(
-                k, lambda v: tf.cast(factors.product(tf.cast(v, tf.float64)), self.dtype)
-            )
-            rows = [piece.rows for piece in made if isinstance(piece, FormedRows) and cached]
-            return verified, [_padded(array, count) for array in rows]
+            made = [make(count) for _, make in some]
+            lifted = LowRank(made).lift(tf.cast(tf.reshape(self._noise(0), [-1]), tf.float64))
+            held = [piece.rows for piece in made if isinstance(piece, FormedRows) and cached]
+            return self._are_rows(k, lifted), [_padded(array, count) for array in held]
 
         def unchecked() -> tuple[tf.Tensor, list[tf.Tensor]]:
             return tf.constant(False), [tf.zeros(shape, tf.float64) for shape in shapes]
@@ -203,172 +283,141 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         possible = needed & (self._row_count() <= max_rank) & (bytes_of_rows <= self._memory)
         holds, arrays = tf.cond(possible, checked, unchecked)
 
-        def make() -> LowRank:
-            examples = tf.minimum(tf.shape(self._z)[0], count)
-            known = {
-                tap.variable: FormedRows(rows[:examples])
-                for tap, rows in zip(cached, arrays, strict=True)
-            }
-            return LowRank([known.get(t.variable) or pieces[t.variable](count) for t in taps])
+        def make_all() -> LowRank:
+            examples, held = tf.minimum(of_output.examples, count), iter(arrays)
+            return LowRank(
+                [
+                    FormedRows(next(held)[:examples])
+                    if cached and not piece.is_outer
+                    else make(count)
+                    for piece, make in some
+                ]
+            )
 
-        return RowFactors(holds, make, max_rank)
+        return RowFactors(holds, make_all, max_rank)
 
     def _rank_may_be_within(self, limit: int) -> bool:
         """False if a batch is known to have more rows than `limit`, or has none."""
-        if not self._has_rows():
+        if not self._has_rows() or len(self._rows) > 1:
             return False
-        examples = self._z.shape[0]
-        return self._roots_per_example() * (1 if examples is None else int(examples)) <= limit
+        (of_output,) = self._rows
+        return of_output.count * (of_output.known_examples or 1) <= limit
 
-    def _low_rank_taps(self, k: int) -> tuple[list[Tap], tf.Tensor | bool]:
-        """The taps of the k-th block and whether they fit; none and False if it has no rows."""
-        found = self._tapped(k)
-        if found is None or self._remainder.depends_on(k):
+    def _low_rank_pieces(self, k: int) -> tuple[list[Piece], tf.Tensor | bool]:
+        """The pieces of the k-th block and whether they fit; none and False if it has no rows."""
+        found = self._pieces(k)
+        if found is None or self._remainder.depends_on(self._parts[k].indices):
             return [], False
-        fitting = self._tap_fitting(found)
+        if any(self._rows[0].reached(piece) != piece for piece in found):
+            return [], False
+        fitting = self._rows_fit(found)
         return ([], False) if fitting is False else (found, fitting)
 
     def _row_count(self) -> tf.Tensor:
         """r, if no example is left out."""
-        return tf.shape(self._z)[0] * self._roots_per_example()
+        return self._rows[0].examples * self._rows[0].count
 
-    def _pieces_if(
-        self, needed: tf.Tensor, found: Sequence[Tap], max_rank: int
-    ) -> dict[int, Callable[[int], OuterRows | FormedRows]]:
-        """Each weight's rows of its first B' examples, which have `max_rank` rows at most.
+    def _rows_if(
+        self, needed: tf.Tensor, found: Sequence[Piece], max_rank: int
+    ) -> list[Callable[[int], OuterRows | FormedRows]]:
+        """Each piece's rows of its first B' examples, which have `max_rank` rows at most.
 
-        Zeros, if B' is not all of B, or where they are not needed. By variable, a function of how
-        many examples there may be.
+        Zeros, if B' is not all of B, or where they are not needed. A function of how many examples
+        there may be, one a piece.
         """
-        roots = self._roots_per_example()
-        examples = tf.minimum(tf.shape(self._z)[0], max_rank // roots)
+        (of_output,) = self._rows
+        examples = tf.minimum(of_output.examples, max_rank // of_output.count)
+        tensors = [t for piece in found for t in piece.tensors]
 
         # Both branches have the same shape and stay within bounds, since XLA compiles both.
         def none() -> list[tf.Tensor]:
-            return [tf.zeros([roots, examples, *self._positions(tap)], self.dtype) for tap in found]
+            return [
+                tf.zeros(tf.concat([[of_output.count], tf.shape(t)], 0), self.dtype)
+                for t in tensors
+            ]
 
-        def all_of_them() -> list[tf.Tensor]:
-            moved = self._by_position(found)
-            return [moved[tap.outputs][:, :examples] for tap in found]
+        values = tf.cond(
+            needed & (self._row_count() <= max_rank), lambda: of_output.derivatives(tensors), none
+        )
+        values = [
+            tf.ensure_shape(d, [of_output.count, *t.shape])
+            for d, t in zip(values, tensors, strict=True)
+        ]
 
-        values = tf.cond(needed & (self._row_count() <= max_rank), all_of_them, none)
+        def piece_rows(
+            piece: Piece, factors: list[Factor]
+        ) -> Callable[[int], OuterRows | FormedRows]:
+            if not piece.is_outer:
+                return lambda n: FormedRows(
+                    rows([f.sliced(0, tf.minimum(examples, n)) for f in factors], piece.columns)
+                )
+            (factor,) = factors
+            d = tf.transpose(factor.derivatives[:, :examples, 0], [1, 0, 2])
+            a = None if factor.inputs is None else factor.inputs[:examples, 0]
+            return lambda n: OuterRows(None if a is None else a[:n], d[:n])
 
-        def piece(tap: Tap, d: tf.Tensor) -> Callable[[int], OuterRows | FormedRows]:
-            d = tf.ensure_shape(d, [roots, None, None, self._shapes[tap.variable][-1]])
-            if _is_formed(tap):
-                return lambda n: FormedRows(formed_rows(self._inputs(tap)[:n], d[:, :n]))
-            d = tf.transpose(d[:, :, 0], [1, 0, 2])
-            if tap.kind == "bias":
-                return lambda n: OuterRows(None, d[:n])
-            a = self._values[tap.inputs][:examples]
-            if tap.bias is not None:
-                a = tf.concat([a, tf.ones_like(a[:, :1])], 1)
-            a = tf.ensure_shape(a, [None, self._weights(tap) // int(d.shape[2])])
-            return lambda n: OuterRows(a[:n], d[:n])
-
-        return {t.variable: piece(t, d) for t, d in zip(found, values, strict=True)}
+        return [
+            piece_rows(piece, factors)
+            for piece, factors in zip(found, of_output.factors_of(found, values), strict=True)
+        ]
 
     # --- rows of derivatives ------------------------------------------------------------
 
+    @functools.cached_property
+    def _layers(self) -> list[DenseLayer]:
+        """The dense layers whose weights are used nowhere else."""
+        return [
+            layer
+            for layer in super()._layers
+            if all(len(self._uses.of(i) or ()) == 1 for i in layer.variables)
+        ]
+
     def _has_rows(self) -> bool:
-        """Per-example derivatives need one row of outputs an example, and pfor."""
-        return self._roots is not None and self._loss.vectorizable
+        """Per-example derivatives need few outputs an example, and pfor."""
+        return all(r.count for r in self._rows) and self._loss.vectorizable
 
-    def _tapped(self, k: int) -> list[Tap] | None:
-        """Where the block's weights enter, in their order, or None if one is not known to."""
+    def _has_one_root(self) -> bool:
+        return all(r.count == 1 for r in self._rows)
+
+    def _pieces(self, k: int) -> list[Piece] | None:
+        """What the block's columns of U are made of, or None if that is not known."""
         indices = self._parts[k].indices
-        in_precision = all(self._dtypes[i] == self.dtype for i in indices)
-        if not in_precision or not all(i in self._taps for i in indices):
+        if not all(self._dtypes[i] == self.dtype for i in indices):
             return None
-        return with_biases([self._taps[i] for i in indices])
+        return pieces(indices, self._uses, self._sizes)
 
-    def _tap_fitting(self, found: Sequence[Tap]) -> tf.Tensor | bool:
-        return self._fitting([(tap.outputs, tap.positions) for tap in found])
-
-    def _fitting(self, outputs: Sequence[tuple[str, bool]]) -> tf.Tensor | bool:
-        """True if these tensors have a row an example or, at positions, a number of rows that fits.
-
-        A bool where that is known while tracing, else a tensor. Wrong guesses must not get as far
-        as to an operation whose shapes do not match.
-        """
-        examples, rows = self._z.shape[0], tf.shape(self._z)[0]
+    def _rows_fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
+        """True if each output's examples have whole numbers of rows; a bool if known."""
         checks = []
-        for name, positions in outputs:
-            tensor = self._loss.tensor(name)
-            known = tensor.shape[0]
-            if examples is not None and known is not None:
-                if known % examples if positions else known != examples:
-                    return False
-                continue
-            count = tf.shape(tensor)[0]
-            checks.append(tf.equal(count % rows, 0) if positions else tf.equal(count, rows))
-        return tf.reduce_all(checks) if checks else True
+        for of_output in self._rows:
+            reached = [of_output.reached(piece) for piece in found]
+            checks.append(of_output.fit([piece for piece in reached if piece is not None]))
+        return _all(checks)
 
-    def _derivatives(self, names: Sequence[str]) -> dict[str, tf.Tensor]:
-        """d `[C, *z.shape]` at each of the named tensors z."""
-        shifts = {name: tf.zeros_like(self._loss.tensor(name)) for name in names}
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(list(shifts.values()))
-            _, (z,) = self._loss.evaluate(
-                self.unflatten(self.points), shifts=shifts, fetch=[self._output.name]
-            )
-        values = tf.vectorized_map(
-            lambda root: tape.gradient(
-                z, list(shifts.values()), root, unconnected_gradients="zero"
-            ),
-            self._roots,
-        )
-        return dict(zip(names, values, strict=True))
-
-    def _roots_per_example(self) -> int:
-        """C, the number of roots s; 0 where there are none."""
-        return 0 if self._roots is None else int(self._roots.shape[0])
-
-    def _weights(self, tap: Tap) -> int:
-        """How many weights enter at the tap."""
-        bias = 0 if tap.bias is None else self._shapes[tap.bias].num_elements()
-        return int(self._shapes[tap.variable].num_elements() + bias)
-
-    def _inputs(self, tap: Tap) -> tf.Tensor:
-        """a `[B, P, i]`: what the weight is multiplied by at each position."""
-        examples, positions = tf.shape(self._z)[0], self._positions(tap)[0]
-        if tap.kind == "bias":
-            return tf.ones([examples, positions, 1], self.dtype)
-        a = self._values[tap.inputs]
-        if tap.window is not None:
-            a = tf.image.extract_patches(a, **tap.window)
-        a = tf.reshape(a, [examples, positions, self._shapes[tap.variable][:-1].num_elements()])
-        return a if tap.bias is None else tf.concat([a, tf.ones_like(a[:, :, :1])], 2)
-
-    def _positions(self, tap: Tap) -> tuple[tf.Tensor | int, int]:
-        """P and o: rows of z an example, and their length."""
-        outputs = int(self._shapes[tap.variable][-1])
-        if not _is_formed(tap):
-            return 1, outputs
-        size = tf.size(self._loss.tensor(tap.outputs))
-        return size // (tf.shape(self._z)[0] * outputs), outputs
-
-    def _by_position(self, found: Sequence[Tap]) -> dict[str, tf.Tensor]:
-        """d `[C, B, P, o]` at each tap, by the name of its z."""
-        derivatives = self._derivatives([tap.outputs for tap in found])
-        examples = tf.shape(self._z)[0]
-        count = self._roots_per_example()
-        return {
-            tap.outputs: tf.reshape(
-                derivatives[tap.outputs],
-                [count, examples, -1, int(self._shapes[tap.variable][-1])],
-            )
-            for tap in found
-        }
+    def _layers_fit(self, layers: Sequence[DenseLayer]) -> tf.Tensor | bool:
+        """True if these layers have a row an example of each output; a bool if known."""
+        checks: list[tf.Tensor | bool] = []
+        for of_output in self._rows:
+            for layer in layers:
+                tensor = self._loss.tensor(layer.preactivations)
+                known = tensor.shape[0]
+                if of_output.known_examples is not None and known is not None:
+                    checks.append(of_output.known_examples == known)
+                else:
+                    checks.append(tf.equal(tf.shape(tensor)[0], of_output.examples))
+        return _all(checks)
 
 
-def _padded(rows: tf.Tensor, count: int) -> tf.Tensor:
-    """`rows` `[B', C, N]` in float64, with zeros up to `count` examples."""
-    missing = count - tf.shape(rows)[0]
-    padded = tf.pad(tf.cast(rows, tf.float64), [[0, missing], [0, 0], [0, 0]])
-    return tf.ensure_shape(padded, [count, *rows.shape[1:]])
+def _all(checks: Sequence[tf.Tensor | bool]) -> tf.Tensor | bool:
+    """Whether all hold: a bool where that is known while tracing, else a scalar bool tensor."""
+    if any(check is False for check in checks):
+        return False
+    unknown = [check for check in checks if check is not True]
+    return tf.reduce_all(unknown) if unknown else True
 
 
-def _is_formed(tap: Tap) -> bool:
-    """True if the rows of the tap's weight are sums over positions, which have to be formed."""
-    return tap.positions or tap.kind == "convolution"
+def _padded(array: tf.Tensor, count: int) -> tf.Tensor:
+    """`array` `[B', R, N]` in float64, with zeros up to `count` examples."""
+    missing = count - tf.shape(array)[0]
+    padded = tf.pad(tf.cast(array, tf.float64), [[0, missing], [0, 0], [0, 0]])
+    return tf.ensure_shape(padded, [count, *array.shape[1:]])

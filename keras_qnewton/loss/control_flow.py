@@ -87,7 +87,13 @@ def is_dynamic(op: tf.Operation, wanted: set[str]) -> bool:
 
 
 def run(
-    op: tf.Operation, inputs: list[Any], wanted: set[str], weights: set[str], run_: Run
+    op: tf.Operation,
+    inputs: list[Any],
+    wanted: set[str],
+    weights: set[str],
+    run_: Run,
+    *,
+    unroll: bool = True,
 ) -> list[Any]:
     """Runs a call, a loop or a condition again.
 
@@ -98,12 +104,13 @@ def run(
         weights: Names of tensors of the graph that are handles of weights; the values in
             `inputs` are the weights themselves.
         run_: Runs operations.
+        unroll: Whether loops of a known number of turns are run in line.
 
     Returns:
         The outputs' new values; None for one that is not wanted.
     """
     if op.type in LOOPS:
-        return _Loop(op, wanted).run(inputs, weights, run_)
+        return _Loop(op, wanted).run(inputs, weights, run_, unroll)
     kept = [i for i, tensor in enumerate(op.outputs) if tensor.name in wanted]
     graphs = _tf_private.function_bodies(op)
 
@@ -230,11 +237,11 @@ class _Loop:
             turns.append(table)
             values = [table.get(tensor.name) for tensor in self.body.outputs]
 
-    def run(self, inputs: list[Any], weights: set[str], run_: Run) -> list[Any]:
+    def run(self, inputs: list[Any], weights: set[str], run_: Run, unroll: bool) -> list[Any]:
         values = {i: inputs[i] for i in self.live}
         turns = self.trips([known_value(x) for x in inputs])
-        if turns is None:
-            values = self._run_dynamic(values, weights, run_)
+        if turns is None or not unroll:
+            values = self._run_dynamic(values, weights, run_, None if turns is None else len(turns))
         else:
             for table in turns:
                 values = self._run_once(values, weights, run_, table)
@@ -267,7 +274,9 @@ class _Loop:
         run_(operations, env, self._weights(self.body, weights), names)
         return {i: env[self.body.outputs[i].name] for i in self.live}
 
-    def _run_dynamic(self, values: dict[int, Any], weights: set[str], run_: Run) -> dict[int, Any]:
+    def _run_dynamic(
+        self, values: dict[int, Any], weights: set[str], run_: Run, most: int | None
+    ) -> dict[int, Any]:
         # Fixed variables, weights among them, are captured instead of carried: their gradient
         # is then summed by TensorFlow.
         carried = [i for i in self.live if i not in self.fixed]
@@ -296,6 +305,7 @@ class _Loop:
             start,
             shape_invariants=shapes,
             parallel_iterations=self.op.get_attr("parallel_iterations"),
+            maximum_iterations=most,  # XLA differentiates no other loops
         )
         return fixed | dict(zip(carried, end, strict=True))
 

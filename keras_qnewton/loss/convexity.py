@@ -1,73 +1,263 @@
-"""Whether a loss is convex in one of its intermediate results, by the operations behind that.
+"""The rules of disciplined convex programming, for TensorFlow's operations.
 
-Sums of convex functions are convex, and multiples by what is not negative: means, sample weights,
-counts. Which functions are convex to begin with is said by the loss rules of `curvature.outputs`.
+linear      f(t) = Σ c t                    `linear_inputs`: its inputs and the signs of c
+atom        f(t) convex or concave in t     `atom`: by the operation (`_ATOMS`), or a composition of
+                                            several that is convex where each alone is not
+
+`loss.cut` applies them. A new function is a row of `_ATOMS`, or one in `_COMPOSITIONS`.
+
+References:
+    Grant, Boyd & Ye 2006, Disciplined Convex Programming.
+    Boyd & Vandenberghe 2004, Convex Optimization, section 3.1.5 (log-sum-exp, norms).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import enum
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.loss.recorded import RecordedLoss
 
-# Operations through which a convex function of the output stays one, given that factors and
-# divisors are constants and not negative (sample weights, counts).
-_PASS = {
-    "Mean", "Sum", "Mul", "RealDiv", "DivNoNan", "AddV2", "Add", "AddN", "Pack",
-    "Reshape", "Squeeze", "ExpandDims", "Cast", "Identity",
-}  # fmt: skip
-_ADDITIVE = {"AddV2", "Add", "AddN", "Pack"}
+# Largest constant that is added to a probability or a rate before its logarithm is taken.
+_SMALL = 1e-3
+
+
+class Coupling(enum.Enum):
+    """Which elements of z meet in a term, beside which its second derivative is zero."""
+
+    NONE = "each element is on its own"
+    ROWS = "those along the last axis"
+    ALL = "all of them"
+
+
+class Atom(NamedTuple):
+    """A function that is convex (sign 1) or concave (-1) in its arguments.
+
+    Attributes:
+        sign: 1 or -1, or 0 where it is nearly linear.
+        curved: False if it is piecewise linear.
+        coupling: Which elements of the argument meet.
+    """
+
+    sign: int
+    curved: bool = True
+    coupling: Coupling = Coupling.NONE
 
 
 def moving_tensors(loss: RecordedLoss) -> set[str]:
-    """Names of the tensors that depend on the weights: results of the recorded operations."""
-    return {tensor.name for op in loss.operations for tensor in op.outputs}
+    """Names of the tensors that have a derivative in the weights.
 
-
-def stays_convex(
-    loss: RecordedLoss, z: tf.Tensor, terms: tf.Tensor, within: Collection[tf.Operation]
-) -> bool:
-    """True if the loss is a convex function of z, given that `terms` are.
-
-    Args:
-        loss: The recorded loss.
-        z: A tensor of its graph.
-        terms: A tensor behind z, each element of it a convex function of z.
-        within: Operations between z and the terms that need not keep a function convex, since
-            the terms are known to be so with them.
+    Not those behind a `stop_gradient`, nor comparisons and other results that are no floats.
     """
-    moving = moving_tensors(loss)
-    known = {op.name for op in within}
-    reached = {z.name}
-    after = {terms.name}  # made of the terms: no sign may change
+    moving: set[str] = set()
     for op in loss.operations:
-        inputs = {t.name for t in op.inputs}
-        if not inputs & reached:
+        reads = op.type in _READS or any(t.name in moving for t in op.inputs)
+        if not reads or op.type in _WITHOUT_DERIVATIVE:
             continue
-        follows = bool(inputs & after)
-        if not (op.name in known and not follows) and not _keeps_convex(op, reached):
-            return False
-        if op.type not in _ADDITIVE and (inputs & moving) - reached:
-            return False  # a factor that depends on the weights, say
-        outputs = {t.name for t in op.outputs}
-        reached |= outputs
-        if follows:
-            after |= outputs
-    return terms.name in reached and any(t.name in reached for t in loss.operations[-1].outputs)
+        moving.update(t.name for t in op.outputs if t.dtype.is_floating or t.dtype == tf.variant)
+    return moving
 
 
-def _keeps_convex(op: tf.Operation, reached: set[str]) -> bool:
-    """True if `op` is linear in its reached inputs, with coefficients that are not negative."""
-    if op.type in ("RealDiv", "DivNoNan"):
-        return op.inputs[1].name not in reached
-    if op.type == "Mul":
-        factors = sum(t.name in reached for t in op.inputs)
-        return factors == 1 and not _has_negative_constant(op)
-    return op.type in _PASS
+_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd"}
+_WITHOUT_DERIVATIVE = {"StopGradient", "Sign", "Floor", "Ceil", "Round", "Rint", "OneHot"}
+
+# Linear in all inputs that move, with coefficients that are not negative.
+_POSITIVE = {
+    "Identity", "Snapshot", "EnsureShape", "CheckNumerics", "PreventGradient", "Cast",
+    "Reshape", "Squeeze", "ExpandDims", "Transpose", "ReverseV2", "Roll",
+    "Slice", "StridedSlice", "Split", "SplitV", "Unpack", "Pack", "ConcatV2", "Concat",
+    "Gather", "GatherV2", "GatherNd", "BroadcastTo", "Tile", "Pad", "PadV2",
+    "AddV2", "Add", "AddN", "BiasAdd", "Sum", "Mean", "Cumsum", "SegmentSum", "SegmentMean",
+    "UnsortedSegmentSum", "MatrixDiagPart", "MatrixDiagPartV3", "Select", "SelectV2",
+}  # fmt: skip
+# Linear in each input while the others do not move, with coefficients of any sign.
+_BILINEAR = {"MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "TensorDot"}
+SQUARES = {"Square", "SquaredDifference", "L2Loss"}
+_QUOTIENTS = {"RealDiv", "Div", "DivNoNan"}
 
 
-def _has_negative_constant(op: tf.Operation) -> bool:
-    values = [tf.get_static_value(t) for t in op.inputs]
-    return any(value is not None and (value < 0).any() for value in values)
+_ATOMS = {
+    "Square": Atom(1),
+    "SquaredDifference": Atom(1),
+    "L2Loss": Atom(1),
+    "Exp": Atom(1),
+    "Expm1": Atom(1),
+    "Cosh": Atom(1),
+    "Softplus": Atom(1),
+    "Elu": Atom(1),
+    "Rsqrt": Atom(1),
+    "Log": Atom(-1),
+    "Log1p": Atom(-1),
+    "Sqrt": Atom(-1),
+    "Xlogy": Atom(-1),
+    "LogSoftmax": Atom(-1, coupling=Coupling.ROWS),
+    "Abs": Atom(1, curved=False),
+    "Relu": Atom(1, curved=False),
+    "LeakyRelu": Atom(1, curved=False),
+    "Maximum": Atom(1, curved=False),
+    "Max": Atom(1, curved=False, coupling=Coupling.ALL),
+    "Minimum": Atom(-1, curved=False),
+    "Min": Atom(-1, curved=False, coupling=Coupling.ALL),
+}
+
+
+def atom(op: tf.Operation, moving: Collection[str]) -> tuple[Atom, list[tf.Tensor]] | None:
+    """What kind of function an operation is, and of which tensors; None if no rule knows it."""
+    inputs = _moving_inputs(op, moving)
+    if not inputs:
+        return None
+    if op.type in ("Maximum", "Minimum"):
+        return _ATOMS[op.type], inputs
+    if _is_square(op):
+        return _ATOMS["Square"], inputs[:1]
+    if len(inputs) > 1:
+        return None
+    if op.type in _COMPOSITIONS:
+        composed = _COMPOSITIONS[op.type](inputs[0], moving)
+        if composed is not None:
+            return composed[0], [composed[1]]
+    if op.type == "Pow":
+        exponent = tf.get_static_value(op.inputs[1])
+        even = exponent is not None and np.all(exponent >= 2) and np.all(exponent % 2 == 0)
+        return (_ATOMS["Square"], inputs) if even else None
+    if op.type == "Xlogy" and inputs[0] is not op.inputs[1]:
+        return None
+    if op.type == "LeakyRelu" and not 0 <= op.get_attr("alpha") <= 1:
+        return None
+    return (_ATOMS[op.type], inputs) if op.type in _ATOMS else None
+
+
+def linear_inputs(tensor: tf.Tensor, moving: Collection[str]) -> list[tuple[tf.Tensor, int]] | None:
+    """The inputs in which `tensor` is linear, with the signs of their factors; None if not.
+
+    A sign of 0 stands for factors of both signs.
+    """
+    op = tensor.op
+    inputs = _moving_inputs(op, moving)
+    if not inputs:
+        return None
+    if op.type in _POSITIVE:
+        return [(t, 1) for t in inputs]
+    if op.type == "IdentityN" and "_gradient_op_type" not in op.node_def.attr:
+        return [(op.inputs[tensor.value_index], 1)]
+    if op.type == "Neg":
+        return [(inputs[0], -1)]
+    if op.type == "Sub":
+        first, second = op.inputs
+        return [(t, s) for t, s in ((first, 1), (second, -1)) if t.name in moving]
+    if len(inputs) > 1:
+        return None
+    if op.type == "Mul" or (op.type in _QUOTIENTS and inputs[0] is op.inputs[0]):
+        (other,) = [t for t in op.inputs if t is not inputs[0]]
+        return [(inputs[0], _sign(other))]
+    return [(inputs[0], 0)] if op.type in _BILINEAR else None
+
+
+# --- compositions ---------------------------------------------------------------------------
+
+
+def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor] | None:
+    """log Σ exp(t), convex; log exp(t); log σ(t), log (1 - σ(t)) and log softmax(t), concave."""
+    inside = argument.op
+    if inside.type == "Sum" and inside.inputs[0].op.type == "Exp":
+        return Atom(1, coupling=_reduced(inside)), inside.inputs[0].op.inputs[0]
+    probability = _behind_clips(argument, moving)
+    if probability.op.type == "Exp":  # but for the constant that is added
+        return Atom(0), probability.op.inputs[0]
+    if probability.op.type == "Sub" and tf.get_static_value(probability.op.inputs[0]) == 1:
+        probability = _behind_clips(probability.op.inputs[1], moving)
+    if probability.op.type == "Sigmoid":
+        return Atom(-1), probability.op.inputs[0]
+    if probability is not argument and probability.op.type == "RealDiv":  # by their sum
+        probability = _behind_clips(probability.op.inputs[0], moving)
+    if probability.op.type == "Softmax":
+        return Atom(-1, coupling=Coupling.ROWS), probability.op.inputs[0]
+    return None
+
+
+def _sqrt(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor] | None:
+    """√(Σ t² + c), a norm."""
+    op = argument.op
+    if op.type in ("AddV2", "Add", "Maximum"):
+        inputs = _moving_inputs(op, moving)
+        if len(inputs) == 1 and all(_sign(t) > 0 for t in op.inputs if t is not inputs[0]):
+            op = inputs[0].op
+    if _is_square(op):
+        return Atom(1), op.inputs[0]
+    if op.type in ("Sum", "Mean") and _is_square(op.inputs[0].op):
+        return Atom(1, coupling=_reduced(op)), op.inputs[0].op.inputs[0]
+    return None
+
+
+def _log1p(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor] | None:
+    """log(1 + exp(t)), convex."""
+    del moving
+    return (Atom(1), argument.op.inputs[0]) if argument.op.type == "Exp" else None
+
+
+_COMPOSITIONS: dict[str, Callable[..., tuple[Atom, tf.Tensor] | None]] = {
+    "Log": _log,
+    "Log1p": _log1p,
+    "Sqrt": _sqrt,
+}
+
+
+def _is_square(op: tf.Operation) -> bool:
+    """True if this is t², written as a square or as t t."""
+    is_product = op.type == "Mul" and op.inputs[0].name == op.inputs[1].name
+    return op.type == "Square" or is_product
+
+
+def _behind_clips(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor:
+    """`tensor` before it was kept away from zero: by limits, or a small constant added to it."""
+    while True:
+        op = tensor.op
+        inputs = _moving_inputs(op, moving)
+        if len(inputs) != 1:
+            return tensor
+        others = [tf.get_static_value(t) for t in op.inputs if t is not inputs[0]]
+        limits = op.type in ("Maximum", "Minimum", "ClipByValue")
+        small = op.type in ("AddV2", "Add") and all(
+            c is not None and np.all((c >= 0) & (c <= _SMALL)) for c in others
+        )
+        if not (limits or small or op.type in ("Identity", "Cast")):
+            return tensor
+        tensor = inputs[0]
+
+
+def _reduced(op: tf.Operation) -> Coupling:
+    """Which elements of its input a reduction brings together."""
+    axes, rank = tf.get_static_value(op.inputs[1]), op.inputs[0].shape.rank
+    if axes is None or rank is None or rank < 2:
+        return Coupling.ALL
+    return Coupling.ROWS if {int(n) % rank for n in np.ravel(axes)} == {rank - 1} else Coupling.ALL
+
+
+# --- signs --------------------------------------------------------------------------------------
+
+
+def _moving_inputs(op: tf.Operation, moving: Collection[str]) -> list[tf.Tensor]:
+    return [t for t in op.inputs if t.name in moving]
+
+
+def _sign(factor: tf.Tensor) -> int:
+    """The sign of what does not move: 0 if mixed. Data count as positive.
+
+    Labels, sample weights and counts are so where a loss is convex at all. Where they are not, the
+    curvature of the term is cut off at zero when the step runs.
+    """
+    value = tf.get_static_value(factor)
+    if value is not None:
+        return 1 if np.all(value >= 0) else -1 if np.all(value <= 0) else 0
+    op = factor.op
+    if op.type == "Neg":
+        return -_sign(op.inputs[0])
+    if op.type in ("Mul", *_QUOTIENTS):
+        return _sign(op.inputs[0]) * _sign(op.inputs[1])
+    if op.type in ("Cast", "Identity", "Reshape", "ExpandDims", "Squeeze", "BroadcastTo"):
+        return _sign(op.inputs[0])
+    return 1

@@ -13,9 +13,10 @@ record them: derivatives of any order are TensorFlow's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +28,9 @@ from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT, check_replay
 
 _MAX_POOLS = {"MaxPool", "MaxPool3D"}
 _ASSIGNMENTS = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
+
+# Is shown an operation that is run again, its inputs' new values and its outputs'.
+Observer = Callable[[tf.Operation, Sequence[Any], Sequence[Any]], None]
 
 
 class CudnnError(LossNotReplayableError):
@@ -54,7 +58,8 @@ class RecordedLoss:
         variables: The `tf.Variable`s that are the function's arguments, in order.
 
     Attributes:
-        value: The loss tensor itself, a scalar: the loss at the variables' present values.
+        recorded: The loss tensor itself.
+        value: It as a scalar: the loss at the variables' present values.
         variables: As given.
         vectorizable: Whether `tf.vectorized_map` can differentiate it: not if it has a loop
             with an unknown number of turns, or a condition that is decided at run time.
@@ -75,16 +80,23 @@ class RecordedLoss:
                 "Argument `loss` must be a scalar; reduce it, for example with "
                 f"`tf.reduce_mean`. Received: loss of shape {loss.shape}"
             )
-        self._loss = loss
+        self.recorded = loss
         self.value = tf.ensure_shape(loss, [])
         self.variables = list(variables)
         self._weight_of = weight_handles(loss.graph, self.variables)
         self._operations = _operations_between(self._weight_of, loss)
+        self._known = set(self._operations)
+        self._differences: dict[str, tf.Tensor] = {}
         self.vectorizable = not _has_dynamic_control_flow(self._operations, [loss])
 
     def __call__(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss at `weights`, one tensor a variable, shapes and dtypes as theirs."""
         return self.evaluate(weights)[0]
+
+    def value_at(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The loss at `weights`, its loops run as loops: quick to trace, and not for pfor."""
+        (loss,) = self.fetch([self.recorded.name], weights, unroll=False)
+        return tf.ensure_shape(loss, [])
 
     def evaluate(
         self,
@@ -93,27 +105,68 @@ class RecordedLoss:
         overrides: Mapping[str, tf.Tensor] | None = None,
         shifts: Mapping[str, tf.Tensor] | None = None,
         fetch: Sequence[str] = (),
+        unroll: bool = True,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The loss, with a hand on the intermediate results.
+        """The loss, a scalar, and the values of other tensors; see `fetch` for the arguments."""
+        names = [self.recorded.name, *fetch]
+        loss, *others = self.fetch(
+            names, weights, overrides=overrides, shifts=shifts, unroll=unroll
+        )
+        return tf.ensure_shape(loss, []), others
+
+    def fetch(
+        self,
+        names: Sequence[str],
+        weights: Sequence[tf.Tensor],
+        *,
+        overrides: Mapping[str, tf.Tensor] | None = None,
+        shifts: Mapping[str, tf.Tensor] | None = None,
+        observer: Observer | None = None,
+        unroll: bool = True,
+    ) -> list[tf.Tensor]:
+        """Values of tensors of the recorded graph, with a hand on the intermediate results.
 
         Args:
+            names: Names of the tensors. Only what they need is run again.
             weights: One tensor a variable.
             overrides: By name of a tensor of the recorded graph, the value to use instead.
             shifts: By name, what to add to it.
-            fetch: Names of tensors whose values are wanted, too.
-
-        Returns:
-            The loss, a scalar, and the fetched values.
+            observer: Is shown each operation, in bodies of functions and loops, too.
+            unroll: Whether loops of a known number of turns are run in line, as pfor wants it.
         """
         env: dict[str, Any] = {name: weights[k] for name, k in self._weight_of.items()}
-        names = {self._loss.name, *fetch}
-        _run(self._operations, env, set(self._weight_of), names, overrides or {}, shifts or {})
-        fetched = [env[n] if n in env else self.tensor(n) for n in fetch]
-        return tf.ensure_shape(env.get(self._loss.name, self._loss), []), fetched
+        hands = _Hands(
+            dict(overrides or {}), dict(shifts or {}), observer, self._differences, unroll
+        )
+        env.update(hands.overrides)
+        operations = self._needed_for(names, hands.overrides)
+        _run(operations, env, set(self._weight_of), set(names), hands)
+        return [env[n] if n in env else self.tensor(n) for n in names]
+
+    def _needed_for(self, names: Sequence[str], given: Collection[str]) -> list[tf.Operation]:
+        """The recorded operations that the named tensors need, in their order."""
+        needed: set[tf.Operation] = set()
+        pending = [self.tensor(name) for name in names]
+        while pending:
+            tensor = pending.pop()
+            if tensor.name not in given and tensor.op not in needed and tensor.op in self._known:
+                needed.add(tensor.op)
+                difference = self._differences.get(tensor.op.name)
+                pending.extend(tensor.op.inputs if difference is None else [difference])
+        return [op for op in self._operations if op in needed]
+
+    def difference(self, op: tf.Operation) -> tf.Tensor:
+        """x - y of a recorded (x - y)², as a tensor that is between the two."""
+        if op.name not in self._differences:
+            found = tf.subtract(*op.inputs)
+            self._differences[op.name] = found
+            self._operations.insert(self._operations.index(op), found.op)
+            self._known.add(found.op)
+        return self._differences[op.name]
 
     def tensor(self, name: str) -> tf.Tensor:
         """The recorded tensor of that name: its value at the variables' present values."""
-        return self._loss.graph.get_tensor_by_name(name)
+        return self.recorded.graph.get_tensor_by_name(name)
 
     @property
     def operations(self) -> list[tf.Operation]:
@@ -139,7 +192,7 @@ class RecordedLoss:
         Evaluated at run time where a batch's size is not known while tracing.
         """
         static, dynamic = 0.0, tf.constant(0.0, tf.float64)
-        wanted = control_flow.wanted_names(self._operations, [self._loss])
+        wanted = control_flow.wanted_names(self._operations, [self.recorded])
         for op in self._operations:
             if op.type in control_flow.TYPES:
                 inside, per_batch = control_flow.bytes_inside(op, wanted)
@@ -267,19 +320,33 @@ def _check_variables(op: tf.Operation, body: control_flow.Body) -> None:
             )
 
 
+class _Hands(NamedTuple):
+    """What is done to the tensors of one graph while it is run again; see `RecordedLoss.fetch`."""
+
+    overrides: Mapping[str, tf.Tensor] = MappingProxyType({})
+    shifts: Mapping[str, tf.Tensor] = MappingProxyType({})
+    observer: Observer | None = None
+    differences: Mapping[str, tf.Tensor] = MappingProxyType({})
+    unroll: bool = True
+
+    def of_bodies(self) -> _Hands:
+        """Those in the body of a function or a loop, whose tensors have names of their own."""
+        return _Hands(observer=self.observer, unroll=self.unroll)
+
+
 def _run(
     operations: Sequence[tf.Operation],
     env: dict[str, Any],
     resource_names: set[str],
     names: set[str],
-    overrides: Mapping[str, Any] = MappingProxyType({}),
-    shifts: Mapping[str, Any] = MappingProxyType({}),
+    hands: _Hands,
 ) -> None:
     """Runs operations again; `env` maps tensor names to their new values, and grows.
 
     `names` are those of the tensors that somebody wants.
     """
     wanted = names | control_flow.wanted_names(operations, [])
+    run_body = functools.partial(_run, hands=hands.of_bodies())
     for op in operations:
         inputs = [env.get(tensor.name, tensor) for tensor in op.inputs]
         if op.type == "ReadVariableOp" and op.inputs[0].name in resource_names:
@@ -291,12 +358,16 @@ def _run(
             outputs = [tf.gather(inputs[0], inputs[1], batch_dims=batch_dims)]
         elif op.type == "VariableShape" and op.inputs[0].name in resource_names:
             outputs = [tf.shape(inputs[0], out_type=op.outputs[0].dtype)]
+        elif op.name in hands.differences:
+            outputs = [tf.square(env[hands.differences[op.name].name])]
         elif op.type in control_flow.TYPES:
-            outputs = control_flow.run(op, inputs, wanted, resource_names, _run)
-        elif tensor_lists.is_list_operation(op, inputs):
+            outputs = control_flow.run(
+                op, inputs, wanted, resource_names, run_body, unroll=hands.unroll
+            )
+        elif hands.unroll and tensor_lists.is_list_operation(op, inputs):
             outputs = tensor_lists.list_operation(op, inputs)
         elif custom_gradients.is_given(op):
-            outputs = custom_gradients.run(op, inputs, env, resource_names, _run)
+            outputs = custom_gradients.run(op, inputs, env, resource_names, run_body)
         elif op.type == "StopGradient" and _is_moments_stop(op, operations):
             # tf.nn.moments stops the gradient of the mean inside the variance. The first
             # derivative is exact all the same, since the mean minimises the squared
@@ -308,11 +379,14 @@ def _run(
             outputs = [tf.constant(tf.make_ndarray(op.get_attr("value")))]
         else:
             outputs = raw_op(op)(inputs)
+        if hands.observer is not None:
+            hands.observer(op, inputs, outputs)
         for tensor, out in zip(op.outputs, outputs, strict=True):
             if out is None:  # an output of a loop or condition that nothing needs
                 continue
-            value = overrides.get(tensor.name, out)
-            env[tensor.name] = value + shifts[tensor.name] if tensor.name in shifts else value
+            value = hands.overrides.get(tensor.name, out)
+            shift = hands.shifts.get(tensor.name)
+            env[tensor.name] = value if shift is None else value + shift
 
 
 def _is_moments_stop(op: tf.Operation, operations: Sequence[tf.Operation]) -> bool:

@@ -51,7 +51,7 @@ class Batch:
 
     def loss_after(self, step: Sequence[tf.Tensor]) -> tf.Tensor:
         """L(w + d), scalar, for a step d of one tensor a weight."""
-        return self.loss([w + d for w, d in zip(self.weights, step, strict=True)])
+        return self.loss.value_at([w + d for w, d in zip(self.weights, step, strict=True)])
 
 
 def batches_to_average(
@@ -68,6 +68,6 @@ def batches_to_average(
     one = tf.constant(1.0, tf.float64)
     if not memory.weights:
         return one
-    now = tf.where(tf.math.is_finite(memory.loss), batch.loss(memory.weights), before)
+    now = tf.where(tf.math.is_finite(memory.loss), batch.loss.value_at(memory.weights), before)
     noisy = data_changed(memory.loss, now, batch.weights, batch.gradients)
     return tf.where(noisy, tf.minimum(memory.count + 1, float(damping.memory)), one)

@@ -77,7 +77,7 @@ def verified(
 def _gradient(loss: RecordedLoss, weights: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
-        value = loss(weights)
+        value = loss.value_at(weights)
     return [None if r is None else tf.convert_to_tensor(r) for r in tape.gradient(value, weights)]
 
 

@@ -1,4 +1,4 @@
-"""C = d²L/dz² of each loss that a rule knows, against differences of gradients in float64."""
+"""C = d²/dz² of each convex function that a rule knows, against differences of gradients."""
 
 import keras
 import numpy as np
@@ -7,60 +7,142 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_qnewton.curvature.outputs import ConvexPart, convex_output
+from keras_qnewton.curvature.outputs import ConvexPart, convex_loss
 from keras_qnewton.loss import record
+from keras_qnewton.loss.convexity import _ATOMS, _COMPOSITIONS
 from keras_qnewton.registry import names
 from tests.derivatives import differences, flat_gradient
 
 B, C = 4, 3
 ONES = np.ones((B, C))
-# Rule -> a Keras loss of z [B, C], and labels for it of random numbers [B, C].
+
+
+def probabilities(r):
+    return np.exp(r) / np.exp(r).sum(1, keepdims=True)
+
+
+def same(r):
+    return r
+
+
+def weighed(function):
+    """Σ w φ(z, y) of a function that has a value for each element, or each row, of z."""
+
+    def loss(labels, z, weights):
+        values = function(labels, z)
+        shape = [B] + [1] * (values.shape.rank - 1)
+        return tf.reduce_sum(values * tf.reshape(weights, shape))
+
+    return loss
+
+
+def keras_loss(make):
+    return lambda labels, z, weights: make()(labels, z, weights)
+
+
+# Name -> a loss of labels [B, C], z [B, C] and sample weights [B]; labels of random numbers.
 LOSSES = {
     "softmax_cross_entropy": (
-        lambda: keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float64"),
-        lambda r: np.exp(r) / np.exp(r).sum(1, keepdims=True),
+        keras_loss(lambda: keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float64")),
+        probabilities,
     ),
     "sigmoid_cross_entropy": (
-        lambda: keras.losses.BinaryCrossentropy(from_logits=True, dtype="float64"),
+        keras_loss(lambda: keras.losses.BinaryCrossentropy(from_logits=True, dtype="float64")),
         lambda r: (r > 0).astype(float),
     ),
-    "squared_error": (lambda: keras.losses.MeanSquaredError(dtype="float64"), lambda r: r),
+    "Square": (keras_loss(lambda: keras.losses.MeanSquaredError(dtype="float64")), same),
+    "SquaredDifference": (weighed(lambda y, z: tf.math.squared_difference(y, z)), same),
+    "L2Loss": (lambda y, z, w: tf.nn.l2_loss((z - y) * w[:, None]), same),
+    "product": (weighed(lambda y, z: (lambda d: d * d)(z - y)), same),
+    "power": (weighed(lambda y, z: (z - y) ** 4.0), same),
+    "Exp": (weighed(lambda y, z: tf.exp(y * z)), lambda r: np.sign(r)),
+    "Expm1": (weighed(lambda y, z: tf.math.expm1(z) - y * z), same),
+    "Cosh": (weighed(lambda y, z: tf.cosh(z / 8 - y)), same),
+    "Softplus": (weighed(lambda y, z: tf.nn.softplus(z) - y * z), same),
+    "Elu": (weighed(lambda y, z: tf.nn.elu(z)), same),
+    "Rsqrt": (weighed(lambda y, z: tf.math.rsqrt(z + 200)), same),
+    "Log": (weighed(lambda y, z: z**2 - y * tf.math.log(z + 200)), np.abs),
+    "Log1p": (weighed(lambda y, z: z**2 - y * tf.math.log1p(z + 200)), np.abs),
+    "Sqrt": (weighed(lambda y, z: z**2 - y * tf.sqrt(z + 200)), np.abs),
+    "Xlogy": (weighed(lambda y, z: z**2 - tf.math.xlogy(y, z + 200)), np.abs),
+    "LogSoftmax": (weighed(lambda y, z: -y * tf.nn.log_softmax(z)), probabilities),
+    "Abs": (weighed(lambda y, z: tf.abs(z - y)), same),
+    "Relu": (weighed(lambda y, z: tf.nn.relu(1 - y * z)), np.sign),
+    "LeakyRelu": (weighed(lambda y, z: tf.nn.leaky_relu(z)), same),
+    "Maximum": (weighed(lambda y, z: tf.maximum(0.3 * (y - z), -0.7 * (y - z))), same),
+    "Minimum": (weighed(lambda y, z: -tf.minimum(z, y)), same),
+    "Max": (weighed(lambda y, z: tf.reduce_max(z, 1)), same),
+    "Min": (weighed(lambda y, z: -tf.reduce_min(z, 1)), same),
+    "log of exp": (weighed(lambda y, z: tf.exp(z / 8) - y * tf.math.log(tf.exp(z / 8))), np.abs),
+    "log of sigmoid": (
+        weighed(
+            lambda y, z: -y * tf.math.log(tf.sigmoid(z)) - (1 - y) * tf.math.log(1 - tf.sigmoid(z))
+        ),
+        lambda r: (r > 0).astype(float),
+    ),
+    "log of softmax": (weighed(lambda y, z: -y * tf.math.log(tf.nn.softmax(z))), probabilities),
+    "log-sum-exp": (weighed(lambda y, z: tf.reduce_logsumexp(z, 1)), same),
+    "log-sum-exp of all": (lambda y, z, w: tf.reduce_logsumexp(z), same),
+    "log1p of exp": (weighed(lambda y, z: tf.math.log1p(tf.exp(z))), same),
+    "norm": (weighed(lambda y, z: tf.norm(z - y, axis=1)), same),
+    "pseudo-Huber": (weighed(lambda y, z: tf.sqrt(1 + tf.square(z - y))), same),
+    "root mean square": (lambda y, z, w: tf.sqrt(tf.reduce_mean(tf.square(z - y))), same),
+    "huber": (keras_loss(lambda: keras.losses.Huber(dtype="float64")), same),
+    "log_cosh": (keras_loss(lambda: keras.losses.LogCosh(dtype="float64")), same),
+    "kl of gaussians": (weighed(lambda y, z: tf.exp(z) + y**2 - 1 - z), same),
 }
+PIECEWISE_LINEAR = {"Abs", "Relu", "LeakyRelu", "Maximum", "Minimum", "Max", "Min"}
+KINKED = {*PIECEWISE_LINEAR, "Elu", "huber"}
+# Functions of probabilities lose theirs where one of them is nearly 1.
+LARGEST = {"log of sigmoid": 5.0, "log of softmax": 5.0}
 
 
 class Problem:
     """A loss of weights that are z itself, with labels and sample weights that can be changed."""
 
     def __init__(self, name):
-        make_loss, self._labels_of = LOSSES[name]
-        loss = make_loss()
+        loss, self._labels_of = LOSSES[name]
+        self._largest, self._kinked = LARGEST.get(name, 30.0), name in KINKED
         self.z = tf.Variable(ONES)
         self.labels = tf.Variable(ONES)
         self.sample_weights = tf.Variable(ONES[:, 0])
 
         def loss_fn():
-            return loss(self.labels, tf.identity(self.z), self.sample_weights)
+            # A product, since functions of weights themselves are penalties.
+            return loss(self.labels, self.z @ tf.eye(C, dtype=tf.float64), self.sample_weights)
 
         self.gradient = flat_gradient(loss_fn, [self.z])
 
         @tf.function(input_signature=[tf.TensorSpec([B, C], tf.float64)])
         def curvature(v):
             recorded = record(loss_fn, [self.z])
-            output = convex_output(recorded)
+            convex = convex_loss(recorded)
             weights = recorded.at_variables()
-            part = ConvexPart(recorded, output, weights, weights[0], tf.float64)
-            found = output.rule.curvature(part)
-            roots = found.roots()
-            along = tf.reduce_sum(roots * v, 2, keepdims=True)
-            return found.gradient, found.product(v), tf.reduce_sum(roots * along, 0)
+            outputs = {output.name: weights[0] for output in convex.outputs}
+            assert convex.recognised
+            assert not convex.rest
+            assert len(outputs) == (0 if name in PIECEWISE_LINEAR else 1)
+            product = by_roots = tf.zeros_like(v)
+            for output in convex.outputs:
+                part = ConvexPart(recorded, output, weights, outputs, tf.float64)
+                found = output.rule.curvature(part)
+                roots = found.roots()
+                axes = None if found.one_example else 2
+                along = tf.reduce_sum(roots * v, [1, 2] if axes is None else 2, keepdims=True)
+                product += found.product(v)
+                by_roots += tf.reduce_sum(roots * along, 0)
+            return product, by_roots
 
         self.curvature = curvature
 
     def draw(self, seed, scale):
         """Sets z, of that size, labels and sample weights."""
         rng = np.random.default_rng(seed)
-        self.z.assign(scale * rng.normal(size=(B, C)))
-        self.labels.assign(self._labels_of(rng.normal(size=(B, C))))
+        z, r = min(scale, self._largest) * rng.uniform(-1, 1, size=(B, C)), rng.normal(size=(B, C))
+        if self._kinked:  # halves and whole numbers, away from one another
+            z, r = rng.permutation(B * C).reshape(B, C) - 5.5, np.round(r)
+        self.z.assign(z)
+        self.labels.assign(self._labels_of(r))
         self.sample_weights.assign(rng.uniform(0, 2, B) * rng.integers(0, 2, B))
         return rng.normal(size=(B, C))
 
@@ -71,25 +153,25 @@ def problem(request):
 
 
 def test_every_rule_is_tested():
-    assert set(LOSSES) == set(names("loss_rule"))
+    assert set(names("loss_rule")) | set(_ATOMS) <= set(LOSSES)
+    assert set(_COMPOSITIONS) == {"Log", "Log1p", "Sqrt"}  # "log of exp" and others
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**20), scale=st.floats(0.01, 30.0))
 def test_products_and_roots_equal_the_hessian(problem, seed, scale):
     v = problem.draw(seed, scale)
-    gradient, product, by_roots = (t.numpy() for t in problem.curvature(tf.constant(v)))
-    np.testing.assert_allclose(gradient.ravel(), problem.gradient(), rtol=0, atol=1e-14)
+    product, by_roots = (t.numpy() for t in problem.curvature(tf.constant(v)))
     expected = differences(problem.gradient, [problem.z], v.ravel()).reshape(B, C)
-    atol = 1e-10 + 1e-9 * np.abs(expected).max()
+    atol = 1e-9 + 1e-8 * np.abs(expected).max()
     np.testing.assert_allclose(product, expected, rtol=0, atol=atol)
     np.testing.assert_allclose(by_roots, expected, rtol=0, atol=atol)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**20), scale=st.floats(0.01, 100.0))
 def test_is_positive_semidefinite(problem, seed, scale):
     v = problem.draw(seed, scale)
-    _, product, _ = problem.curvature(tf.constant(v))
-    per_example = np.sum(v * product.numpy(), axis=1)
-    assert per_example.min() >= -1e-16 * np.sum(v**2)
+    product, _ = problem.curvature(tf.constant(v))
+    largest = np.abs(product.numpy()).max()
+    assert np.sum(v * product.numpy()) >= -1e-16 * np.sum(v**2) * (1 + largest)

@@ -165,13 +165,17 @@ def test_replay_at_other_weights(f):
     def replayed():
         loss = record(lambda: f(w), [w])
         assert loss.vectorizable == (f in IN_LINE)
-        return loss.value, loss([w]), loss([-1.3 * w]), loss.bytes_per_evaluation()
+        other = [-1.3 * w]
+        return (
+            loss.value, loss([w]), loss(other), loss.value_at(other), loss.bytes_per_evaluation()
+        )  # fmt: skip
 
-    value, same, other, size = replayed()
+    value, same, other, as_loop, size = replayed()
     assert size >= X.nbytes
     np.testing.assert_allclose(same, value, rtol=1e-14)
     w.assign(-1.3 * w)
     np.testing.assert_allclose(other, f(w), rtol=1e-12)
+    np.testing.assert_allclose(as_loop, other, rtol=1e-14)
 
 
 def test_bytes_count_every_turn():

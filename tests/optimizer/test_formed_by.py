@@ -23,6 +23,16 @@ class TwiceUsed(L.Layer):
         return tf.tanh(tf.tanh(x @ self.kernel) @ self.kernel)
 
 
+class Normalised(L.Layer):
+    """A kernel of norm 1."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], shape[-1]), name="kernel")
+
+    def call(self, x):
+        return tf.tanh(x @ (self.kernel / tf.norm(self.kernel)))
+
+
 class DataDependentLoop(L.Layer):
     """As many turns as the batch says: no number that tracing knows."""
 
@@ -51,7 +61,8 @@ CASES = {
         "products with unit vectors: a weight",
     ),
     "examples interact": (COUPLED, {"blocks": "layer"}, "products with unit vectors: what was"),
-    "shared": ([TwiceUsed(), L.Dense(2)], {}, "products with unit vectors: a weight"),
+    "shared": ([TwiceUsed(), L.Dense(2)], {}, "rows: "),
+    "not linear": ([Normalised(), L.Dense(2)], {}, "products with unit vectors: a weight"),
     "loop": ([DataDependentLoop(), L.Dense(2)], {}, "products with unit vectors, one at a time"),
     "large": (DENSE, {"blocks": Blocks(max_size=4)}, "not formed"),
 }

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import Adaptive, Blocks, Constant, Pruning, QNewton, Scheduler
-from keras_qnewton.curvature import gauss_newton, structured_gauss_newton
+from keras_qnewton.curvature import example_rows, gauss_newton
 from keras_qnewton.curvature.low_rank import FormedRows, LowRank, RowFactors
 from keras_qnewton.directions import BlockProblem, direction, woodbury
 from tests.blocks import settings_of
@@ -295,12 +295,12 @@ def test_compiled_by_xla(examples):
 
 def test_a_curvature_that_is_not_finite_changes_no_weight(monkeypatch):
     """Derivatives of examples that are NaN where the gradient is finite."""
-    by_position = structured_gauss_newton.StructuredGaussNewton._by_position
+    derivatives = example_rows.ExampleRows.derivatives
 
-    def broken(self, found):
-        return {name: d * np.nan for name, d in by_position(self, found).items()}
+    def broken(self, tensors):
+        return [d * np.nan for d in derivatives(self, tensors)]
 
-    monkeypatch.setattr(structured_gauss_newton.StructuredGaussNewton, "_by_position", broken)
+    monkeypatch.setattr(example_rows.ExampleRows, "derivatives", broken)
     model = network()
     decisions, losses = trained(model, *data(10), epochs=2)
     # It fails its check, and the block is formed by products with vectors.

@@ -1,4 +1,4 @@
-"""The output z of a network in which its loss is convex, and C = d²L/dz²: one file a loss."""
+"""The outputs z of a network in which its loss is convex, and C = d²/dz² of its terms."""
 
 from keras_qnewton.curvature.outputs.base import (
     Candidate,
@@ -8,13 +8,13 @@ from keras_qnewton.curvature.outputs.base import (
     LossRule,
     OutputCurvature,
 )
-from keras_qnewton.curvature.outputs.registered import convex_output
+from keras_qnewton.curvature.outputs.registered import ConvexLoss, convex_loss
 from keras_qnewton.curvature.outputs.sigmoid import SigmoidCrossEntropy
 from keras_qnewton.curvature.outputs.softmax import SoftmaxCrossEntropy
-from keras_qnewton.curvature.outputs.squared_error import SquaredError
 
 __all__ = [
     "Candidate",
+    "ConvexLoss",
     "ConvexOutput",
     "ConvexPart",
     "CurvatureByTapes",
@@ -22,6 +22,5 @@ __all__ = [
     "OutputCurvature",
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
-    "SquaredError",
-    "convex_output",
+    "convex_loss",
 ]

@@ -1,18 +1,20 @@
-"""Loss rules and output curvatures: where a loss is convex, and its second derivative there.
+"""Outputs of a network in which its loss is convex, and the second derivative there.
 
-    z = network(w)      the output in which the loss is convex       any shape, examples first
-    L(z) = Σ_t ω_t ℓ_t  its terms ℓ, with weights ω ≥ 0              scalar
-    C = d²L/dz²         block diagonal over examples, and psd        applied, never formed
-      = Σ_r s_r s_rᵀ    for each example, where R roots are few      s [R, *z.shape]
+    z = network(w)      an output in which terms of the loss are convex   any shape, examples first
+    Σ_t ω_t φ_t(z)      these terms φ, with weights ω ≥ 0                 scalar
+    C = d²/dz² Σ ω φ    block diagonal over examples, and psd             applied, never formed
+      = Σ_r s_r s_rᵀ    for each example, where R roots are few           s [R, *z.shape]
 
-A `LossRule` finds z and ℓ in the recorded operations. An `OutputCurvature` has C at one point.
+`convex_loss` finds z and φ in the recorded operations: by the table of convex functions, or by a
+`LossRule`. An `OutputCurvature` has C at one point.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -25,88 +27,108 @@ UNIT_ROUNDOFF = {tf.float32: 2.0**-24, tf.float64: 2.0**-53}
 
 
 class Candidate(NamedTuple):
-    """A tensor in which a rule takes the loss for convex, provided the operations behind it agree.
+    """A tensor in which a rule knows some of the loss's terms to be convex.
 
     Attributes:
         z: The output.
-        terms: The loss's terms: convex functions of z, one a row of it or one an element.
-        within: The operations between z and the terms for which the rule vouches. Others must
-            keep any function convex (`loss.convexity`), as must all between the terms and the loss.
+        terms: Convex functions of z, one a row of it or one an element. Labels and everything else
+            that they are made of must not depend on the weights (`moving_tensors`).
     """
 
     z: tf.Tensor
     terms: tf.Tensor
-    within: Collection[tf.Operation]
 
 
 class LossRule(abc.ABC):
-    """Recognises one kind of loss; registered by `@register("loss_rule", name)`."""
+    """Recognises one kind of loss; registered by `@register("loss_rule", name)`.
+
+    For what the table of convex functions (`loss.convexity`) cannot see, or for curvature that is
+    better written down than differentiated.
+    """
 
     @abc.abstractmethod
     def candidates(self, loss: RecordedLoss) -> Iterable[Candidate]:
         """Where in the recorded operations this kind of loss may be; none where it is not.
 
-        Labels and everything else that the terms are made of must not depend on the weights, but
-        for z (`loss.convexity.moving_tensors`).
+        What comes between the terms and the loss is looked at for all rules alike (`loss.cut`).
         """
 
     def curvature(self, part: ConvexPart) -> OutputCurvature:
-        """C of the loss, found by this rule, at one point: by tapes, if a rule knows no better."""
+        """C of the terms, found by this rule, at one point: by tapes, if a rule knows no better."""
         return CurvatureByTapes(part)
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvexOutput:
-    """The network's output, in which the loss is convex.
+    """A tensor of the network in which some of the loss's terms are convex.
 
     Attributes:
         name: Name of the tensor z in the recorded graph.
-        terms: Name of the tensor of the loss's terms, one a row of z or one an element.
-        rule: The rule that found it.
+        terms: Names of the tensors of these terms: a value a row of z, or one an element, or one.
+        rule: Knows their curvature.
     """
 
     name: str
-    terms: str
+    terms: tuple[str, ...]
     rule: LossRule
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvexPart:
-    """The loss from its output z on, at one point.
+    """The terms of a loss that are functions of one output, at one point.
 
     Attributes:
         loss: The recorded loss.
         output: Names of z and of the terms.
         weights: One tensor a variable.
-        z: The output at `weights`, a constant to all tapes.
+        outputs: By name, the values at `weights` of this output and of all others of the loss,
+            constants to all tapes.
         dtype: Precision of the weights.
     """
 
     loss: RecordedLoss
     output: ConvexOutput
     weights: Sequence[tf.Tensor]
-    z: tf.Tensor
+    outputs: Mapping[str, tf.Tensor]
     dtype: tf.DType
 
+    @property
+    def z(self) -> tf.Tensor:
+        """The output's value."""
+        return self.outputs[self.output.name]
+
     def gradient(self) -> tf.Tensor:
-        """∂L/∂z, of the shape of z."""
-        return self._derivative(self.output.name, self.z)
+        """∂L/∂z, of the shape of z, while the other outputs are held."""
+        z = self.z
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(z)
+            loss, _ = self.loss.evaluate(self.weights, overrides=self.outputs)
+        return tape.gradient(loss, z)
+
+    def gradient_of_terms(self, z: tf.Tensor) -> tf.Tensor:
+        """∂/∂z of these terms Σ ω φ alone, at `z`."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(z)
+            given = {**self.outputs, self.output.name: z}
+            terms = self.loss.fetch(self.output.terms, self.weights, overrides=given)
+        return tape.gradient(terms, z, self._weights_of_terms, unconnected_gradients="zero")
 
     def term_weights(self) -> tf.Tensor:
-        """ω = ∂L/∂ℓ, of the shape of the terms: by how much each counts; at least zero."""
-        terms = self.loss.tensor(self.output.terms)
-        return tf.nn.relu(self._derivative(self.output.terms, terms))
+        """ω = ∂L/∂φ, of the shape of the terms: by how much each counts; at least zero."""
+        return tf.nn.relu(self._weights_of_terms[0])
 
-    def _derivative(self, name: str, value: tf.Tensor) -> tf.Tensor:
-        """The loss's derivative in the tensor `name`, whose value is given."""
+    @functools.cached_property
+    def _weights_of_terms(self) -> list[tf.Tensor]:
+        values = [tf.stop_gradient(self.loss.tensor(name)) for name in self.output.terms]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(value)
-            loss, _ = self.loss.evaluate(self.weights, overrides={name: value})
-        return tape.gradient(loss, value)
+            tape.watch(values)
+            given = {**self.outputs, **dict(zip(self.output.terms, values, strict=True))}
+            loss, _ = self.loss.evaluate(self.weights, overrides=given)
+        return tape.gradient(loss, values)
 
 
 class OutputCurvature(abc.ABC):
-    """C = d²L/dz² of a loss at one z, positive semidefinite.
+    """C = d²/dz² Σ ω φ(z) at one z, positive semidefinite.
 
     Args:
         z: The output.
@@ -118,12 +140,15 @@ class OutputCurvature(abc.ABC):
         gradient: As given.
         dtype: As given.
         loses_digits: True if `gradient` has lost digits that `lost_digits` knows.
+        one_example: True if z has no axis of examples.
     """
 
     loses_digits: bool = False
+    one_example: bool = False
 
     def __init__(self, z: tf.Tensor, gradient: tf.Tensor, dtype: tf.DType):
         self.z, self.gradient, self.dtype = z, gradient, dtype
+        self.one_example = z.shape.rank == 0
 
     @abc.abstractmethod
     def product(self, vector: tf.Tensor) -> tf.Tensor:
@@ -141,12 +166,11 @@ class OutputCurvature(abc.ABC):
 
         Asked for only if `loses_digits`.
         """
-        return self.lost_digits_at(self.z, self.gradient)
+        return self.lost_digits_at(self.z)
 
-    def lost_digits_at(self, z: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-        """The same at another z, whose `gradient` is given."""
-        del z
-        return tf.zeros_like(gradient)
+    def lost_digits_at(self, z: tf.Tensor) -> tf.Tensor:
+        """The same at another z."""
+        return tf.zeros_like(z)
 
     def value_error(self) -> tf.Tensor:
         """About how far rounding has moved the loss, float64 scalar: u Σ|∂L/∂z||z|."""
@@ -155,33 +179,37 @@ class OutputCurvature(abc.ABC):
 
 
 class CurvatureByTapes(OutputCurvature):
-    """C v as the derivative of ∂L/∂z; for losses that are a sum over the elements of z.
+    """C of terms in which no two elements of z meet: diagonal, the derivative of ∂/∂z.
 
-    A loss in which an example's outputs meet needs its own `roots`: here C is diagonal.
+    Terms in which they do need their own. A negative C_cc, of labels that make a term concave, is
+    cut off at zero.
     """
 
     def __init__(self, part: ConvexPart):
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._tape:
-            self._tape.watch(part.z)
-            gradient = part.gradient()
-        super().__init__(part.z, gradient, part.dtype)
+        z = part.z
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(z)
+            gradient = part.gradient_of_terms(z)
+        super().__init__(z, part.gradient(), part.dtype)
+        self._diagonal = tf.nn.relu(tape.gradient(gradient, z, unconnected_gradients="zero"))
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """C v, of the shape of z."""
-        return self._tape.gradient(self.gradient, self.z, vector, unconnected_gradients="zero")
+        return self._diagonal * vector
 
     def roots(self) -> tf.Tensor | None:
-        """√C_cc e_c for each output c, `[C, B, C]`; z must be `[B, C]`."""
+        """√C_cc e_c for each of an example's elements c, `[R, *z.shape]`."""
         count = countable_outputs(self.z)
         if count is None:
             return None
-        identity = tf.eye(count, dtype=self.z.dtype)
-        diagonal = self._tape.gradient(self.gradient, self.z, unconnected_gradients="zero")
-        return identity[:, None, :] * tf.sqrt(tf.nn.relu(diagonal))[None]
+        root = tf.sqrt(self._diagonal)[None]
+        if count == 1:
+            return root
+        inner = self.z.shape[1:].as_list()
+        return tf.reshape(tf.eye(count, dtype=self.z.dtype), [count, 1, *inner]) * root
 
 
 def countable_outputs(z: tf.Tensor) -> int | None:
-    """C of z `[B, C]`, if so many roots may be held for each example; else None."""
-    if z.shape.rank != 2 or z.shape[1] is None or int(z.shape[1]) > MAX_OUTPUTS:
-        return None
-    return int(z.shape[1])
+    """Elements of z an example, if so many roots may be held for each; else None."""
+    count = z.shape[1:].num_elements() if z.shape.rank else z.shape.num_elements()
+    return None if count is None or count > MAX_OUTPUTS else int(count)

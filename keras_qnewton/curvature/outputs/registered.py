@@ -1,25 +1,88 @@
-"""The output in which a loss is convex, by all loss rules that are registered."""
+"""The outputs in which a loss is convex, by the table of functions and registered loss rules."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import tensorflow as tf
+
 from keras_qnewton.curvature.outputs.base import ConvexOutput, LossRule
+from keras_qnewton.curvature.outputs.rows import AllTogether, RowByRow
+from keras_qnewton.curvature.outputs.separable import Separable
 from keras_qnewton.loss import RecordedLoss
-from keras_qnewton.loss.convexity import stays_convex
+from keras_qnewton.loss.convexity import SQUARES, Coupling
+from keras_qnewton.loss.cut import Cut, Term, cut
 from keras_qnewton.registry import names, resolve
 
+_OF_TABLE: dict[Coupling, LossRule] = {
+    Coupling.NONE: Separable(),
+    Coupling.ROWS: RowByRow(),
+    Coupling.ALL: AllTogether(),
+}
 
-def convex_output(loss: RecordedLoss) -> ConvexOutput | None:
-    """The tensor in which the loss is recognisably convex, or None.
 
-    One output only: a model with several losses has none.
+@dataclasses.dataclass(frozen=True)
+class ConvexLoss:
+    """A loss, cut where it is convex.
+
+    Attributes:
+        outputs: The tensors in which it is, but for terms that are piecewise linear.
+        held: Names of tensors; what depends on the weights while these are held is beside the
+            terms: penalties and the rest.
+        rest: Tensors in which nothing is known to be convex. Where there are none, what is beside
+            the terms is positive semidefinite and diagonal.
+        recognised: Whether there are terms at all.
+        coupled: Whether one output is made of another, and the terms are not all squares: at a
+            minimum they pull an output in opposite directions, and Jᵀ C J leaves out the
+            curvature of the network between the two.
     """
-    found: dict[tuple[str, str, str], LossRule] = {}
-    for name in names("loss_rule"):
-        rule = resolve("loss_rule", name, "loss_rule")
-        for z, terms, within in rule.candidates(loss):
-            if stays_convex(loss, z, terms, within):
-                found[name, z.name, terms.name] = rule
-    if len(found) != 1:
-        return None
-    (((_, z_name, terms_name), rule),) = found.items()
-    return ConvexOutput(z_name, terms_name, rule)
+
+    outputs: list[ConvexOutput]
+    held: list[str]
+    rest: list[tf.Tensor]
+    recognised: bool
+    coupled: bool
+
+
+def convex_loss(loss: RecordedLoss) -> ConvexLoss:
+    """Cuts a loss where it is recognisably convex; without any outputs where it is not."""
+    rules = {name: resolve("loss_rule", name, "loss_rule") for name in names("loss_rule")}
+    known = {
+        terms.name: Term((z,), terms, Coupling.ROWS, curved=True, rule=name)
+        for name, rule in rules.items()
+        for z, terms in rule.candidates(loss)
+    }
+    found = cut(loss, known)
+    values: dict[tuple[str, LossRule], list[str]] = {}
+    for term in found.terms:
+        rule = _OF_TABLE[term.coupling] if term.rule is None else rules[term.rule]
+        for z in term.arguments if term.curved else ():
+            values.setdefault((z.name, rule), []).append(term.value.name)
+    outputs = [ConvexOutput(z, tuple(terms), rule) for (z, rule), terms in values.items()]
+    squares = all(term.value.op.type in SQUARES for term in found.terms)
+    return ConvexLoss(
+        outputs,
+        _held(found),
+        found.rest,
+        recognised=bool(found.terms),
+        coupled=not squares and _is_nested(loss, {output.name for output in outputs}),
+    )
+
+
+def _is_nested(loss: RecordedLoss, outputs: set[str]) -> bool:
+    """Whether one of these tensors is made of another."""
+    reached = set(outputs)
+    for op in loss.operations:
+        if any(t.name in reached for t in op.inputs):
+            made = {t.name for t in op.outputs}
+            if made & outputs:
+                return True
+            reached |= made
+    return False
+
+
+def _held(found: Cut) -> list[str]:
+    """The terms' values where the rest may depend on their arguments, too; else the arguments."""
+    if found.rest:
+        return [term.value.name for term in found.terms]
+    return list(dict.fromkeys(z.name for term in found.terms for z in term.arguments))

@@ -1,6 +1,6 @@
 """Sigmoid cross-entropy, max(z, 0) - z y + log(1 + exp(-|z|)) for each element of z.
 
-C_cc = ω p (1 - p),  p = 1 / (1 + exp(-z));  by tapes
+C_cc = ω p (1 - p),  p = 1 / (1 + exp(-z));  by tapes, of the logarithm: the rest is linear but at 0
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import tensorflow as tf
 from keras_qnewton.curvature.outputs.base import Candidate, LossRule
 from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.loss.convexity import moving_tensors
-from keras_qnewton.loss.structure import consumers_by_tensor
 from keras_qnewton.registry import register
 
-_PARTS = {"GreaterEqual", "Select", "SelectV2", "Exp", "Log1p", "Relu"}
 _CHAIN = {"Exp", "Neg", "Select", "SelectV2", "Abs"}  # from z to exp(-|z|)
 
 
@@ -26,22 +24,10 @@ class SigmoidCrossEntropy(LossRule):
     def candidates(self, loss: RecordedLoss) -> Iterator[Candidate]:
         """Where there is log1p(exp(-|z|))."""
         moving = moving_tensors(loss)
-        users = consumers_by_tensor(loss.operations)
-        within = [op for op in loss.operations if _is_part(op, users)]
         for op in loss.operations:
             z = _logit(op, moving) if op.type == "Log1p" else None
             if z is not None:
-                yield Candidate(z, op.outputs[0], within)
-
-
-def _is_part(op: tf.Operation, users: dict[str, list[tf.Operation]]) -> bool:
-    """True if the loss may have this operation between z and its terms."""
-    if op.type == "Neg":  # in -|z|, one of two that a condition chooses from; not -max(z, 0)
-        chosen = users.get(op.outputs[0].name, [])
-        return all(user.type in ("Select", "SelectV2", "Exp") for user in chosen)
-    if op.type == "Sub":  # ... - z y
-        return op.inputs[1].op.type == "Mul"
-    return op.type in _PARTS
+                yield Candidate(z, op.outputs[0])
 
 
 def _logit(op: tf.Operation, moving: set[str]) -> tf.Tensor | None:

@@ -1,6 +1,6 @@
 """Softmax cross-entropy: a row of z with weight ω and probabilities p = softmax(z).
 
-    ∂L/∂z = ω (p - y)        C = ω (diag p - p pᵀ)        s_c = √(ω p_c) (e_c - p)
+    ∂/∂z = ω (p - y)         C = ω (diag p - p pᵀ)        s_c = √(ω p_c) (e_c - p)
 
 All three are written so that a model that is certain, p_c near 1, loses no digits. Derivatives by
 tapes are differences of nearly equal numbers there.
@@ -38,7 +38,7 @@ class SoftmaxCrossEntropy(LossRule):
         moving = moving_tensors(loss)
         for op in loss.operations:
             if op.type in _HEADS and op.inputs[1].name not in moving:
-                yield Candidate(op.inputs[0], op.outputs[0], [op])
+                yield Candidate(op.inputs[0], op.outputs[0])
 
     def curvature(self, part: ConvexPart) -> SoftmaxCurvature:
         """C by formula."""
@@ -52,6 +52,7 @@ class SoftmaxCurvature(OutputCurvature):
 
     def __init__(self, part: ConvexPart):
         super().__init__(part.z, part.gradient(), part.dtype)
+        self._part = part
         self._probabilities = tf.nn.softmax(part.z)
         self._likeliest = tf.argmax(self._probabilities, axis=1)[:, None]
         self._term_weights = part.term_weights()
@@ -81,11 +82,12 @@ class SoftmaxCurvature(OutputCurvature):
 
     def lost_digits(self) -> tf.Tensor:
         """The part of ∂L/∂z that rounding took from `gradient`, `[B, C]`; see `_lost`."""
-        return self._lost(self.gradient, self._likeliest)
+        return self.lost_digits_at(self.z)
 
-    def lost_digits_at(self, z: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    def lost_digits_at(self, z: tf.Tensor) -> tf.Tensor:
         """The same at another z."""
-        return self._lost(tf.ensure_shape(gradient, self.z.shape), tf.argmax(z, axis=1)[:, None])
+        z = tf.ensure_shape(z, self.z.shape)
+        return self._lost(self._part.gradient_of_terms(z), tf.argmax(z, axis=1)[:, None])
 
     def value_error(self) -> tf.Tensor:
         """About how far rounding has moved the loss, float64 scalar.

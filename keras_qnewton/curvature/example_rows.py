@@ -1,0 +1,345 @@
+"""Rows of U in G = UᵀU, one a root of an example's curvature, from the uses of each weight.
+
+    s_r                             root r of each example's C        [R, *z.shape]
+    d = ∂(z . s_r)/∂z_u             at a use z_u = f(a, W)            [R, B, P, ...]
+    U[(b,r)] = Σ_u Σ_p a_bp ⊗ d_rbp   sums over uses and positions    [B, R, N]
+
+One backward pass for each root gives d at all uses. An example has P rows of z_u: 1 in a dense
+layer, and as many as there are positions in a convolution. That an example's output depends on its
+own rows alone is verified by whoever builds on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.curvature.output_jacobian import OutputJacobian
+from keras_qnewton.curvature.outputs import OutputCurvature
+from keras_qnewton.loss.uses import Equation, Use, Uses
+from keras_qnewton.loss.windows import patches
+
+# Roots up to which a backward pass for each is traced: pfor takes several times as long to trace.
+_FEW_ROOTS = 4
+
+
+class Piece(NamedTuple):
+    """Columns of U: those of one weight, or of a product's weight and the bias added to it.
+
+    Attributes:
+        uses: Of the weight.
+        size: N, of the weight alone.
+        bias: Use of a bias that comes with it; then the weight's use is a matrix product, and the
+            bias's columns come after its own.
+    """
+
+    uses: tuple[Use, ...]
+    size: int
+    bias: Use | None = None
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of U."""
+        return self.size + (0 if self.bias is None else int(self.bias.outputs.shape[-1]))
+
+    @property
+    def tensors(self) -> list[tf.Tensor]:
+        """Tensors in which derivatives are wanted."""
+        return [use.outputs for use in self.uses] if self.bias is None else [self.bias.outputs]
+
+    @property
+    def is_outer(self) -> bool:
+        """True if a row is a single outer product of an input and a derivative."""
+        (use, *more) = self.uses
+        whole = use.elements is None and use.window is None and use.inner is None
+        simple = use.equation in (Equation("ay", "yz", "az"), Equation("", "b", "ab"))
+        return not more and whole and simple and use.factor == 1 and not use.positions
+
+
+def pieces(indices: Sequence[int], uses: Uses, sizes: Sequence[int]) -> list[Piece] | None:
+    """The pieces of a block of variables, in their order; None if one has uses of other kinds."""
+    found: list[Piece] = []
+    for i in indices:
+        used = uses.of(i)
+        if used is None:
+            return None
+        before = found[-1] if found else None
+        if before is not None and _comes_with(used, before, uses):
+            found[-1] = before._replace(bias=used[0])
+        else:
+            found.append(Piece(tuple(used), sizes[i]))
+    return found
+
+
+def _comes_with(used: list[Use], before: Piece, uses: Uses) -> bool:
+    """True if a bias is only ever added to the product of the piece before it."""
+    product = before.uses[0]
+    return (
+        len(used) == 1
+        and before.is_outer
+        and before.bias is None
+        and product.inputs is not None
+        and used[0].added_to is product.outputs
+        and used[0].elements is None
+        and used[0].equation == Equation("", "b", "ab")
+        and used[0].positions == product.positions
+        and uses.is_sole(product.outputs)
+    )
+
+
+class ExampleRows:
+    """Rows of U that belong to one output.
+
+    Args:
+        jacobian: Of all outputs.
+        number: Of this one among them.
+        curvature: Its C; one that has roots.
+
+    Attributes:
+        count: R; 0 where roots are too many.
+        known_examples: B where it is known while tracing, else None.
+    """
+
+    def __init__(self, jacobian: OutputJacobian, number: int, curvature: OutputCurvature):
+        self._jacobian, self._number, self._curvature = jacobian, number, curvature
+        self._roots = curvature.roots()
+        self.count = 0 if self._roots is None else int(self._roots.shape[0])
+        self.known_examples = 1 if curvature.one_example else curvature.z.shape[0]
+        self._before = _ancestors(jacobian.outputs[number])
+
+    @property
+    def roots(self) -> tf.Tensor:
+        """s `[R, *z.shape]`."""
+        if self._roots is None:
+            raise ValueError("This output has no roots.")
+        return self._roots
+
+    @property
+    def examples(self) -> tf.Tensor:
+        """B, int32 scalar."""
+        if self._curvature.one_example:
+            return tf.constant(1)
+        return tf.shape(self._curvature.z)[0]
+
+    def reached(self, piece: Piece) -> Piece | None:
+        """`piece` with those uses that the output depends on; None if there are none."""
+        if piece.bias is not None:
+            return piece if piece.bias.outputs.name in self._before else None
+        uses = tuple(use for use in piece.uses if use.outputs.name in self._before)
+        return piece._replace(uses=uses) if uses else None
+
+    def fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
+        """True if all tensors have one row, or some whole number of rows, for each example.
+
+        A bool where that is known while tracing, else a tensor. Wrong guesses must not get as far
+        as to an operation whose shapes do not match.
+        """
+        checks = []
+        for use in (use for piece in found for use in (*piece.uses, piece.bias) if use is not None):
+            known, whole = use.outputs.shape[0], not use.positions
+            if self.known_examples is not None and known is not None:
+                if known % self.known_examples:
+                    return False
+            elif whole and self.known_examples != 1:
+                checks.append(tf.equal(tf.shape(use.outputs)[0], self.examples))
+            else:
+                checks.append(tf.equal(tf.shape(use.outputs)[0] % self.examples, 0))
+        return tf.reduce_all(checks) if checks else True
+
+    def derivatives(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """d `[R, *z_u.shape]` at each of the tensors z_u."""
+
+        def one(root: tf.Tensor) -> list[tf.Tensor]:
+            return self._jacobian.inner_derivatives(self._number, root, tensors)
+
+        if self.count <= _FEW_ROOTS:
+            passes = [one(root) for root in tf.unstack(self.roots)]
+            return [tf.stack(d) for d in zip(*passes, strict=True)]
+        return tf.vectorized_map(one, self.roots)
+
+    def factors(self, found: Sequence[Piece]) -> list[list[Factor]]:
+        """What each piece's rows are made of; one backward pass for each root."""
+        tensors = [t for piece in found for t in piece.tensors]
+        return self.factors_of(found, self.derivatives(tensors))
+
+    def factors_of(
+        self, found: Sequence[Piece], derivatives: Sequence[tf.Tensor]
+    ) -> list[list[Factor]]:
+        """The same from the derivatives in all pieces' tensors."""
+        values = iter(derivatives)
+        return [self._factors(piece, [next(values) for _ in piece.tensors]) for piece in found]
+
+    def _factors(self, piece: Piece, derivatives: Sequence[tf.Tensor]) -> list[Factor]:
+        if piece.bias is not None:
+            (use,), (d,) = piece.uses, derivatives
+            return [self._factor(use, d, with_one=True)]
+        grouped: dict[object, list[Factor]] = {}
+        for use, d in zip(piece.uses, derivatives, strict=True):
+            factor = self._factor(use, d)
+            grouped.setdefault(factor.key, []).append(factor)
+        return [_joined(factors) for factors in grouped.values()]
+
+    def _factor(self, use: Use, derivatives: tf.Tensor, with_one: bool = False) -> Factor:
+        count = self._positions(use)
+        examples = -1 if self.known_examples is None else self.known_examples
+        if use.transposed:
+            derivatives = _patches_of_roots(derivatives, use)
+        shape = [int(n) if n is not None else None for n in use.outputs.shape[1:]]
+        a = use.inputs_by_position()
+        if a is not None and a.shape.rank:
+            if use.equation.inputs[:1] == use.equation.outputs[0]:
+                a = _split_first(a, examples, count)
+            if with_one:
+                a = tf.concat([a, tf.ones_like(a[..., :1])], -1)
+        inner = _inner_shape(derivatives, None if use.transposed else shape, use.inner)
+        d = tf.reshape(derivatives, [self.count, examples, count, *inner])
+        return Factor(use, a, d)
+
+    def _positions(self, use: Use) -> tf.Tensor | int:
+        """P."""
+        rows = use.outputs.shape[0]
+        if rows is not None and self.known_examples is not None:
+            return int(rows) // self.known_examples
+        if not use.positions and self.known_examples is None:
+            return 1  # `fit` has seen it
+        return tf.shape(use.outputs)[0] // self.examples
+
+
+class Factor(NamedTuple):
+    """a and d of uses of one weight by the same equation.
+
+    Attributes:
+        use: One of them.
+        inputs: a `[B, P, ...]`, or without these axes; None for a weight that is added.
+        derivatives: d `[R, B, P, ...]`.
+    """
+
+    use: Use
+    inputs: tf.Tensor | None
+    derivatives: tf.Tensor
+
+    @property
+    def key(self) -> object:
+        """The same for factors whose positions can be joined."""
+        use = self.use
+        elements = None if use.elements is None else use.elements.tobytes()
+        shapes = tuple(self.derivatives.shape[3:])
+        shared = None if self.inputs is None or self._by_example else id(self.inputs)
+        return use.equation, elements, use.factor, shapes, shared
+
+    @property
+    def _by_example(self) -> bool:
+        return self.inputs is None or self.use.equation.inputs[:1] == self.use.equation.outputs[0]
+
+    def sliced(self, start: tf.Tensor, stop: tf.Tensor) -> Factor:
+        """Of some examples."""
+        a = self.inputs
+        a = a[start:stop] if a is not None and self._by_example else a
+        return self._replace(inputs=a, derivatives=self.derivatives[:, start:stop])
+
+    def rows(self, size: int) -> tf.Tensor:
+        """Σ_p a ⊗ d `[B, R, size]`, at the weight's elements."""
+        use, d = self.use, self.derivatives
+        letters = use.equation
+        of_d = "RBP" + letters.outputs[1:]
+        if self.inputs is None:
+            of_a = None
+        elif self._by_example:
+            of_a = "BP" + letters.inputs[1:]
+        else:
+            of_a = letters.inputs
+        to = "BR" + letters.weights
+        found = _contracted(self.inputs, of_a, d, of_d, to)
+        found = found if use.factor == 1 else use.factor * found
+        shape = tf.shape(d)
+        if use.elements is None:
+            return tf.reshape(found, [shape[1], shape[0], size])
+        flat = tf.reshape(found, [shape[1], shape[0], use.elements.size])
+        where = np.full(size, use.elements.size, np.int32)
+        where[use.elements.ravel()] = np.arange(use.elements.size)
+        return tf.gather(tf.pad(flat, [[0, 0], [0, 0], [0, 1]]), where, axis=2)
+
+
+def rows(factors: Sequence[Factor], columns: int) -> tf.Tensor:
+    """A piece's columns of U, `[B, R, columns]`."""
+    found = [factor.rows(columns) for factor in factors]
+    total = found[0] if len(found) == 1 else tf.add_n(found)
+    return tf.ensure_shape(total, [None, None, columns])
+
+
+def _joined(factors: list[Factor]) -> Factor:
+    """One factor with the positions of all."""
+    first = factors[0]
+    if len(factors) == 1:
+        return first
+    d = tf.concat([f.derivatives for f in factors], 2)
+    a = None if first.inputs is None else tf.concat([f.inputs for f in factors], 1)
+    return Factor(first.use, a, d)
+
+
+def _contracted(
+    a: tf.Tensor | None, of_a: str | None, d: tf.Tensor, of_d: str, to: str
+) -> tf.Tensor:
+    """einsum(a, d), where it is an outer product by one multiplication."""
+    if a is None or of_a is None:
+        return tf.einsum(f"{of_d}->{to}", d)
+    summed = (set(of_a) | set(of_d)) - set(to)
+    single = d.shape[2] == 1 and summed == {"P"} and of_a.startswith("BP") and a.shape[1] == 1
+    if not single:
+        return tf.einsum(f"{of_a},{of_d}->{to}", a, d)
+    a, d = tf.squeeze(a, [1]), tf.squeeze(d, [2])
+    return _spread(a, of_a.replace("P", ""), to) * _spread(d, of_d.replace("P", ""), to)
+
+
+def _spread(tensor: tf.Tensor, letters: str, to: str) -> tf.Tensor:
+    """`tensor` with its axes in the order `to`, those that it does not have of length 1."""
+    order = [letters.index(c) for c in to if c in letters]
+    moved = tensor if order == sorted(order) else tf.transpose(tensor, order)
+    for axis, letter in enumerate(to):
+        if letter not in letters:
+            moved = tf.expand_dims(moved, axis)
+    return moved
+
+
+def _split_first(a: tf.Tensor, examples: int, count: tf.Tensor | int) -> tf.Tensor:
+    """`[B·P, ...]` -> `[B, P, ...]`."""
+    rest = [n if n is not None else tf.shape(a)[i + 1] for i, n in enumerate(a.shape[1:])]
+    return tf.reshape(a, [examples, count, *rest])
+
+
+def _patches_of_roots(derivatives: tf.Tensor, use: Use) -> tf.Tensor:
+    """Patches of d `[R, n, h, w, c]` -> `[R, n, h', w', size·c]`."""
+    if use.window is None:
+        raise ValueError("This use has no window.")
+    count, rows = derivatives.shape[0], tf.shape(derivatives)[1]
+    flat = tf.reshape(derivatives, tf.concat([[count * rows], tf.shape(derivatives)[2:]], 0))
+    flat = tf.ensure_shape(flat, [None, *use.outputs.shape[1:]])
+    found = patches(flat, use.window)
+    shape = [count, rows, *_inner_shape(found[None], None, None)]
+    return tf.reshape(found, shape)
+
+
+def _inner_shape(
+    derivatives: tf.Tensor, shape: Sequence[int | None] | None, inner: tuple[int, ...] | None
+) -> list[tf.Tensor | int]:
+    """Lengths of all axes of z_u but the first."""
+    shape = derivatives.shape[2:] if shape is None else shape
+    known = [n if n is not None else tf.shape(derivatives)[i + 2] for i, n in enumerate(shape)]
+    return known if inner is None else [*known[:-1], *inner]
+
+
+def _ancestors(tensor: tf.Tensor) -> set[str]:
+    """Names of the tensors of the graph being built that `tensor` is made of."""
+    found: set[str] = set()
+    seen: set[tf.Operation] = set()
+    pending = [tensor.op]
+    while pending:
+        op = pending.pop()
+        if op not in seen:
+            seen.add(op)
+            found.update(t.name for t in op.outputs)
+            pending.extend(t.op for t in op.inputs)
+    return found

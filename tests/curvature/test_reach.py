@@ -1,0 +1,353 @@
+"""Gauss-Newton matrices of models of many kinds: JᵀCJ, with the outputs z and φ written by hand.
+
+J is TensorFlow's own Jacobian of z, and C that of the gradient of φ(z), all in float64.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton.curvature import Blocks, GaussNewton
+from keras_qnewton.curvature.formation import Formation
+from keras_qnewton.loss import as_tensors, record
+from tests.derivatives import relative_error
+
+L = keras.layers
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+RNG = np.random.default_rng(0)
+B = 7
+X = tf.constant(RNG.normal(size=(B, 2)))
+OTHERS = tf.constant(RNG.normal(size=(5, 2)))
+TARGETS = tf.constant(RNG.normal(size=(B, 1)))
+CLASSES = RNG.integers(0, 3, B)
+SEQUENCES = tf.constant(RNG.normal(size=(B, 10, 2)))
+IMAGES = tf.constant(RNG.normal(size=(B, 6, 6, 2)))
+TOKENS = tf.constant(RNG.integers(0, 6, (B, 5)))
+BITS = tf.constant((RNG.normal(size=(B, 5)) > 0).astype(float))
+NOISE = tf.constant(RNG.normal(size=(B, 2)))
+
+
+def net(*layers, shape=(2,)):
+    return keras.Sequential([L.Input(shape), *layers])
+
+
+def mlp(outputs=1):
+    return net(L.Dense(4, activation="tanh"), L.Dense(outputs))
+
+
+def cross_entropy(z, classes=CLASSES):
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, z))
+
+
+def squared(z, targets=TARGETS):
+    return tf.reduce_mean(tf.square(z - targets))
+
+
+def classifier(*layers, x=X):
+    """The parts of a problem: variables, the outputs z, φ of them, how the block is formed."""
+    model = net(*layers, L.Dense(3), shape=x.shape[1:])
+    outputs = lambda: [model(x, training=True)]  # noqa: E731
+    return model.trainable_variables, outputs, lambda zs: cross_entropy(zs[0]), Formation.ROWS
+
+
+def of_output(loss, outputs=1, how=Formation.ROWS):
+    model = mlp(outputs)
+    return model.trainable_variables, lambda: [model(X)], lambda zs: loss(zs[0]), how
+
+
+def two_terms():
+    model = mlp()
+    return (
+        model.trainable_variables,
+        lambda: [model(X), model(OTHERS)],
+        lambda zs: squared(zs[0]) + 3 * tf.reduce_mean((zs[1] - 1) ** 2),
+        Formation.ROWS,
+    )
+
+
+def one_square():
+    """The same two terms, put together before they are squared."""
+    model = mlp()
+
+    def loss(zs):
+        return tf.reduce_sum(tf.square(tf.concat([(zs[0] - TARGETS) / 3, 2 * zs[1]], 0)))
+
+    outputs = lambda: [model(X), model(OTHERS)]  # noqa: E731
+    return model.trainable_variables, outputs, loss, Formation.ROWS
+
+
+def two_heads():
+    inputs = L.Input((2,))
+    hidden = L.Dense(4, activation="tanh")(inputs)
+    model = keras.Model(inputs, [L.Dense(3)(hidden), L.Dense(1)(hidden)])
+    return (
+        model.trainable_variables,
+        lambda: model(X),
+        lambda zs: cross_entropy(zs[0]) + 0.5 * squared(zs[1]),
+        Formation.LAYERS,
+    )
+
+
+def physics_informed():
+    """u_xx + u_yy = -1 inside, u = 0 on the border."""
+    model = net(L.Dense(6, activation="tanh"), L.Dense(1))
+
+    def laplacian():
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch(X)
+            with tf.GradientTape() as inner:
+                inner.watch(X)
+                u = model(X)
+            slope = inner.gradient(u, X)
+            along, across = slope[:, 0:1], slope[:, 1:2]
+        return outer.gradient(along, X)[:, 0:1] + outer.gradient(across, X)[:, 1:2]
+
+    return (
+        model.trainable_variables,
+        lambda: [laplacian(), model(OTHERS)],
+        lambda zs: tf.reduce_mean((zs[0] + 1) ** 2) + tf.reduce_mean(zs[1] ** 2),
+        Formation.ROWS,
+    )
+
+
+def variational_autoencoder():
+    encoder = net(L.Dense(4, activation="tanh"), L.Dense(4), shape=(5,))
+    decoder = net(L.Dense(4, activation="tanh"), L.Dense(5))
+
+    def outputs():
+        code = encoder(BITS)
+        mean, log_variance = code[:, :2], code[:, 2:]
+        return [code, decoder(mean + tf.exp(0.5 * log_variance) * NOISE)]
+
+    def loss(zs):
+        mean, log_variance = zs[0][:, :2], zs[0][:, 2:]
+        bits = tf.nn.sigmoid_cross_entropy_with_logits(labels=BITS, logits=zs[1])
+        divergence = tf.exp(log_variance) + mean**2 - 1 - log_variance
+        return tf.reduce_mean(tf.reduce_sum(bits, 1) + 0.5 * tf.reduce_sum(divergence, 1))
+
+    variables = encoder.trainable_variables + decoder.trainable_variables
+    return variables, outputs, loss, Formation.LAYERS
+
+
+def attention():
+    inputs = L.Input((6, 4))
+    h = L.LayerNormalization()(L.MultiHeadAttention(2, 2)(inputs, inputs) + inputs)
+    h = L.GlobalAveragePooling1D()(L.Dense(4, activation="gelu")(h))
+    model = keras.Model(inputs, L.Dense(3)(h))
+    x = tf.constant(RNG.normal(size=(B, 6, 4)))
+    loss = lambda zs: cross_entropy(zs[0])  # noqa: E731
+    return model.trainable_variables, lambda: [model(x)], loss, Formation.ROWS
+
+
+def tied_weights():
+    """A linear decoder that is the transpose of the encoder."""
+    first, second = net(L.Dense(3, activation="tanh")), L.Dense(2, use_bias=False)
+    second.build((None, 3))
+
+    def outputs():
+        code = tf.tanh(second(first(X)))
+        return [tf.matmul(code, second.kernel.value, transpose_b=True)]
+
+    variables = first.trainable_variables + second.trainable_variables
+    return variables, outputs, lambda zs: tf.reduce_mean((zs[0] - 0.3) ** 2), Formation.ROWS
+
+
+def contrastive():
+    """Each example's loss looks at all others."""
+    model = mlp(3)
+    near = X + 0.1
+
+    def outputs():
+        return [tf.matmul(model(X), model(near), transpose_b=True)]
+
+    loss = lambda zs: cross_entropy(zs[0], np.arange(B))  # noqa: E731
+    return model.trainable_variables, outputs, loss, Formation.REFUTED
+
+
+def integral():
+    """A condition on the mean of all outputs."""
+    model = mlp()
+
+    def outputs():
+        u = model(X)
+        return [u, tf.reduce_mean(u)]
+
+    loss = lambda zs: squared(zs[0]) + (zs[1] - 1) ** 2  # noqa: E731
+    return model.trainable_variables, outputs, loss, Formation.ROWS
+
+
+def distance_of_two_networks():
+    first, second = mlp(2), mlp(2)
+    variables = first.trainable_variables + second.trainable_variables
+    loss = lambda zs: tf.reduce_mean(tf.math.squared_difference(*zs))  # noqa: E731
+    return variables, lambda: [first(X), second(X)], loss, Formation.LAYERS
+
+
+def poisson():
+    """z is the rate's logarithm, which Keras's loss takes of the rate again."""
+    hidden, rate = net(L.Dense(4, activation="tanh")), L.Dense(1)
+    rate.build((None, 4))
+    counts = tf.abs(TARGETS) * 3
+    variables = hidden.trainable_variables + rate.trainable_variables
+    loss = lambda zs: keras.losses.Poisson()(counts, tf.exp(zs[0]))  # noqa: E731
+    return variables, lambda: [rate(hidden(X))], loss, Formation.ROWS
+
+
+def quantile(z):
+    return tf.reduce_mean(tf.maximum(0.3 * (TARGETS - z), -0.7 * (TARGETS - z)))
+
+
+PROBLEMS = {
+    "two terms": two_terms,
+    "one square": one_square,
+    "two heads": two_heads,
+    "physics-informed": physics_informed,
+    "variational autoencoder": variational_autoencoder,
+    "LSTM": lambda: classifier(L.LSTM(3), x=SEQUENCES),
+    "GRU": lambda: classifier(L.GRU(3), x=SEQUENCES),
+    "bidirectional": lambda: classifier(L.Bidirectional(L.SimpleRNN(3)), x=SEQUENCES),
+    "attention": attention,
+    "embedding": lambda: classifier(L.Embedding(6, 3), L.Flatten(), x=TOKENS),
+    "convolutions": lambda: classifier(
+        L.Conv2D(3, 3, activation="tanh"),
+        L.Conv2D(2, 2, strides=2, padding="same"),
+        L.GlobalAveragePooling2D(),
+        x=IMAGES,
+    ),
+    "depthwise convolutions": lambda: classifier(
+        L.DepthwiseConv2D(3, depth_multiplier=2, activation="tanh"),
+        L.SeparableConv2D(2, 2),
+        L.GlobalAveragePooling2D(),
+        x=IMAGES,
+    ),
+    "transposed convolutions": lambda: classifier(
+        L.Conv2DTranspose(3, 3, strides=2, padding="same", activation="tanh"),
+        L.Conv2DTranspose(2, 2),
+        L.GlobalAveragePooling2D(),
+        x=IMAGES,
+    ),
+    "batch normalisation": lambda: (
+        *classifier(L.Dense(4), L.BatchNormalization(), L.Activation("tanh"))[:3],
+        Formation.NOT_LINEAR,
+    ),
+    "time-distributed": lambda: classifier(
+        L.TimeDistributed(L.Dense(3, activation="tanh")), L.GlobalAveragePooling1D(), x=SEQUENCES
+    ),
+    "tied weights": tied_weights,
+    "contrastive": contrastive,
+    "integral": integral,
+    "distance of two networks": distance_of_two_networks,
+    "Huber": lambda: of_output(lambda z: keras.losses.Huber()(TARGETS, z)),
+    "log cosh": lambda: of_output(lambda z: keras.losses.LogCosh()(TARGETS, z)),
+    "Poisson": poisson,
+    "quantile": lambda: of_output(quantile),
+    "log-sum-exp": lambda: of_output(
+        lambda z: tf.reduce_mean(tf.reduce_logsumexp(z, 1) - z[:, 0]), 3, Formation.LAYERS
+    ),
+}
+
+
+def reference(variables, outputs, loss):
+    """JᵀCJ and C."""
+    with tf.GradientTape(persistent=True) as tape:
+        zs = [tf.convert_to_tensor(z) for z in outputs()]
+    sizes = [int(tf.size(z)) for z in zs]
+    rows = []
+    for z, size in zip(zs, sizes, strict=True):
+        columns = [
+            np.zeros((size, np.prod(v.shape)))
+            if j is None
+            else tf.convert_to_tensor(j).numpy().reshape(size, -1)
+            for v, j in zip(variables, tape.jacobian(z, variables), strict=True)
+        ]
+        rows.append(np.concatenate(columns, 1))
+    flat = tf.concat([tf.reshape(z, [-1]) for z in zs], 0)
+    with tf.GradientTape() as outer:
+        outer.watch(flat)
+        with tf.GradientTape() as inner:
+            inner.watch(flat)
+            pieces = tf.split(flat, sizes)
+            value = loss([tf.reshape(p, z.shape) for p, z in zip(pieces, zs, strict=True)])
+        slope = inner.gradient(value, flat)
+    second = outer.jacobian(slope, flat)
+    second = np.zeros((len(flat), len(flat))) if second is None else second.numpy()
+    jacobian = np.concatenate(rows)
+    return jacobian.T @ second @ jacobian, second
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_equals_its_definition(name):
+    keras.utils.set_random_seed(0)
+    variables, outputs, loss, how = PROBLEMS[name]()
+    variables = as_tensors(variables)
+    expected, second = reference(variables, outputs, loss)
+    known = {}
+
+    @tf.function(autograph=False)
+    def block():
+        recorded = record(lambda: loss(outputs()), variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split(variables))
+        known["semidefinite"] = at.positive_semidefinite
+        return at.formed(0)[:2]
+
+    matrix, formed_by = block()
+    assert Formation(int(formed_by)) is how
+    assert known["semidefinite"]
+    if name == "quantile":  # piecewise linear
+        assert not np.any(matrix)
+        return
+    assert np.abs(second).max() > 1e-3
+    assert relative_error(matrix, expected) < 1e-8
+    eigenvalues = np.linalg.eigvalsh(matrix.numpy())
+    assert eigenvalues[0] >= -1e-12 * eigenvalues[-1]
+
+
+def test_a_rest_that_is_not_convex_is_exact():
+    """JᵀCJ of the squares, and the whole Hessian of the rest."""
+    first, second = mlp(), mlp()
+    variables = as_tensors(first.trainable_variables + second.trainable_variables)
+
+    def rest():
+        return tf.reduce_mean(tf.sin(second(X)))
+
+    @tf.function(autograph=False)
+    def block():
+        recorded = record(lambda: squared(first(X)) + rest(), variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split(variables))
+        assert not at.positive_semidefinite
+        return at.block(0)
+
+    convex, _ = reference(variables, lambda: [first(X)], lambda zs: squared(zs[0]))
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            value = rest()
+        slopes = inner.gradient(value, variables, unconnected_gradients="zero")
+        flat = tf.concat([tf.reshape(s, [-1]) for s in slopes], 0)
+    columns = outer.jacobian(flat, variables, unconnected_gradients="zero")
+    exact = np.concatenate([c.numpy().reshape(len(flat), -1) for c in columns], 1)
+    assert np.linalg.eigvalsh(exact)[0] < -1e-3
+    assert relative_error(block(), convex + exact) < 1e-10
+
+
+def test_an_l2_penalty_is_a_diagonal_beside_the_rows():
+    model = net(
+        L.Dense(4, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.5)), L.Dense(1)
+    )
+    variables = as_tensors(model.trainable_variables)
+    expected, _ = reference(variables, lambda: [model(X)], lambda zs: squared(zs[0]))
+    expected[np.arange(8), np.arange(8)] += 1.0
+
+    @tf.function(autograph=False)
+    def block():
+        recorded = record(lambda: squared(model(X)) + sum(model.losses), variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split(variables))
+        assert at.positive_semidefinite
+        return at.formed(0)[:2]
+
+    matrix, formed_by = block()
+    assert relative_error(matrix, expected) < 1e-10
+    assert Formation(int(formed_by)) is Formation.ROWS
