@@ -13,6 +13,7 @@ from keras_qnewton.audit import audit
 from keras_qnewton.callbacks import NewtonLog
 from keras_qnewton.conditioning import Adaptive, Constant, Pruning
 from keras_qnewton.curvature import Blocks
+from keras_qnewton.explain import explain
 from keras_qnewton.optimizer import QNewton
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.types import Decision, Solution
@@ -31,5 +32,6 @@ __all__ = [
     "Scheduler",
     "Solution",
     "audit",
+    "explain",
     "project",
 ]
