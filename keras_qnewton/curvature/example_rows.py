@@ -54,7 +54,7 @@ class Piece(NamedTuple):
     def is_outer(self) -> bool:
         """True if a row is a single outer product of an input and a derivative."""
         (use, *more) = self.uses
-        whole = use.elements is None and use.window is None and use.inner is None
+        whole = use.elements is None and use.window is use.inner is use.rows is None
         simple = use.equation in (Equation("ay", "yz", "az"), Equation("", "b", "ab"))
         return not more and whole and simple and use.factor == 1 and not use.positions
 

@@ -345,21 +345,25 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         ]
 
         def piece_rows(
-            piece: Piece, factors: list[Factor]
+            piece: Piece, derivatives: list[tf.Tensor]
         ) -> Callable[[int], OuterRows | FormedRows]:
+            def factors() -> list[Factor]:
+                return of_output.factors_of([piece], derivatives)[0]
+
+            def formed(n: int) -> FormedRows:
+                # Patches of images are cut where the rows are wanted, and nowhere else.
+                some = [f.sliced(0, tf.minimum(examples, n)) for f in factors()]
+                return FormedRows(rows(some, piece.columns))
+
             if not piece.is_outer:
-                return lambda n: FormedRows(
-                    rows([f.sliced(0, tf.minimum(examples, n)) for f in factors], piece.columns)
-                )
-            (factor,) = factors
+                return formed
+            (factor,) = factors()
             d = tf.transpose(factor.derivatives[:, :examples, 0], [1, 0, 2])
             a = None if factor.inputs is None else factor.inputs[:examples, 0]
             return lambda n: OuterRows(None if a is None else a[:n], d[:n])
 
-        return [
-            piece_rows(piece, factors)
-            for piece, factors in zip(found, of_output.factors_of(found, values), strict=True)
-        ]
+        in_order = iter(values)
+        return [piece_rows(piece, [next(in_order) for _ in piece.tensors]) for piece in found]
 
     # --- rows of derivatives ------------------------------------------------------------
 

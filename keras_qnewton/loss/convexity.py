@@ -74,7 +74,7 @@ _POSITIVE = {
     "AddV2", "Add", "AddN", "BiasAdd", "Sum", "Mean", "Cumsum", "SegmentSum", "SegmentMean",
     "UnsortedSegmentSum", "MatrixDiagPart", "MatrixDiagPartV3", "Select", "SelectV2",
 }  # fmt: skip
-# Linear in each input while the others do not move, with coefficients of any sign.
+# Linear in each input while the others do not move, with coefficients of their signs.
 _BILINEAR = {"MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "TensorDot"}
 SQUARES = {"Square", "SquaredDifference", "L2Loss"}
 _QUOTIENTS = {"RealDiv", "Div", "DivNoNan"}
@@ -154,7 +154,11 @@ def linear_inputs(tensor: tf.Tensor, moving: Collection[str]) -> list[tuple[tf.T
     if op.type == "Mul" or (op.type in _QUOTIENTS and inputs[0] is op.inputs[0]):
         (other,) = [t for t in op.inputs if t is not inputs[0]]
         return [(inputs[0], _sign(other))]
-    return [(inputs[0], 0)] if op.type in _BILINEAR else None
+    if op.type in _BILINEAR:
+        values = [tf.get_static_value(t) for t in op.inputs if t is not inputs[0]]
+        positive = all(value is not None and np.all(value >= 0) for value in values)
+        return [(inputs[0], 1 if positive else 0)]
+    return None
 
 
 # --- compositions ---------------------------------------------------------------------------

@@ -46,12 +46,13 @@ class Use(NamedTuple):
         elements: Which of its elements, flattened, by the axes of `equation.weights`; None for
             all of them in their order.
         equation: Of a, W and z.
-        inputs: a; None if the weight is added.
+        inputs: a; None if the weight is added. Of an embedding, which rows are taken.
         outputs: z.
         factor: Of W, 1 or -1.
         window: How a convolution's a is cut into patches; z, if it is a transposed one.
         transposed: Whether it is.
         inner: Lengths of the axes that z's last axis is to be split into; None as it is.
+        rows: Of an embedding, how many there are to take from.
         positions: True if an example is seen to take several rows of z.
         added_to: What the weight is added to.
     """
@@ -65,11 +66,14 @@ class Use(NamedTuple):
     window: Window | None = None
     transposed: bool = False
     inner: tuple[int, ...] | None = None
+    rows: int | None = None
     positions: bool = False
     added_to: tf.Tensor | None = None
 
     def inputs_by_position(self) -> tf.Tensor | None:
-        """a with the axes of `equation.inputs`."""
+        """a with the axes of `equation.inputs`; made anew at each call, where it may be large."""
+        if self.rows is not None:
+            return tf.one_hot(self.inputs, self.rows, dtype=self.outputs.dtype)
         if self.window is None or self.transposed:
             return self.inputs
         return patches(self.inputs, self.window)
@@ -282,10 +286,10 @@ def _gather(
     batched = "batch_dims" in op.node_def.attr and op.get_attr("batch_dims")
     if at != 0 or batched or axis != 0 or indices.shape.rank is None or view.elements.ndim != 2:
         return None
-    rows = string.ascii_lowercase[: indices.shape.rank]
-    chosen = tf.one_hot(indices, view.elements.shape[0], dtype=out.dtype)
-    equation = Equation(rows + "y", "yz", rows + "z")
-    return Use(view.variable, view.elements, equation, chosen, out)
+    letters = string.ascii_lowercase[: indices.shape.rank]
+    equation = Equation(letters + "y", "yz", letters + "z")
+    rows = int(view.elements.shape[0])
+    return Use(view.variable, view.elements, equation, indices, out, rows=rows)
 
 
 _RULES: dict[str, Callable[..., Use | None]] = {

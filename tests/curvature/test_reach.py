@@ -351,3 +351,21 @@ def test_an_l2_penalty_is_a_diagonal_beside_the_rows():
     matrix, formed_by = block()
     assert relative_error(matrix, expected) < 1e-10
     assert Formation(int(formed_by)) is Formation.ROWS
+
+
+def test_quadrature_by_a_matrix_product_keeps_squares_convex():
+    """Weights of a sum, written as a row of positive constants times a column of squares."""
+    model = mlp()
+    variables = as_tensors(model.trainable_variables)
+    weights = tf.constant(np.linspace(0.1, 1.0, B)[None])
+    loss = lambda zs: tf.matmul(weights, tf.square(zs[0] - TARGETS))[0, 0]  # noqa: E731
+    expected, _ = reference(variables, lambda: [model(X)], loss)
+
+    @tf.function(autograph=False)
+    def block():
+        recorded = record(lambda: loss([model(X)]), variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split(variables))
+        assert at.positive_semidefinite
+        return at.block(0)
+
+    assert relative_error(block(), expected) < 1e-10
