@@ -215,7 +215,12 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         """True if Σ Uᵀε `[N_k]` is that of one backward pass; a scalar bool, False of NaN."""
         expected = self._lifted_by_tapes(k)
         error = tf.norm(tf.cast(lifted, self.dtype) - expected)
-        return error <= ROUNDING[self.dtype] * tf.norm(expected)
+        # A loss in single precision rounds what comes back from it, whatever the weights have.
+        rounding = max(ROUNDING.get(t, 1e-2) for t in (self.dtype, *self._dtypes_of_outputs()))
+        return error <= rounding * tf.norm(expected)
+
+    def _dtypes_of_outputs(self) -> list[tf.DType]:
+        return [curvature.z.dtype for curvature in self._curvatures]
 
     def _noise(self, i: int) -> tf.Tensor:
         """ε of an output, `[B, R]`, random."""
@@ -227,7 +232,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         """Σ Jᵀ(Σ_r ε_r s_r) over outputs: Uᵀε `[N_k]` by one backward pass."""
         seeds = []
         for i, of_output in enumerate(self._rows):
-            noise, roots = tf.transpose(self._noise(i)), of_output.roots
+            roots = of_output.roots
+            noise = tf.cast(tf.transpose(self._noise(i)), roots.dtype)
             inner = [1] * (len(roots.shape) - 2)
             weights = tf.reshape(noise, [of_output.count, -1, *inner][: len(roots.shape)])
             seeds.append(tf.reduce_sum(weights * roots, 0))

@@ -353,6 +353,24 @@ def test_an_l2_penalty_is_a_diagonal_beside_the_rows():
     assert Formation(int(formed_by)) is Formation.ROWS
 
 
+def test_weights_in_double_precision_behind_a_loss_in_single():
+    """Keras computes a loss in `floatx`, whatever the model's precision."""
+    model = mlp()
+    variables = as_tensors(model.trainable_variables)
+    expected, _ = reference(variables, lambda: [model(X)], lambda zs: squared(zs[0]))
+
+    @tf.function(autograph=False)
+    def block():
+        single = keras.losses.MeanSquaredError(dtype="float32")
+        recorded = record(lambda: single(TARGETS, model(X)), variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split(variables))
+        return at.formed(0)[:2]
+
+    matrix, formed_by = block()
+    assert Formation(int(formed_by)) is Formation.ROWS
+    assert relative_error(matrix, expected) < 1e-6
+
+
 def test_quadrature_by_a_matrix_product_keeps_squares_convex():
     """Weights of a sum, written as a row of positive constants times a column of squares."""
     model = mlp()
