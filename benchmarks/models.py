@@ -213,7 +213,7 @@ def in_child(connection: Any, name: str, steps: int, seconds: float) -> None:
     try:
         for label in OPTIMIZERS:
             connection.send(measured(name, label, steps, seconds))
-    except Exception:
+    except Exception:  # of any kind: the parent prints it, and goes on with the other models
         connection.send(f"{FAILED} {traceback.format_exc()}")
 
 

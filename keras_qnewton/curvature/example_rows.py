@@ -19,10 +19,11 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.output_jacobian import OutputJacobian
 from keras_qnewton.curvature.outputs import OutputCurvature
+from keras_qnewton.loss.control_flow import ancestors
 from keras_qnewton.loss.uses import Equation, Use, Uses
 from keras_qnewton.loss.windows import patches
 
-# Roots up to which a backward pass for each is traced: pfor takes several times as long to trace.
+# Roots up to which a backward pass for each is traced: pfor takes longer to trace.
 _FEW_ROOTS = 4
 
 
@@ -108,7 +109,8 @@ class ExampleRows:
         self._roots = curvature.roots()
         self.count = 0 if self._roots is None else int(self._roots.shape[0])
         self.known_examples = 1 if curvature.one_example else curvature.z.shape[0]
-        self._before = _ancestors(jacobian.outputs[number])
+        made_of = ancestors([jacobian.outputs[number]])
+        self._before = {t.name for op in made_of for t in op.outputs}
 
     @property
     def roots(self) -> tf.Tensor:
@@ -190,7 +192,7 @@ class ExampleRows:
         shape = [int(n) if n is not None else None for n in use.outputs.shape[1:]]
         a = use.inputs_by_position()
         if a is not None and a.shape.rank:
-            if use.equation.inputs[:1] == use.equation.outputs[0]:
+            if use.equation.by_example:
                 a = _split_first(a, examples, count)
             if with_one:
                 a = tf.concat([a, tf.ones_like(a[..., :1])], -1)
@@ -232,7 +234,7 @@ class Factor(NamedTuple):
 
     @property
     def _by_example(self) -> bool:
-        return self.inputs is None or self.use.equation.inputs[:1] == self.use.equation.outputs[0]
+        return self.inputs is None or self.use.equation.by_example
 
     def sliced(self, start: tf.Tensor, stop: tf.Tensor) -> Factor:
         """Of some examples."""
@@ -329,17 +331,3 @@ def _inner_shape(
     shape = derivatives.shape[2:] if shape is None else shape
     known = [n if n is not None else tf.shape(derivatives)[i + 2] for i, n in enumerate(shape)]
     return known if inner is None else [*known[:-1], *inner]
-
-
-def _ancestors(tensor: tf.Tensor) -> set[str]:
-    """Names of the tensors of the graph being built that `tensor` is made of."""
-    found: set[str] = set()
-    seen: set[tf.Operation] = set()
-    pending = [tensor.op]
-    while pending:
-        op = pending.pop()
-        if op not in seen:
-            seen.add(op)
-            found.update(t.name for t in op.outputs)
-            pending.extend(t.op for t in op.inputs)
-    return found

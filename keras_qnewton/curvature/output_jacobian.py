@@ -3,8 +3,7 @@
     J  = dz/dw          `OutputJacobian`: J v by forward mode, as two reverse ones, and Jᵀ u
     R  = R(w)''         `Remainder`: second derivative of the loss while z is held, R v
 
-v is one tensor a weight, of its shape, and u one an output z. The weights are those very tensors
-that the train step reads: so the graph optimiser finds that much of it is there already.
+v is one tensor a weight, of its shape, and u one an output z.
 """
 
 from __future__ import annotations

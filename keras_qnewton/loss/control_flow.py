@@ -48,15 +48,21 @@ class Body(NamedTuple):
     times: int | None
 
 
-def needed(graph: tf.Graph, outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
-    """Operations of a body that `outputs` need, but for the body's arguments."""
+def ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:
+    """The operations of a graph that the tensors are made by, and of."""
     found: set[tf.Operation] = set()
-    pending = [tensor.op for tensor in outputs]
+    pending = [tensor.op for tensor in tensors]
     while pending:
         op = pending.pop()
         if op not in found:
             found.add(op)
             pending.extend(tensor.op for tensor in op.inputs)
+    return found
+
+
+def needed(graph: tf.Graph, outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
+    """Operations of a body that `outputs` need, but for the body's arguments."""
+    found = ancestors(outputs)
     return [op for op in graph.get_operations() if op in found and op.type != "Placeholder"]
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.loss.recorded import RecordedLoss
+from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT
 
 # Largest constant that is added to a probability or a rate before its logarithm is taken.
 _SMALL = 1e-3
@@ -62,7 +63,7 @@ def moving_tensors(loss: RecordedLoss) -> set[str]:
     return moving
 
 
-_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd"}
+_READS = READS - VALUE_INDEPENDENT
 _WITHOUT_DERIVATIVE = {"StopGradient", "Sign", "Floor", "Ceil", "Round", "Rint", "OneHot"}
 
 # Linear in all inputs that move, with coefficients that are not negative.

@@ -51,13 +51,12 @@ class Cut(NamedTuple):
     """A loss as terms that are convex, and what is left.
 
     Attributes:
-        terms: Of tensors that the network computes.
-        penalties: Of the weights themselves, such as an L2 penalty, element by element.
+        terms: Of tensors that the network computes. Those of the weights themselves, element by
+            element, such as an L2 penalty, are not among them.
         rest: Tensors beside which nothing is known to be convex.
     """
 
     terms: list[Term]
-    penalties: list[Term]
     rest: list[tf.Tensor]
 
 
@@ -84,7 +83,6 @@ class _Walk:
     def cut(self) -> Cut:
         self._visit(self._loss.recorded, 1)
         terms: list[Term] = []
-        penalties: list[Term] = []
         for name in self._terms.keys() & self._leaves.keys():  # with either sign
             del self._terms[name]
         inside = {
@@ -95,9 +93,10 @@ class _Walk:
                 continue  # another term is cut at its value
             of_weights = all(self._weight_of(z) is not None for z in term.arguments)
             elementwise = term.coupling is Coupling.NONE
-            (penalties if of_weights and elementwise else terms).append(term)
+            if not (of_weights and elementwise):
+                terms.append(term)
         rest = [t for name, t in self._leaves.items() if name not in inside]
-        return Cut(terms, penalties, rest)
+        return Cut(terms, rest)
 
     def _visit(self, start: tf.Tensor, sign: int) -> None:
         """Follows a tensor that enters the loss linearly, with a factor of that sign."""

@@ -43,7 +43,7 @@ def losses_of(
         return []
     position = {op: k for k, op in enumerate(graph.get_operations())}
     moving = _depending(graph, weight_handles(graph, variables))
-    made_of = _ancestors(flat)
+    made_of = control_flow.ancestors(flat)
     backward = [position[op] for op in made_of if _is_backward(op)]
     if not backward:
         return []
@@ -75,17 +75,6 @@ def _depending(graph: tf.Graph, names: Sequence[str] | dict[str, int]) -> set[tf
             if op not in found and op.type not in VALUE_INDEPENDENT:
                 found.add(op)
                 pending.extend(op.outputs)
-    return found
-
-
-def _ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:
-    found: set[tf.Operation] = set()
-    pending = [tensor.op for tensor in tensors]
-    while pending:
-        op = pending.pop()
-        if op not in found:
-            found.add(op)
-            pending.extend(tensor.op for tensor in op.inputs)
     return found
 
 

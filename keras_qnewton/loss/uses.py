@@ -37,6 +37,11 @@ class Equation(NamedTuple):
     weights: str
     outputs: str
 
+    @property
+    def by_example(self) -> bool:
+        """True if a's first axis is that of examples, too."""
+        return self.inputs[:1] == self.outputs[0]
+
 
 class Use(NamedTuple):
     """Where a weight, or some of its elements, enters linearly.
