@@ -114,6 +114,16 @@ class DecisionLog:
         append(self._rows.value, count, new)
         self._count.assign(count + len(parts))
 
+    def foreseen_loss(self) -> tf.Tensor:
+        """The loss at the weights that the last step led to, float64 scalar; NaN before a step."""
+        count = tf.convert_to_tensor(self._count)
+        # Of the variable itself: a value that was read would be copied by `append`.
+        row = tf.gather(self._rows.value, tf.cast(count - 1, tf.int32) % CAPACITY)
+        loss, after, accepted = (
+            row[FIELDS.index(name)] for name in ("loss", "loss_after", "accepted")
+        )
+        return tf.where(count > 0, tf.where(accepted > 0, after, loss), math.nan)
+
     def since(self, number: int) -> Decisions:
         """The decisions from the given one on that the buffer still holds."""
         return decode(self._rows.numpy(), len(self), number, self._scheduler, self._block_names)

@@ -17,7 +17,7 @@ from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import NewtonState, check_state
-from keras_qnewton.step import Batch, newton_step, verified
+from keras_qnewton.step import Batch, newton_step
 
 _NO_LOSS = (
     "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
@@ -124,6 +124,7 @@ class QNewton(keras.optimizers.Optimizer):
         self._has_default_scheduler = scheduler is None
         self._pending_loss: tf.Tensor | None = None
         self._gradients_known = False  # to be those of the pending loss
+        self._last_loss: tf.Tensor | None = None  # of the step that is being traced
 
     # --- the Keras contract -------------------------------------------------------------
 
@@ -138,7 +139,9 @@ class QNewton(keras.optimizers.Optimizer):
         damping = self.add_variable((), dtype="float64", name="damping")
         names = [part.name for part in parts]
         self._log = DecisionLog(self, self.scheduler, names)
-        self._state = NewtonState.create(self, damping, parts, variables, self._settings)
+        self._state = NewtonState.create(
+            self, damping, parts, variables, self._settings, self._log.foreseen_loss
+        )
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
@@ -194,7 +197,8 @@ class QNewton(keras.optimizers.Optimizer):
                 )
             self._gradients_known = True
             self.apply(gradients, variables)
-            return loss
+            before, self._last_loss = self._last_loss, None
+            return before
 
         return step() if tf.inside_function() else tf.function(step, autograph=False)()
 
@@ -248,13 +252,11 @@ class QNewton(keras.optimizers.Optimizer):
         self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]
     ) -> list[tf.Tensor]:
         weights = loss.at_variables()
-        gradients = [tf.convert_to_tensor(g) for g in grads]
-        if not self._gradients_known:
-            gradients = verified(loss, weights, gradients)
+        known = self._gradients_known
         batch = Batch(
             loss=loss,
             weights=weights,
-            gradients=gradients,
+            gradients=None if known else [tf.convert_to_tensor(g) for g in grads],
             parts=self.blocks.split(variables),
             update=_KerasUpdate(self, weights, variables),
         )
@@ -262,6 +264,7 @@ class QNewton(keras.optimizers.Optimizer):
         step = newton_step(batch, self._settings, state)
         self._log.append(step, batch.parts, tf.convert_to_tensor(self._iterations))
         state.remember(step.memory)
+        self._last_loss = step.loss
         return step.directions
 
     # --- what happened ------------------------------------------------------------------

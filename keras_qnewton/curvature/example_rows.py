@@ -162,10 +162,19 @@ class ExampleRows:
             return [tf.stack(d) for d in zip(*passes, strict=True)]
         return tf.vectorized_map(one, self.roots)
 
-    def factors(self, found: Sequence[Piece]) -> list[list[Factor]]:
-        """What each piece's rows are made of; one backward pass for each root."""
-        tensors = [t for piece in found for t in piece.tensors]
-        return self.factors_of(found, self.derivatives(tensors))
+    def of_blocks(self, blocks: Sequence[Sequence[Piece]]) -> list[list[OfPiece]]:
+        """What the rows of blocks of pieces are made of; one backward pass for each root."""
+        reached = [[self.reached(piece) for piece in found] for found in blocks]
+        some = [piece for found in reached for piece in found if piece is not None]
+        tensors = [t for piece in some for t in piece.tensors]
+        factors = iter(self.factors_of(some, self.derivatives(tensors)) if some else [])
+        return [
+            [
+                OfPiece(piece, next(factors) if there is not None else [])
+                for piece, there in zip(found, of_block, strict=True)
+            ]
+            for found, of_block in zip(blocks, reached, strict=True)
+        ]
 
     def factors_of(
         self, found: Sequence[Piece], derivatives: Sequence[tf.Tensor]
@@ -244,8 +253,19 @@ class Factor(NamedTuple):
 
     def rows(self, size: int) -> tf.Tensor:
         """Σ_p a ⊗ d `[B, R, size]`, at the weight's elements."""
-        use, d = self.use, self.derivatives
-        letters = use.equation
+        return self._placed(self._contracted(self.derivatives, "BR"), size)
+
+    def total(self, coefficients: tf.Tensor, size: int) -> tf.Tensor:
+        """Σ_b,r c_br Σ_p a ⊗ d `[size]`, for c `[B, R]`."""
+        d = self.derivatives
+        inner = [1] * (len(d.shape) - 2)
+        shape = tf.concat([tf.shape(d)[:2], inner], 0)
+        weighted = tf.reshape(tf.transpose(tf.cast(coefficients, d.dtype)), shape) * d
+        return self._placed(self._contracted(weighted, ""), size)
+
+    def _contracted(self, derivatives: tf.Tensor, kept: str) -> tf.Tensor:
+        """a ⊗ d, summed over all axes but those of the weight and `kept`."""
+        letters = self.use.equation
         of_d = "RBP" + letters.outputs[1:]
         if self.inputs is None:
             of_a = None
@@ -253,16 +273,44 @@ class Factor(NamedTuple):
             of_a = "BP" + letters.inputs[1:]
         else:
             of_a = letters.inputs
-        to = "BR" + letters.weights
-        found = _contracted(self.inputs, of_a, d, of_d, to)
-        found = found if use.factor == 1 else use.factor * found
-        shape = tf.shape(d)
-        if use.elements is None:
-            return tf.reshape(found, [shape[1], shape[0], size])
-        flat = tf.reshape(found, [shape[1], shape[0], use.elements.size])
-        where = np.full(size, use.elements.size, np.int32)
-        where[use.elements.ravel()] = np.arange(use.elements.size)
-        return tf.gather(tf.pad(flat, [[0, 0], [0, 0], [0, 1]]), where, axis=2)
+        found = _contracted(self.inputs, of_a, derivatives, of_d, kept + letters.weights)
+        return found if self.use.factor == 1 else self.use.factor * found
+
+    def _placed(self, found: tf.Tensor, size: int) -> tf.Tensor:
+        """The weight's axes as one, and zero at elements that are not used."""
+        elements = self.use.elements
+        before = tf.shape(found)[: len(found.shape) - len(self.use.equation.weights)]
+        if elements is None:
+            return tf.reshape(found, tf.concat([before, [size]], 0))
+        flat = tf.reshape(found, tf.concat([before, [elements.size]], 0))
+        where = np.full(size, elements.size, np.int32)
+        where[elements.ravel()] = np.arange(elements.size)
+        padding = [[0, 0]] * (len(flat.shape) - 1) + [[0, 1]]
+        return tf.gather(tf.pad(flat, padding), where, axis=-1)
+
+
+class OfPiece(NamedTuple):
+    """What a piece's columns of one output's rows are made of.
+
+    Attributes:
+        piece: The piece.
+        factors: None of them where the output does not depend on its weight.
+    """
+
+    piece: Piece
+    factors: list[Factor]
+
+    def rows(self, start: tf.Tensor, stop: tf.Tensor, count: int, dtype: tf.DType) -> tf.Tensor:
+        """Of some examples, `[stop - start, count, columns]`."""
+        if not self.factors:
+            return tf.zeros([stop - start, count, self.piece.columns], dtype)
+        return rows([f.sliced(start, stop) for f in self.factors], self.piece.columns)
+
+    def total(self, coefficients: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        """Uᵀc `[columns]`, for c `[B, R]`."""
+        found = [f.total(coefficients, self.piece.columns) for f in self.factors]
+        zero = [] if found else [tf.zeros([self.piece.columns], dtype)]
+        return tf.ensure_shape(tf.add_n([*found, *zero]), [self.piece.columns])
 
 
 def rows(factors: Sequence[Factor], columns: int) -> tf.Tensor:

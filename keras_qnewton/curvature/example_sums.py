@@ -192,5 +192,5 @@ def half_of_gram(rows: tf.Tensor) -> tf.Tensor:
         height = int(product.shape[0])
         on, right = product[:, :height], product[:, height:]
         left = tf.zeros([height, start], rows.dtype)
-        found.append(tf.concat([left, (on + tf.transpose(on)) / 4, right], 1))
+        found.append(tf.concat([left, on / 2, right], 1) if size > width else on / 2)
     return tf.concat(found, 0)

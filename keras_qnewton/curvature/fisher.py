@@ -84,6 +84,11 @@ class SecondMoment(OutputCurvature):
         """√B δ, `[1, *z.shape]`."""
         return (tf.sqrt(self._examples()) * self.gradient)[None]
 
+    def coefficients(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """1/√B, always."""
+        each = tf.fill([tf.shape(self.z)[0], 1], tf.math.rsqrt(self._examples()))
+        return each, tf.constant(True)
+
     def lost_digits(self) -> tf.Tensor:
         """See `OutputCurvature.lost_digits`."""
         return self._exact.lost_digits()

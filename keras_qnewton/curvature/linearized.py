@@ -63,18 +63,36 @@ class Linearized(abc.ABC):
         self.dtype = tf.float64 if tf.float64 in self._dtypes else tf.float32
         self.points = self.flatten(weights)
 
+    @property
+    def value(self) -> tf.Tensor:
+        """The loss, scalar; of the recorded loss, run again."""
+        return self._value_and_gradients[0]
+
+    @property
+    def gradients_of_weights(self) -> list[tf.Tensor | None]:
+        """The loss's gradient, one tensor a weight.
+
+        None where no recorded operation leads from the weight to the loss: its gradient is zero by
+        construction, not for want of a derivative.
+        """
+        return self._value_and_gradients[1]
+
     @functools.cached_property
     def gradients(self) -> list[tf.Tensor]:
-        """The loss's gradient, one `[N_k]` a block.
+        """The loss's gradient, one `[N_k]` a block."""
+        shapes = zip(self._shapes, self._dtypes, strict=True)
+        pairs = zip(self.gradients_of_weights, shapes, strict=True)
+        return self.flatten([tf.zeros(*like) if g is None else g for g, like in pairs])
 
-        Of the recorded loss, run again. First asked for outside of branches and loops of the graph.
-        """
+    @functools.cached_property
+    def _value_and_gradients(self) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        """First asked for outside of branches and loops of the graph."""
+        weights = self.unflatten(self.points)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.points)
-            value = self._loss(self.unflatten(self.points))
-        # Disconnected means that no recorded operation leads from the block to the loss: its
-        # gradient is zero by construction, not for want of a derivative.
-        return tape.gradient(value, self.points, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            tape.watch(weights)
+            value = self._loss(weights)
+        gradients = tape.gradient(value, weights)
+        return value, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
     @abc.abstractmethod
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -7,7 +7,9 @@ J and R are `output_jacobian`'s, and C is an `OutputCurvature` of the loss, or a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,6 +23,7 @@ from keras_qnewton.curvature.outputs import (
     OutputCurvature,
 )
 from keras_qnewton.loss import RecordedLoss
+from keras_qnewton.loss.independence import Passage
 from keras_qnewton.loss.uses import Uses
 
 # Relative size of a change of the gradient that is far below what one batch tells of it.
@@ -69,7 +72,8 @@ class GaussNewtonLinearized(Linearized):
                 [*outputs, *others], [*self._jacobian.outputs, *self._jacobian.others], strict=True
             )
         }
-        self._remainder = Remainder(self._loss_while_held, weights)
+        held = [self._values[name] for name in convex.held]
+        self._remainder = Remainder(self._loss_while_held, weights, held)
         zs = {name: self._values[name] for name in outputs}
         parts_of_loss = [
             ConvexPart(loss, output, weights, zs, self.dtype) for output in convex.outputs
@@ -86,12 +90,46 @@ class GaussNewtonLinearized(Linearized):
 
     def _run(self, weights: Sequence[tf.Tensor], names: list[str]) -> list[tf.Tensor]:
         """Runs the network, and sees where weights enter."""
-        self._uses = Uses(weights, self.dtype)
-        return self._loss.fetch(names, weights, observer=self._uses)
+        self._uses, self._passage = Uses(weights, self.dtype), Passage(weights)
 
-    def _loss_while_held(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
-        held = {name: self._values[name] for name in self._convex.held}
-        return self._loss.evaluate(weights, overrides=held)[0]
+        def seen(op: tf.Operation, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+            self._uses(op, inputs, outputs)
+            self._passage(op, inputs, outputs)
+
+        return self._loss.fetch(names, weights, observer=seen)
+
+    def _loss_while_held(
+        self, weights: Sequence[tf.Tensor], held: Sequence[tf.Tensor]
+    ) -> tf.Tensor:
+        given = dict(zip(self._convex.held, held, strict=True))
+        return self._loss.evaluate(weights, overrides=given)[0]
+
+    @functools.cached_property
+    def _value_and_gradients(self) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        return self._value_and_gradients_by_tape()
+
+    def _value_and_gradients_by_tape(self) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        """The loss, and its gradient by the network's tape."""
+        return self._remainder.value, self._with_gradient_beside(self._through_outputs())
+
+    def _through_outputs(self) -> list[tf.Tensor | None]:
+        """The gradient through what is held, one tensor a weight."""
+        reached = [
+            (self._inside[name], seed)
+            for name, seed in zip(self._convex.held, self._remainder.held_gradients, strict=True)
+            if seed is not None
+        ]
+        if not reached:
+            return [None] * len(self._shapes)
+        inside, seeds = zip(*reached, strict=True)
+        return self._jacobian.gradient(inside, seeds)
+
+    def _with_gradient_beside(self, through: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        """The gradient `through` what is held, and what is beside it."""
+        return [
+            a if b is None else b if a is None else a + b
+            for a, b in zip(through, self._remainder.gradients, strict=True)
+        ]
 
     def _of_outputs(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Sums, one a tensor z, of what there is for each output; two may be of one tensor."""

@@ -56,6 +56,13 @@ class OutputJacobian:
             )
         )
 
+    def gradient(
+        self, inside: Sequence[tf.Tensor], seeds: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor | None]:
+        """Derivatives of tensors that the network made, times `seeds`, one a weight."""
+        gradients = self._backward.gradient(list(inside), self._weights, list(seeds))
+        return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
     def inner_derivatives(
         self, i: int, seed: tf.Tensor, inside: Sequence[tf.Tensor]
     ) -> list[tf.Tensor]:
@@ -76,32 +83,42 @@ class Remainder:
     """R at one point: the curvature of what depends on the weights beside z.
 
     Args:
-        loss: From the weights to the loss, while z is held.
+        loss: From the weights and the values of tensors that are held to the loss.
         weights: The weights.
+        held: These values.
+
+    Attributes:
+        value: The loss, scalar.
+        gradients: Its gradient in the weights while the others are held; None where it has none.
+        held_gradients: Its gradient in the tensors that are held, while the weights are.
     """
 
     def __init__(
-        self, loss: Callable[[Sequence[tf.Tensor]], tf.Tensor], weights: Sequence[tf.Tensor]
+        self,
+        loss: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor],
+        weights: Sequence[tf.Tensor],
+        held: Sequence[tf.Tensor],
     ):
         self._weights = list(weights)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._tape:
             self._tape.watch(self._weights)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
-                inner.watch(self._weights)
-                value = loss(self._weights)
-            gradients = inner.gradient(value, self._weights)
-            self._gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+                inner.watch([self._weights, list(held)])
+                self.value = loss(self._weights, held)
+            in_weights, in_held = inner.gradient(self.value, [self._weights, list(held)])
+            self.gradients = [None if g is None else tf.convert_to_tensor(g) for g in in_weights]
+        self.held_gradients: list[tf.Tensor | None] = in_held
 
     def depends_on(self, indices: Sequence[int]) -> bool:
         """True if one of these weights has such a part."""
-        return any(self._gradients[i] is not None for i in indices)
+        return any(self.gradients[i] is not None for i in indices)
 
     def product(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
         """R v with the rows and columns of the weights `of`."""
         known = [
-            (self._gradients[i], v)
+            (self.gradients[i], v)
             for i, v in zip(of, vectors, strict=True)
-            if self._gradients[i] is not None
+            if self.gradients[i] is not None
         ]
         if not known:
             return [tf.zeros_like(v) for v in vectors]

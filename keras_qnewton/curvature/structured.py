@@ -103,6 +103,8 @@ class Structured(Linearized):
             return tf.zeros([size, size], dtype), tf.constant(False)
 
         matrix, holds = make() if possible is True else tf.cond(possible, make, nothing)
+        if holds is True:  # proved while tracing
+            return Formed(matrix, tf.convert_to_tensor(how))
         why_not = tf.where(possible, Formation.REFUTED, otherwise)
         return Formed(
             *tf.cond(
@@ -112,7 +114,7 @@ class Structured(Linearized):
             )
         )
 
-    def _verified(self, k: int, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _verified(self, k: int, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | bool]:
         """`matrix`, and whether it multiplies a random vector as H_k does; False of NaN."""
         probe, expected = self._check(k)
         found = tf.linalg.matvec(matrix, tf.cast(probe, matrix.dtype))

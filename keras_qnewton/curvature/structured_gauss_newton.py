@@ -21,7 +21,14 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.example_rows import ExampleRows, Factor, Piece, pieces, rows
+from keras_qnewton.curvature.example_rows import (
+    ExampleRows,
+    Factor,
+    OfPiece,
+    Piece,
+    pieces,
+    rows,
+)
 from keras_qnewton.curvature.example_sums import MANY_INPUTS, half_of_gram
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
@@ -58,6 +65,54 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             for i, curvature in zip(self._position, self._curvatures, strict=True)
         ]
         self._sizes = [shape.num_elements() for shape in self._shapes]
+        # By output and block, where those of all blocks are made at once.
+        self._shared: list[list[list[OfPiece]]] | None = None
+
+    # --- the gradient -------------------------------------------------------------------
+
+    @functools.cached_property
+    def _value_and_gradients(self) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        """Uᵀc where outputs' gradients are sums of their roots: rows are wanted anyway."""
+        found = self._blocks_of_gradient()
+        coefficients = [curvature.coefficients() for curvature in self._curvatures]
+        known = [pair for pair in coefficients if pair is not None]
+        if found is None or not known or len(known) < len(coefficients):
+            return self._value_and_gradients_by_tape()
+        self._shared = [of_output.of_blocks(found) for of_output in self._rows]
+        shared = self._shared
+
+        def by_rows() -> list[tf.Tensor]:
+            flat = [
+                tf.add_n(
+                    [
+                        tf.concat([p.total(c, self.dtype) for p in of_blocks[k]], 0)
+                        for of_blocks, (c, _) in zip(shared, known, strict=True)
+                    ]
+                )
+                for k in range(len(self._parts))
+            ]
+            return self.unflatten(flat)
+
+        def by_tape() -> list[tf.Tensor]:
+            through = self._through_outputs()
+            return [
+                tf.zeros(shape, dtype) if g is None else g
+                for g, shape, dtype in zip(through, self._shapes, self._dtypes, strict=True)
+            ]
+
+        exist = tf.reduce_all(tf.stack([there for _, there in known]))
+        through: list[tf.Tensor | None] = tf.cond(exist, by_rows, by_tape)
+        return self._remainder.value, self._with_gradient_beside(through)
+
+    def _blocks_of_gradient(self) -> list[list[Piece]] | None:
+        """The pieces of all blocks, if all of the gradient comes through their rows."""
+        outputs = [output.name for output in self._convex.outputs]
+        if sorted(outputs) != sorted(self._convex.held) or not self._is_proved:
+            return None
+        found = [self._pieces(k) for k in range(len(self._parts))]
+        known = [some for some in found if some is not None]
+        whole = len(known) == len(found) and all(self._rows_fit(some) is True for some in known)
+        return known if whole else None
 
     # --- formed blocks ------------------------------------------------------------------
 
@@ -134,62 +189,46 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _from_rows(
         self, k: int, found: list[Piece], dtype: tf.DType
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Σ UᵀU over outputs plus what is beside them, and Σ Uᵀε; some examples at a time."""
-        size = self._parts[k].size
-        half, lifted = tf.zeros([size, size], dtype), tf.zeros([size], dtype)
-        for i, of_output in enumerate(self._rows):
-            reached = [of_output.reached(piece) for piece in found]
-            some = [piece for piece in reached if piece is not None]
-            if some:
-                factors = iter(of_output.factors(some))
-                columns = [
-                    (p, next(factors) if r is not None else None)
-                    for p, r in zip(found, reached, strict=True)
-                ]
-                half, lifted = self._with_output(i, columns, (half, lifted))
-        return self._with_direct(k, half + tf.transpose(half)), lifted
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Σ UᵀU over outputs plus what is beside them, and Σ Uᵀε, if that is to be checked.
 
-    def _with_output(
-        self,
-        i: int,
-        columns: list[tuple[Piece, list[Factor] | None]],
-        sums: tuple[tf.Tensor, tf.Tensor],
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Adds an output's rows to half of Σ UᵀU `[N, N]` and to Σ Uᵀε `[N]`."""
-        of_output, (half, lifted) = self._rows[i], sums
-        size, dtype = int(half.shape[0]), half.dtype
-        examples, noise = of_output.examples, self._noise(i)
-        per_example = of_output.count * size * dtype.size
+        ε is another column of U.
+        """
+        size = self._parts[k].size
+        columns = size if self._is_proved else size + 1
+        half = tf.zeros([columns, columns], dtype)
+        for i, of_output in enumerate(self._rows):
+            of_pieces = self._shared[i][k] if self._shared else of_output.of_blocks([found])[0]
+            if any(of_piece.factors for of_piece in of_pieces):
+                half = self._with_output(i, of_pieces, half)
+        gram = half + tf.transpose(half)
+        if self._is_proved:
+            return self._with_direct(k, gram), None
+        return self._with_direct(k, gram[:size, :size]), gram[:size, size]
+
+    def _with_output(self, i: int, of_pieces: list[OfPiece], half: tf.Tensor) -> tf.Tensor:
+        """Adds an output's rows to half of Σ UᵀU; some examples at a time."""
+        of_output, dtype, columns = self._rows[i], half.dtype, int(half.shape[0])
+        examples, count = of_output.examples, of_output.count
+        noise = None if self._is_proved else self._noise(i)[:, :, None]
+        per_example = count * columns * dtype.size
         chunk = tf.maximum(1, tf.minimum(examples, int(self._memory / per_example)))
 
-        def add(
-            start: tf.Tensor, half: tf.Tensor, lifted: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def add(start: tf.Tensor, half: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             stop = tf.minimum(start + chunk, examples)
-            some = [
-                tf.zeros([stop - start, of_output.count, piece.columns], self.dtype)
-                if factors is None
-                else rows([f.sliced(start, stop) for f in factors], piece.columns)
-                for piece, factors in columns
-            ]
-            flat = tf.cast(tf.reshape(tf.concat(some, 2), [-1, size]), dtype)
-            along = tf.cast(tf.reshape(noise[start:stop], [1, -1]), dtype)
-            added = tf.matmul(along, flat)[0]  # quicker than a product with the transpose
-            return stop, half + half_of_gram(flat), lifted + added
+            some = [p.rows(start, stop, count, self.dtype) for p in of_pieces]
+            if noise is not None:
+                some.append(noise[start:stop])
+            flat = tf.cast(tf.reshape(tf.concat(some, 2), [-1, columns]), dtype)
+            return stop, half + half_of_gram(flat)
 
-        if (
-            of_output.known_examples is not None
-            and of_output.known_examples * per_example <= self._memory
-        ):
-            return add(tf.constant(0), half, lifted)[1:]
-        _, half, lifted = tf.while_loop(
-            lambda start, *_: start < examples,
-            add,
-            (tf.constant(0), half, lifted),
-            parallel_iterations=1,
+        known = of_output.known_examples
+        if known is not None and known * per_example <= self._memory:
+            return add(tf.constant(0), half)[1]
+        _, half = tf.while_loop(
+            lambda start, _: start < examples, add, (tf.constant(0), half), parallel_iterations=1
         )
-        return half, lifted
+        return half
 
     def _with_direct(self, k: int, matrix: tf.Tensor) -> tf.Tensor:
         """`matrix` and what depends on the block's weights beside the outputs."""
@@ -204,12 +243,28 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     # --- verification -------------------------------------------------------------------
 
+    @functools.cached_property
+    def _is_proved(self) -> bool:
+        """Whether rows need no check: each output's examples are proved to be apart."""
+        zs = self._jacobian.outputs
+        return self._has_rows() and all(
+            curvature.one_example
+            or self._passage.keeps_apart(self._uses.found, zs[i], of_output.known_examples)
+            for i, curvature, of_output in zip(
+                self._position, self._curvatures, self._rows, strict=True
+            )
+        )
+
+    def _verified(self, k: int, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | bool]:
+        """`matrix`, and whether it is the block's; False of NaN."""
+        return (matrix, True) if self._is_proved else super()._verified(k, matrix)
+
     def _verified_rows(
         self, k: int, found: list[Piece], dtype: tf.DType
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor | bool]:
         """The block of its rows, and whether these are those of a backward pass."""
         matrix, lifted = self._from_rows(k, found, dtype)
-        return matrix, self._are_rows(k, lifted)
+        return matrix, True if lifted is None else self._are_rows(k, lifted)
 
     def _are_rows(self, k: int, lifted: tf.Tensor) -> tf.Tensor:
         """True if Σ Uᵀε `[N_k]` is that of one backward pass; a scalar bool, False of NaN."""

@@ -46,6 +46,14 @@ class Direction(abc.ABC, Generic[State]):
     def init(self, problem: BlockProblem) -> State:
         """Prepares a block once a step, for any λ."""
 
+    def product(self, problem: BlockProblem, state: State, vector: tf.Tensor) -> tf.Tensor | None:
+        """H_k v `[N]` by the matrix that `init` formed, where it has all of its digits.
+
+        None where there is no such matrix. It may be averaged, see `BlockProblem.form`.
+        """
+        del problem, state, vector
+        return None
+
     @abc.abstractmethod
     def solve(self, problem: BlockProblem, state: State, damping: tf.Tensor) -> BlockStep:
         """x_k at damping λ, a float64 scalar."""

@@ -42,6 +42,7 @@ class ScheduledState(NamedTuple):
         formation: See there.
         scale: See there.
         matrix: H `[N, N]`; float64, but where it is factorised in float32.
+        precise: Whether it was formed in double precision.
         unchanged: Whether it is that of the last step, bool or scalar bool tensor.
         ends: Its spectrum's ends, and d.
         reshaping: Its candidates for being replaced; empty where it may not be.
@@ -50,6 +51,7 @@ class ScheduledState(NamedTuple):
     formation: tf.Tensor
     scale: tf.Tensor
     matrix: tf.Tensor
+    precise: tf.Tensor | bool
     unchanged: tf.Tensor | bool
     ends: Ends
     reshaping: Candidates | tuple[()]
@@ -98,10 +100,20 @@ class Scheduled(Direction[ScheduledState]):
             formation=formed.how,
             scale=largest(ends.spectrum),
             matrix=matrix,
+            precise=formed.matrix.dtype == tf.float64,
             unchanged=formed.unchanged,
             ends=ends,
             reshaping=() if reshaping is None else reshaping.init(matrix, ends.sparsity),
         )
+
+    def product(
+        self, problem: BlockProblem, state: ScheduledState, vector: tf.Tensor
+    ) -> tf.Tensor | None:
+        """See `Direction.product`."""
+        whole = state.precise is True and self._settings.pruning is None
+        if not whole or state.unchanged is not False:
+            return None
+        return tf.cast(tf.linalg.matvec(state.matrix, tf.cast(vector, tf.float64)), vector.dtype)
 
     def estimate(
         self, problem: BlockProblem, state: ScheduledState, damping: tf.Tensor

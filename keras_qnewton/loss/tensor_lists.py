@@ -37,6 +37,11 @@ class _List(NamedTuple):
     element_shape: Any
 
 
+def items_of(value: Any) -> tuple[Any, ...] | None:
+    """The elements of a TensorList that are known one by one; None of anything else."""
+    return value.items if isinstance(value, _List) else None
+
+
 def is_list_operation(op: tf.Operation, inputs: list[Any]) -> bool:
     """Whether `list_operation` runs `op`."""
     return op.type in TYPES or any(isinstance(x, _List) for x in inputs)

@@ -189,7 +189,9 @@ def _diagonal_block(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     factor = tf.linalg.cholesky(block)
     pivots = tf.linalg.diag_part(factor)
     positive = tf.reduce_all((pivots > 0) & tf.math.is_finite(pivots))
-    return tf.where(positive, factor, tf.ones([], block.dtype)), positive
+    # `tf.where` would go through the block a number at a time, to broadcast the condition.
+    sound = tf.cond(positive, lambda: factor, lambda: tf.ones_like(block))
+    return sound, positive
 
 
 def _part(matrix: tf.Tensor, live: tf.Tensor | None, start: int, stop: int | None) -> tf.Tensor:

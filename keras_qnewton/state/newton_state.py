@@ -11,7 +11,7 @@ Saved files and checkpoints hold the variables by their position.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
@@ -33,6 +33,7 @@ class Memory(NamedTuple):
         damping: λ as it left it, float64 scalar; not positive before the first step.
         count: m, the number of batches that a step averages, float64 scalar.
         loss: Its batch's loss before it, scalar; NaN before the first step.
+        foreseen_loss: Its batch's loss at the weights that it led to, likewise.
         weights: The weights before it, one tensor a weight; empty if data that change are not
             looked for.
     """
@@ -40,6 +41,7 @@ class Memory(NamedTuple):
     damping: tf.Tensor
     count: tf.Tensor
     loss: tf.Tensor
+    foreseen_loss: tf.Tensor
     weights: Sequence[tf.Tensor]
 
 
@@ -51,6 +53,7 @@ class NewtonState:
         damping: λ, float64 scalar.
         count: m, float64 scalar.
         loss: L(w) before the last step, float64 scalar.
+        foreseen_loss: Reads L(w + d) as the last step foresaw it, float64 scalar, off the log.
         weights: w before the last step, one variable a weight; empty if none are kept.
         blocks: The kept blocks, by name of their part.
     """
@@ -58,6 +61,7 @@ class NewtonState:
     damping: keras.Variable
     count: keras.Variable
     loss: keras.Variable
+    foreseen_loss: Callable[[], tf.Tensor]
     weights: Sequence[keras.Variable]
     blocks: Mapping[str, KeptBlock]
 
@@ -69,6 +73,7 @@ class NewtonState:
         parts: Sequence[Part],
         weights: Sequence[keras.Variable | tf.Variable],
         settings: Settings,
+        foreseen_loss: Callable[[], tf.Tensor],
     ) -> NewtonState:
         """New variables of `optimizer`; zeros, and NaN for the loss.
 
@@ -80,6 +85,7 @@ class NewtonState:
             parts: The blocks.
             weights: All that may be trained.
             settings: Which blocks are kept depends on them.
+            foreseen_loss: See the attribute.
         """
         dtype = _curvature_dtype(weights)
         dense = [part for part in parts if part.dense]
@@ -106,6 +112,7 @@ class NewtonState:
             damping=damping,
             count=count,
             loss=loss,
+            foreseen_loss=foreseen_loss,
             weights=last,
             blocks={
                 name: KeptBlock(variables, settings.update_every, optimizer.iterations)
@@ -133,6 +140,7 @@ class NewtonState:
             damping=tf.convert_to_tensor(self.damping),
             count=tf.convert_to_tensor(self.count),
             loss=tf.cast(tf.convert_to_tensor(self.loss), dtype),
+            foreseen_loss=tf.cast(self.foreseen_loss(), dtype),
             weights=[tf.convert_to_tensor(v) for v in self.weights],
         )
 

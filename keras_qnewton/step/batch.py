@@ -1,4 +1,8 @@
-"""The loss and the weights that one step is about, and whether its data are those of the last."""
+"""The loss and the weights that one step is about, and whether its data are those of the last.
+
+The loss that a step foresaw at the weights that it leads to tells at no cost. Where the next one is
+another, it may be the weights that are: then the last weights' loss is evaluated on these data.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ import tensorflow as tf
 from keras_qnewton.conditioning import data_changed
 from keras_qnewton.conditioning.damping import Damping
 from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.state import Memory
+from keras_qnewton.step.gradient_check import verified
 
 
 class Update(Protocol):
@@ -38,14 +44,15 @@ class Batch:
     Attributes:
         loss: L, a function of the weights.
         weights: w, one tensor a weight.
-        gradients: The gradient of L, one tensor a weight.
+        gradients: What was handed over as the gradient of L, one tensor a weight; None where
+            nobody computed it.
         parts: The blocks of the weights.
         update: From directions to the step that would be taken.
     """
 
     loss: RecordedLoss
     weights: Sequence[tf.Tensor]
-    gradients: Sequence[tf.Tensor]
+    gradients: Sequence[tf.Tensor] | None
     parts: Sequence[Part]
     update: Update
 
@@ -54,13 +61,27 @@ class Batch:
         return self.loss.value_at([w + d for w, d in zip(self.weights, step, strict=True)])
 
 
+def value_and_gradient(batch: Batch, curvature: Linearized) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """L(w), and its gradient, one `[N_k]` a block: what was handed over, once it is checked."""
+    if batch.gradients is None:
+        return curvature.value, curvature.gradients
+    own = curvature.gradients_of_weights
+    checked = verified(batch.loss, batch.weights, batch.gradients, own)
+    return batch.loss.value, curvature.flatten(checked)
+
+
 def batches_to_average(
-    batch: Batch, before: tf.Tensor, memory: Memory, damping: Damping
+    batch: Batch,
+    curvature: Linearized,
+    before: tf.Tensor,
+    memory: Memory,
+    damping: Damping,
 ) -> tf.Tensor:
     """m, float64 scalar: 1 if the data are those of the last step.
 
     Args:
         batch: The present one.
+        curvature: Its loss at the weights.
         before: L(w), scalar.
         memory: What the last step left.
         damping: Says how many batches are averaged at most.
@@ -68,6 +89,15 @@ def batches_to_average(
     one = tf.constant(1.0, tf.float64)
     if not memory.weights:
         return one
-    now = tf.where(tf.math.is_finite(memory.loss), batch.loss.value_at(memory.weights), before)
-    noisy = data_changed(memory.loss, now, batch.weights, batch.gradients)
+
+    def differ(then: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
+        return data_changed(then, now, curvature.points, curvature.gradients)
+
+    def at_last_weights() -> tf.Tensor:
+        return differ(memory.loss, batch.loss.value_at(memory.weights))
+
+    # A loss that the last step foresaw is that of the same data, and the usual case. False of NaN.
+    foreseen = tf.math.is_finite(memory.foreseen_loss) & ~differ(memory.foreseen_loss, before)
+    first = ~tf.math.is_finite(memory.loss)
+    noisy = tf.cond(foreseen | first, lambda: tf.constant(False), at_last_weights)
     return tf.where(noisy, tf.minimum(memory.count + 1, float(damping.memory)), one)

@@ -41,7 +41,10 @@ _ADVICE = (
 
 
 def verified(
-    loss: RecordedLoss, weights: Sequence[tf.Tensor], gradients: Sequence[tf.Tensor]
+    loss: RecordedLoss,
+    weights: Sequence[tf.Tensor],
+    gradients: Sequence[tf.Tensor],
+    own: Sequence[tf.Tensor | None],
 ) -> list[tf.Tensor]:
     """`gradients`, which stop the run unless they are the loss's own, up to rounding.
 
@@ -52,12 +55,12 @@ def verified(
         loss: The recorded loss.
         weights: Its variables' present values, one tensor a variable.
         gradients: What was handed over, one tensor a variable.
+        own: The loss's own; None where it does not depend on the variable.
 
     Raises:
         ValueError: If a gradient is seen to be zero while tracing, and the loss's own is not.
         tf.errors.InvalidArgumentError: At run time, if they differ by more than rounding.
     """
-    own = _gradient(loss, weights)
     for variable, g, r in zip(loss.variables, gradients, own, strict=True):
         if r is not None and _is_zero(g) and not _is_zero(r):
             raise ValueError(

@@ -31,7 +31,7 @@ from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.directions import BlockProblem, BlockStep, direction, max_rank, unknown
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import KeptBlock, Memory, NewtonState
-from keras_qnewton.step.batch import Batch, batches_to_average
+from keras_qnewton.step.batch import Batch, batches_to_average, value_and_gradient
 from keras_qnewton.step.quadratic_model import QuadraticModel, scaled
 from keras_qnewton.step.trial import Trial, first_sufficient, judged, lengthened
 
@@ -67,11 +67,11 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     """
     policy = settings.damping
     curvature = settings.curvature.at(batch.loss, batch.weights, batch.parts)
-    loss = _finite(batch.loss.value, "The loss")
-    flat = curvature.flatten(batch.gradients)
+    value, flat = value_and_gradient(batch, curvature)
+    loss = _finite(value, "The loss")
     gradient = curvature.sharpened([_finite(g, "The gradient of the loss") for g in flat])
     last = state.memory(loss.dtype)
-    count = batches_to_average(batch, loss, last, policy)
+    count = batches_to_average(batch, curvature, loss, last, policy)
     noisy = count > 1
     same_data = (last.damping > 0) & ~noisy  # unknown before the second step
 
@@ -83,7 +83,17 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     first_damping = tf.cond(
         same_data, lambda: last.damping, lambda: policy.start(largest_eigenvalue) / count
     )
-    model = QuadraticModel(batch, curvature, gradient, curvature.value_error())
+
+    def product(vectors: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        found = [
+            method.product(problem, ready, vector)
+            for method, problem, ready, vector in zip(
+                methods, problems, prepared, vectors, strict=True
+            )
+        ]
+        return _whole_product(curvature, vectors, found, count)
+
+    model = QuadraticModel(batch, curvature, product, gradient, curvature.value_error())
 
     def attempt(damping: tf.Tensor) -> Trial:
         blocks = [
@@ -110,6 +120,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
             damping=tf.where(known, next_damping, last.damping),
             count=count,
             loss=loss,
+            foreseen_loss=tf.where(trial.accepted, trial.loss_after, loss),
             weights=batch.weights,
         ),
     )
@@ -159,6 +170,19 @@ def _block_problems(
 def _block_product(curvature: Linearized, k: int, vector: tf.Tensor) -> tf.Tensor:
     """H_k v; the curvature is asked only where it is wanted."""
     return curvature.block_product(k, vector)
+
+
+def _whole_product(
+    curvature: Linearized,
+    vectors: Sequence[tf.Tensor],
+    by_blocks: Sequence[tf.Tensor | None],
+    count: tf.Tensor,
+) -> Sequence[tf.Tensor]:
+    """H v: by the matrix, where one block is all of it and this batch's alone."""
+    (found, *others) = by_blocks
+    if others or found is None:
+        return curvature.product(vectors)
+    return tf.cond(count > 1, lambda: curvature.product(vectors), lambda: [found])
 
 
 def _divided(block: BlockStep, count: tf.Tensor) -> BlockStep:

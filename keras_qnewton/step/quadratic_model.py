@@ -14,7 +14,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -50,12 +50,14 @@ class QuadraticModel:
     Attributes:
         batch: Its loss and update.
         curvature: H at the weights.
+        product: From v, one `[N_k]` a block, to H v.
         gradient: g, one `[N_k]` a block.
         value_error: About how far rounding moves the loss, float64 scalar.
     """
 
     batch: Batch
     curvature: Linearized
+    product: Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]
     gradient: Sequence[tf.Tensor]
     value_error: tf.Tensor
 
@@ -64,7 +66,7 @@ class QuadraticModel:
         length = tf.convert_to_tensor(length, tf.float64)
         step = self.batch.update(self.curvature.unflatten(scaled(directions, length)))
         flat = self.curvature.flatten(step)
-        slope, bend = dot(self.gradient, flat), dot(flat, self.curvature.product(flat))
+        slope, bend = dot(self.gradient, flat), dot(flat, self.product(flat))
         return Plan(step, flat, slope, bend, slope + bend / 2, length)
 
     def cut_back(self, plan: Plan, directions: Sequence[tf.Tensor], damping: tf.Tensor) -> Plan:

@@ -161,6 +161,13 @@ class OutputCurvature(abc.ABC):
         Roots that are wrong cost time only: blocks made of them are compared with `product`.
         """
 
+    def coefficients(self) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """c `[B, R]` with ∂L/∂z = Σ_r c_r s_r, and whether there are such, a scalar bool.
+
+        None where that is not looked for.
+        """
+        return None
+
     def lost_digits(self) -> tf.Tensor:
         """The part of ∂L/∂z that rounding took from `gradient`, of its shape.
 
@@ -207,6 +214,14 @@ class CurvatureByTapes(OutputCurvature):
             return root
         inner = self.z.shape[1:].as_list()
         return tf.reshape(tf.eye(count, dtype=self.z.dtype), [count, 1, *inner]) * root
+
+    def coefficients(self) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """∂L/∂z over √C, of one element an example; there are none where C alone is zero."""
+        if countable_outputs(self.z) != 1:
+            return None
+        root = tf.sqrt(self._diagonal)
+        exist = tf.reduce_all((root > 0) | tf.equal(self.gradient, 0))
+        return tf.reshape(tf.math.divide_no_nan(self.gradient, root), [-1, 1]), exist
 
 
 def countable_outputs(z: tf.Tensor) -> int | None:
