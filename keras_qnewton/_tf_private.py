@@ -6,11 +6,15 @@ as soon as it will do.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tensorflow.python.framework import ops
+
+# Priority of the creator of variables that `tf.function` registers.
+_OF_FUNCTIONS = 50
 
 
 def resolve_capture(tensor: tf.Tensor) -> tf.Tensor:
@@ -109,6 +113,27 @@ def is_visible(graph: tf.Graph) -> bool:
     while current is not None and current is not graph:
         current = getattr(current, "outer_graph", None)
     return current is graph
+
+
+@contextlib.contextmanager
+def outside_of_functions() -> Iterator[None]:
+    """Where variables are made at once, and no `tf.function` that is being traced hears of them.
+
+    A function that makes variables while it is traced is traced twice.
+
+    Public alternative tried: `tf.init_scope`, which takes along the creator by which such a
+    function catches its variables. It is the one of that priority; strategies have their own.
+    """
+    with tf.init_scope():
+        graph = tf.compat.v1.get_default_graph()
+        before = graph._variable_creator_stack
+        graph._variable_creator_stack = [
+            (priority, creator) for priority, creator in before if priority != _OF_FUNCTIONS
+        ]
+        try:
+            yield
+        finally:
+            graph._variable_creator_stack = before
 
 
 def raw_op_parameters(function: Callable[..., object]) -> list[str]:

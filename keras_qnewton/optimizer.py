@@ -9,10 +9,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import Pruning
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.decision_log import DecisionLog, Decisions
-from keras_qnewton.loss import RecordedLoss, as_tensors, called, losses_of
+from keras_qnewton.loss import (
+    RecordedLoss,
+    as_tensors,
+    called,
+    losses_of,
+    with_calls_in_line,
+)
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
@@ -132,6 +139,11 @@ class QNewton(keras.optimizers.Optimizer):
         """Creates the optimizer's state; once, before the first step."""
         if self.built:
             return
+        # A train step that creates variables while it is traced is traced twice.
+        with _tf_private.outside_of_functions():
+            self._build(variables)
+
+    def _build(self, variables: Sequence[Any]) -> None:
         parts = self.blocks.split(variables)
         check_state(parts, variables, self._settings)
         super().build(variables)
@@ -181,8 +193,7 @@ class QNewton(keras.optimizers.Optimizer):
         """
         tensors = as_tensors(variables)
         variables = list(variables) if isinstance(variables, Sequence) else [variables]
-        with tf.init_scope():
-            self.build(variables)
+        self.build(variables)
 
         def step() -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -246,7 +257,7 @@ class QNewton(keras.optimizers.Optimizer):
                 "Hessian. Received: a distribution strategy with "
                 f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas in sync"
             )
-        return RecordedLoss(loss, variables)
+        return with_calls_in_line(RecordedLoss(loss, variables))
 
     def _newton_directions(
         self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]

@@ -5,8 +5,9 @@
     U[(b,r)] = Σ_u Σ_p a_bp ⊗ d_rbp   sums over uses and positions    [B, R, N]
 
 One backward pass for each root gives d at all uses. An example has P rows of z_u: 1 in a dense
-layer, and as many as there are positions in a convolution. That an example's output depends on its
-own rows alone is verified by whoever builds on it.
+layer, and as many as there are positions in a convolution. An output may be of some examples of a
+batch only (`example_frames`). That an example's output depends on its own rows alone is verified by
+whoever builds on it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.curvature.example_frames import Frame, frames
 from keras_qnewton.curvature.output_jacobian import OutputJacobian
 from keras_qnewton.curvature.outputs import OutputCurvature
 from keras_qnewton.loss.control_flow import ancestors
@@ -109,8 +111,12 @@ class ExampleRows:
         self._roots = curvature.roots()
         self.count = 0 if self._roots is None else int(self._roots.shape[0])
         self.known_examples = 1 if curvature.one_example else curvature.z.shape[0]
-        made_of = ancestors([jacobian.outputs[number]])
-        self._before = {t.name for op in made_of for t in op.outputs}
+        z = jacobian.outputs[number]
+        self._frames = (
+            dict.fromkeys((t.name for op in ancestors([z]) for t in op.outputs), Frame(None, 1))
+            if curvature.one_example
+            else frames(z, self.known_examples)
+        )
 
     @property
     def roots(self) -> tf.Tensor:
@@ -129,8 +135,8 @@ class ExampleRows:
     def reached(self, piece: Piece) -> Piece | None:
         """`piece` with those uses that the output depends on; None if there are none."""
         if piece.bias is not None:
-            return piece if piece.bias.outputs.name in self._before else None
-        uses = tuple(use for use in piece.uses if use.outputs.name in self._before)
+            return piece if piece.bias.outputs.name in self._frames else None
+        uses = tuple(use for use in piece.uses if use.outputs.name in self._frames)
         return piece._replace(uses=uses) if uses else None
 
     def fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
@@ -142,14 +148,25 @@ class ExampleRows:
         checks = []
         for use in (use for piece in found for use in (*piece.uses, piece.bias) if use is not None):
             known, whole = use.outputs.shape[0], not use.positions
-            if self.known_examples is not None and known is not None:
-                if known % self.known_examples:
+            frame = self._frames.get(use.outputs.name)
+            if frame is None:
+                return False
+            if frame.total is not None and known is not None:
+                if known % frame.total:
                     return False
-            elif whole and self.known_examples != 1:
-                checks.append(tf.equal(tf.shape(use.outputs)[0], self.examples))
+            elif whole and frame.total != 1:
+                checks.append(tf.equal(tf.shape(use.outputs)[0], self._total(frame)))
             else:
-                checks.append(tf.equal(tf.shape(use.outputs)[0] % self.examples, 0))
+                checks.append(tf.equal(tf.shape(use.outputs)[0] % self._total(frame), 0))
         return tf.reduce_all(checks) if checks else True
+
+    def total(self, tensor: tf.Tensor) -> tf.Tensor | int:
+        """How many examples `tensor` is of, this output's among them."""
+        frame = self._frames.get(tensor.name)
+        return self._total(Frame(None, self.known_examples) if frame is None else frame)
+
+    def _total(self, frame: Frame) -> tf.Tensor | int:
+        return self.examples if frame.total is None else frame.total
 
     def derivatives(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """d `[R, *z_u.shape]` at each of the tensors z_u."""
@@ -194,29 +211,30 @@ class ExampleRows:
         return [_joined(factors) for factors in grouped.values()]
 
     def _factor(self, use: Use, derivatives: tf.Tensor, with_one: bool = False) -> Factor:
-        count = self._positions(use)
-        examples = -1 if self.known_examples is None else self.known_examples
+        frame = self._frames[use.outputs.name] or Frame(None, self.known_examples)
+        count = self._positions(use, frame)
+        examples = -1 if frame.total is None else frame.total
         if use.transposed:
             derivatives = _patches_of_roots(derivatives, use)
         shape = [int(n) if n is not None else None for n in use.outputs.shape[1:]]
         a = use.inputs_by_position()
         if a is not None and a.shape.rank:
             if use.equation.by_example:
-                a = _split_first(a, examples, count)
+                a = frame.taken(_split_first(a, examples, count), axis=0)
             if with_one:
                 a = tf.concat([a, tf.ones_like(a[..., :1])], -1)
         inner = _inner_shape(derivatives, None if use.transposed else shape, use.inner)
         d = tf.reshape(derivatives, [self.count, examples, count, *inner])
-        return Factor(use, a, d)
+        return Factor(use, a, frame.taken(d, axis=1))
 
-    def _positions(self, use: Use) -> tf.Tensor | int:
+    def _positions(self, use: Use, frame: Frame) -> tf.Tensor | int:
         """P."""
         rows = use.outputs.shape[0]
-        if rows is not None and self.known_examples is not None:
-            return int(rows) // self.known_examples
-        if not use.positions and self.known_examples is None:
+        if rows is not None and frame.total is not None:
+            return int(rows) // frame.total
+        if not use.positions and frame.total is None:
             return 1  # `fit` has seen it
-        return tf.shape(use.outputs)[0] // self.examples
+        return tf.shape(use.outputs)[0] // self._total(frame)
 
 
 class Factor(NamedTuple):

@@ -465,11 +465,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         for of_output in self._rows:
             for layer in layers:
                 tensor = self._loss.tensor(layer.preactivations)
-                known = tensor.shape[0]
-                if of_output.known_examples is not None and known is not None:
-                    checks.append(of_output.known_examples == known)
+                known, total = tensor.shape[0], of_output.total(self._inside[layer.preactivations])
+                if known is not None and isinstance(total, int):
+                    checks.append(total == known)
                 else:
-                    checks.append(tf.equal(tf.shape(tensor)[0], of_output.examples))
+                    checks.append(tf.equal(tf.shape(tensor)[0], total))
         return _all(checks)
 
 

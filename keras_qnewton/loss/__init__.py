@@ -7,6 +7,15 @@ its operations again for other weights: the same batch, the same dropout masks.
 
 from keras_qnewton.loss.closure import as_tensors, called, record
 from keras_qnewton.loss.found import losses_of
+from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
 
-__all__ = ["LossNotReplayableError", "RecordedLoss", "as_tensors", "called", "losses_of", "record"]
+__all__ = [
+    "LossNotReplayableError",
+    "RecordedLoss",
+    "as_tensors",
+    "called",
+    "losses_of",
+    "record",
+    "with_calls_in_line",
+]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.recorded import RecordedLoss
 
 
@@ -50,7 +51,7 @@ def record(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -
         ValueError: If `loss_fn` is not callable.
         LossNotReplayableError: See `RecordedLoss`.
     """
-    return RecordedLoss(called(loss_fn), variables)
+    return with_calls_in_line(RecordedLoss(called(loss_fn), variables))
 
 
 def called(loss_fn: Callable[[], tf.Tensor]) -> tf.Tensor:
