@@ -5,7 +5,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: venv demo test test-all test-qualtran bench lint clean
+.PHONY: venv demo test test-all test-qualtran test-deepxde bench lint clean
 
 venv: .venv/installed
 
@@ -33,7 +33,7 @@ test: lint
 	$(RUN) -m "not slow" $(FIRST)
 	$(RUN) -m "not slow" $(FIRST:%=--ignore=%)
 
-test-all: lint test-qualtran
+test-all: lint test-qualtran test-deepxde
 	$(RUN) --cov --cov-report= $(FIRST)
 	$(RUN) --cov --cov-append --cov-report=term $(FIRST:%=--ignore=%)
 
@@ -51,6 +51,17 @@ test-qualtran: .venv-qualtran/installed
 		"pytest>=8" "hypothesis>=6.100"
 	touch $@
 
+# DeepXDE has an environment of its own, too: TensorFlow Probability brings a second Keras.
+test-deepxde: .venv-deepxde/installed
+	.venv-deepxde/bin/python -m pytest tests/test_deepxde.py tests/optimizer/test_found_loss.py \
+		-k "deepxde"
+
+.venv-deepxde/installed: setup.cfg
+	$(PYTHON) -m venv .venv-deepxde
+	.venv-deepxde/bin/python -m pip install --quiet "tensorflow>=2.18,<2.19" \
+		--editable ".[deepxde]" "pytest>=8" "hypothesis>=6.100"
+	touch $@
+
 bench: venv
 	$(BIN)/python benchmarks/hessian.py
 	$(BIN)/python benchmarks/step.py
@@ -63,4 +74,4 @@ bench: venv
 	$(BIN)/python benchmarks/scheduling.py
 
 clean:
-	rm -rf .venv .venv-qualtran .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-qualtran .venv-deepxde .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
