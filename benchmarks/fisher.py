@@ -23,7 +23,7 @@ INPUTS, OUTPUTS, EXAMPLES = 32, 32, 512
 
 def dual(a, d, g, shift):
     """(F + λI)⁻¹ g with nothing of the size of the weights squared."""
-    factors = LowRank([OuterRows(a, d)])
+    factors = LowRank([[OuterRows(a, d)]], [INPUTS * OUTPUTS])
     gram = factors.gram()
     system = gram + shift * tf.eye(EXAMPLES, dtype=tf.float64)
     y = Cholesky().solve(system, factors.project(g)).x

@@ -53,7 +53,7 @@ class QNewton(keras.optimizers.Optimizer):
             a callable.
         curvature: "hessian" (exact), "gauss_newton" (for sums of terms that are convex in tensors
             of the network, such as squared errors and cross-entropies; positive semidefinite
-            if the loss has no other parts), "fisher" (empirical, for one output), "auto"
+            if the loss has no other parts), "fisher" (empirical), "auto"
             (Gauss-Newton where terms are recognised as convex, else exact), or an object.
         blocks: How weights are grouped into Hessian blocks: "auto" or "full" (one block),
             "layer", "variable", or a `Blocks` object. Blocks over its `max_size`, 2,048 weights,

@@ -93,8 +93,9 @@ class Decision:
         fallback: Whether `route` failed its check and `solved_by` took over.
         solved_by: Solver whose solution was used.
         formed_by: How the block's matrix came about: "layers: …" or "rows: …" where it was
-            assembled from them, "products with unit vectors: …" with the reason why not, "kept:
-            …", "not formed".
+            assembled from them; "rows by single backward passes: …", "columns by single forward
+            passes: …" or "products with unit vectors: …" with the reason why not; "kept: …", "not
+            formed".
         conditioning_seconds: Predicted seconds of estimating κ at this step: its products with
             the matrix; 0 where κ's ingredients were kept with the Hessian (`update_every`), so
             that the mean over steps is the amortised price. None where it is not known: a

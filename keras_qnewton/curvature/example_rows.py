@@ -152,12 +152,16 @@ class ExampleRows:
             if frame is None:
                 return False
             if frame.total is not None and known is not None:
-                if known % frame.total:
+                if known % frame.total if frame.total else known:
                     return False
-            elif whole and frame.total != 1:
-                checks.append(tf.equal(tf.shape(use.outputs)[0], self._total(frame)))
+                continue
+            count, examples = tf.shape(use.outputs)[0], self._total(frame)
+            if whole and frame.total != 1:
+                checks.append(tf.equal(count, examples))
             else:
-                checks.append(tf.equal(tf.shape(use.outputs)[0] % self._total(frame), 0))
+                examples = tf.convert_to_tensor(examples)
+                of_none = (examples > 0) | tf.equal(count, 0)
+                checks.append(of_none & tf.equal(count % tf.maximum(examples, 1), 0))
         return tf.reduce_all(checks) if checks else True
 
     def total(self, tensor: tf.Tensor) -> tf.Tensor | int:
@@ -231,10 +235,11 @@ class ExampleRows:
         """P."""
         rows = use.outputs.shape[0]
         if rows is not None and frame.total is not None:
-            return int(rows) // frame.total
+            return int(rows) // frame.total if frame.total else 1
         if not use.positions and frame.total is None:
             return 1  # `fit` has seen it
-        return tf.shape(use.outputs)[0] // self._total(frame)
+        # An empty batch has as many as it likes, but for none.
+        return tf.maximum(tf.shape(use.outputs)[0] // tf.maximum(self._total(frame), 1), 1)
 
 
 class Factor(NamedTuple):

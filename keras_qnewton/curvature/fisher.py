@@ -1,10 +1,11 @@
 """The empirical Fisher matrix: second moments of per-example gradients.
 
-    ℓ_b(w)      example b's loss, L = Σ_b ℓ_b / B + R(w)
-    F   = (1/B) Σ_b ∇ℓ_b ∇ℓ_bᵀ + R''(w)        [N, N], positive semidefinite, rank ≤ B (but for R)
+    L   = Σ_i Σ_b ℓ_ib / B_i + R(w)      ℓ_ib(w): example b's loss in the i-th output
+    F   = Σ_i (1/B_i) Σ_b ∇ℓ_ib ∇ℓ_ibᵀ + R''(w)      [N, N], positive semidefinite
 
-It is the Gauss-Newton matrix with C = B δ δᵀ for each example, δ = ∂L/∂z its gradient in the
-network's output: one backward pass gives all ∇ℓ_b of a linear layer, as a_b ⊗ d_b. It is cheap, and
+The likelihoods of several outputs are taken to be independent. The rank is at most Σ_i B_i, but
+for R. It is the Gauss-Newton matrix with C_i = B_i δ δᵀ for each example, δ = ∂L/∂z_i its gradient
+in the output: one backward pass gives all ∇ℓ_ib of a linear layer, as a_b ⊗ d_b. It is cheap, and
 not the curvature: it goes to zero as the model fits (Kunstner et al. 2019).
 
 References:
@@ -15,6 +16,7 @@ References:
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 
 import keras
@@ -33,10 +35,12 @@ from keras_qnewton.registry import register
 @register("curvature", "fisher")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
 class EmpiricalFisher(Curvature):
-    """Empirical Fisher curvature, for softmax or sigmoid cross-entropy and squared error.
+    """Empirical Fisher curvature, of any sum of terms that are convex in outputs with examples.
 
-    An example is a row of the output: for a language model whose cross-entropy is taken over
-    `[B·T, V]` logits, a token. Sample weights enter squared. See `Curvature` for the argument.
+    Such as cross-entropies and squared errors, of any number of outputs. An example is a row of an
+    output: for a language model whose cross-entropy is taken over `[B·T, V]` logits, a token.
+    Sample weights, and weights of the terms, enter squared. Terms that are piecewise linear in an
+    output of their own are left out. See `Curvature` for the argument.
     """
 
     def at(
@@ -45,19 +49,28 @@ class EmpiricalFisher(Curvature):
         """Differentiates `loss` at `weights`; see `Curvature.at`.
 
         Raises:
-            ValueError: If the network's output is not found in the loss.
+            ValueError: If the network's output is not found in the loss, or the examples of one
+                have no likelihood of their own.
         """
         convex = required_outputs(loss, "fisher")
-        shapes = [loss.tensor(output.name).shape for output in convex.outputs]
-        if len(shapes) > 1 or shapes[0].rank in (None, 0):
+        if not convex.outputs:
             raise ValueError(
-                "Argument `curvature` can be 'fisher' only for one output with an axis of "
-                "examples. "
-                f"Received: outputs of shapes {[tuple(shape) for shape in shapes]}"
+                "Argument `curvature` can be 'fisher' only for a loss with terms that are curved. "
+                "Use 'hessian'. Received: a loss that is piecewise linear in all outputs"
             )
+        terms_of = collections.Counter(output.name for output in convex.outputs)
 
         def second_moment(part: ConvexPart) -> OutputCurvature:
-            return SecondMoment(part.output.rule.curvature(part))
+            exact = part.output.rule.curvature(part)
+            if exact.one_example or exact.z.shape.rank is None:
+                name, terms = part.output.name, ", ".join(part.output.terms)
+                raise ValueError(
+                    "Argument `curvature` can be 'fisher' only where each output has an axis of "
+                    "examples, with a likelihood for each. Use 'gauss_newton' or 'auto'. "
+                    f"Received: an output {name!r} of shape {exact.z.shape}, whose terms ({terms}) "
+                    "are of all its elements together"
+                )
+            return SecondMoment(exact, terms_of[part.output.name])
 
         return StructuredGaussNewton(loss, weights, parts, self.memory, convex, second_moment)
 
@@ -67,26 +80,30 @@ class SecondMoment(OutputCurvature):
 
     Args:
         exact: The curvature of the loss itself, which knows how the loss and δ are rounded.
+        shares: How many there are of the same z, all with the δ of all of its terms: each has its
+            share of C.
     """
 
-    def __init__(self, exact: OutputCurvature):
+    def __init__(self, exact: OutputCurvature, shares: int = 1):
         super().__init__(exact.z, exact.gradient, exact.dtype)
-        self._exact = exact
+        self._exact, self._shares = exact, shares
         self.loses_digits = exact.loses_digits
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """C v, of the shape of z."""
         axes = list(range(1, self.z.shape.rank))
         along = tf.reduce_sum(self.gradient * vector, axes, keepdims=True)
-        return self._examples() * self.gradient * along
+        return self._factor() * self.gradient * along
 
     def roots(self) -> tf.Tensor:
         """√B δ, `[1, *z.shape]`."""
-        return (tf.sqrt(self._examples()) * self.gradient)[None]
+        return (tf.sqrt(self._factor()) * self.gradient)[None]
 
-    def coefficients(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """1/√B, always."""
-        each = tf.fill([tf.shape(self.z)[0], 1], tf.math.rsqrt(self._examples()))
+    def coefficients(self) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """1/√B, always; None where z has another's terms, too, of which δ is as well."""
+        if self._shares > 1:
+            return None
+        each = tf.fill([tf.shape(self.z)[0], 1], tf.math.rsqrt(self._factor()))
         return each, tf.constant(True)
 
     def lost_digits(self) -> tf.Tensor:
@@ -101,6 +118,6 @@ class SecondMoment(OutputCurvature):
         """See `OutputCurvature.value_error`."""
         return self._exact.value_error()
 
-    def _examples(self) -> tf.Tensor:
-        """B, in the precision of z."""
-        return tf.cast(tf.shape(self.z)[0], self.z.dtype)
+    def _factor(self) -> tf.Tensor:
+        """B, or a share of it, in the precision of z."""
+        return tf.cast(tf.shape(self.z)[0], self.z.dtype) / self._shares

@@ -1,7 +1,7 @@
 """How a block's matrix came about: a number in the graph, a sentence for whoever reads the log.
 
-Assembling a block from its layers takes a backward pass for each output, the generic way one for
-each weight. Which of the two it was, and why not the first, is part of every `Decision`.
+Assembling a block from its layers takes a backward pass for each output, a generic way one for each
+row or each weight. Which it was, and why not the first, is part of every `Decision`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,16 @@ from typing import NamedTuple
 import tensorflow as tf
 
 
+class Way(enum.IntEnum):
+    """The generic ways, that take nothing for granted; see `rows_by_passes`."""
+
+    PRODUCTS = 0
+    ROWS = 1
+    COLUMNS = 2
+
+
 class Formation(enum.IntEnum):
-    """The ways in which a block is formed, the generic one by the reason for it.
+    """The ways in which a block is formed, the generic ones by the reason for it.
 
     Numbers are part of an optimizer's saved log: new ones go to the end.
     """
@@ -23,12 +31,26 @@ class Formation(enum.IntEnum):
     LAYERS = 2
     ROWS = 3
     PRODUCTS = 4
+    # Reasons for which the way is a generic one, that of products.
     LOOP = 5
     NOT_LINEAR = 6
     OUTPUT = 7
     REFUTED = 8
     MEMORY = 9
+    # The same by rows, and by columns, in the same order; see `by_passes`.
+    ROWS_LOOP = 10
+    ROWS_NOT_LINEAR = 11
+    ROWS_OUTPUT = 12
+    ROWS_REFUTED = 13
+    ROWS_MEMORY = 14
+    COLUMNS_LOOP = 15
+    COLUMNS_NOT_LINEAR = 16
+    COLUMNS_OUTPUT = 17
+    COLUMNS_REFUTED = 18
+    COLUMNS_MEMORY = 19
 
+
+_FIRST_REASON, _REASONS = Formation.LOOP, 5
 
 _SENTENCES = {
     Formation.NOT_FORMED: "not formed",
@@ -38,26 +60,34 @@ _SENTENCES = {
     ),
     Formation.ROWS: "rows: assembled from derivatives of each example's output",
     Formation.PRODUCTS: "products with unit vectors",
+}
+_WAYS = {
+    Way.PRODUCTS: "products with unit vectors",
+    Way.ROWS: "rows by single backward passes",
+    Way.COLUMNS: "columns by single forward passes",
+}
+_WHY = {
     Formation.LOOP: (
-        "products with unit vectors, one at a time: the loss has a loop or a condition that "
-        "cannot be vectorised"
+        ", one at a time: the loss has a loop or a condition that cannot be vectorised"
     ),
     Formation.NOT_LINEAR: (
-        "products with unit vectors: a weight enters otherwise than linearly, by an operation of a "
-        "kind that is not known, or in another precision"
+        ": a weight enters otherwise than linearly, by an operation of a kind that is not known, "
+        "or in another precision"
     ),
-    Formation.OUTPUT: (
-        "products with unit vectors: there is not one row of few outputs for each example"
-    ),
+    Formation.OUTPUT: ": there is not one row of few outputs for each example",
     Formation.REFUTED: (
-        "products with unit vectors: what was assembled from layers failed its check against one "
-        "of them, so examples interact or a weight enters elsewhere, too"
+        ": what was assembled from layers failed its check against a product, so examples "
+        "interact or a weight enters elsewhere, too"
     ),
     Formation.MEMORY: (
-        "products with unit vectors: of so wide a layer the curvature of all examples at once "
-        "would not fit into memory"
+        ": of so wide a layer the curvature of all examples at once would not fit into memory"
     ),
 }
+
+
+def by_passes(reason: tf.Tensor, way: tf.Tensor) -> tf.Tensor:
+    """The `Formation` of a generic `Way` that was taken for this reason; int32 scalars."""
+    return reason + _REASONS * way
 
 
 class Formed(NamedTuple):
@@ -76,4 +106,7 @@ class Formed(NamedTuple):
 
 def explain(how: int) -> str:
     """The sentence for a `Formation`."""
-    return _SENTENCES[Formation(how)]
+    if how < _FIRST_REASON:
+        return _SENTENCES[Formation(how)]
+    way, reason = divmod(Formation(how) - _FIRST_REASON, _REASONS)
+    return _WAYS[Way(way)] + _WHY[Formation(_FIRST_REASON + reason)]

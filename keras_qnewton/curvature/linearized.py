@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -172,9 +173,7 @@ class Linearized(abc.ABC):
         def rows(c: tf.Tensor) -> tf.Tensor:
             # Rows beyond the last are zero vectors, cut off below.
             basis = tf.one_hot(c * chunk + tf.range(chunk), size, dtype=self.dtype)
-            if self._loss.vectorizable:
-                return tf.vectorized_map(product, basis)
-            return tf.map_fn(product, basis, parallel_iterations=1)
+            return self.of_each(product, basis, self.dtype)
 
         stacked = tf.map_fn(
             rows,
@@ -185,6 +184,18 @@ class Linearized(abc.ABC):
         matrix = tf.reshape(stacked, [-1, size])[:size]
         matrix.set_shape([size, size])
         return (matrix + tf.transpose(matrix)) / 2
+
+    def of_each(self, function: Callable[[Any], Any], batch: Any, dtypes: Any) -> Any:
+        """`function` of each row of a tensor or of several, vectorised if the loss can be.
+
+        Args:
+            function: Of tensors without their first axis.
+            batch: Tensors with it.
+            dtypes: Precision of each tensor that the function returns, in the same nest.
+        """
+        if self._loss.vectorizable:
+            return tf.vectorized_map(function, batch)
+        return tf.map_fn(function, batch, fn_output_signature=dtypes, parallel_iterations=1)
 
     def low_rank(
         self, max_ranks: Sequence[int], used: Sequence[tf.Tensor | bool]

@@ -1,14 +1,16 @@
-"""Curvature as a product of few rows: G = UᵀU with U [r, N], r below N on small batches.
+"""Curvature as a product of few rows: G = UᵀU + D with U [r, N], r below N on small batches.
 
-For Gauss-Newton and Fisher matrices, row (b, c) of U is Jᵀ s: example b's curvature in the
-network's output is Σ_c s_c s_cᵀ (`OutputCurvature.roots`). In a layer z = a W + b with one row
-of z an example, with d = ∂z_outᵀ s / ∂z [o], that row is a ⊗ d for W and d for b, so that
+For Gauss-Newton and Fisher matrices, row (i, b, c) of U is Jᵀ s: example b's curvature in the i-th
+output is Σ_c s_c s_cᵀ (`OutputCurvature.roots`), and the rows of all outputs are one below another.
+In a layer z = a W + b with one row of z an example, with d = ∂z_outᵀ s / ∂z [o], that row is a ⊗ d
+for W and d for b, so that
 
     U Uᵀ [(b,c), (b',c')] = (a_b · a_b' + 1) (d_bc · d_b'c')        [r, r]
 
 and neither U nor G is ever formed. At several positions p of an example, the row is the sum
-Σ_p a_bp ⊗ d_bcp, and is formed. `directions.woodbury` solves the damped system in r dimensions, by
-terms that cancel to about λ / ‖G‖, which is why all of it is done in float64.
+Σ_p a_bp ⊗ d_bcp, and is formed. D is what penalties on the weights add, a diagonal [N] that is at
+least zero. `directions.woodbury` solves the damped system in r dimensions, by terms that cancel to
+about λ / ‖G‖, which is why all of it is done in float64.
 
 References:
     Ren & Goldfarb 2019, arXiv:1906.02353 (Gauss-Newton and Fisher by that formula).
@@ -29,15 +31,19 @@ class RowFactors(NamedTuple):
     """A block's factors of low rank, where it has them on this batch.
 
     Attributes:
-        holds: Scalar bool: True if they have at most `max_rank` rows and the block is their
-            product.
-        make: Makes its `LowRank`, to be called where that is so.
+        holds: Scalar bool: True if they have at least one row, at most `max_rank`, and the block
+            is UᵀU + D.
+        make: Makes the `LowRank` of U, to be called where that is so.
         max_rank: Largest row count.
+        diagonal: D `[N]`, float64; None if it is zero by construction.
+        penalised: Whether D may be other than zero in each of the `LowRank`'s pieces.
     """
 
     holds: tf.Tensor
     make: Callable[[], LowRank]
     max_rank: int
+    diagonal: tf.Tensor | None = None
+    penalised: tuple[bool, ...] = ()
 
 
 class OuterRows(NamedTuple):
@@ -57,17 +63,18 @@ class OuterRows(NamedTuple):
         inputs = 1 if self.inputs is None else int(self.inputs.shape[1])
         return inputs * int(self.derivatives.shape[2])
 
-    def gram(self) -> tf.Tensor:
-        """U Uᵀ `[r, r]`."""
-        rank = _rank(self.derivatives)
-        flat = tf.reshape(self.derivatives, [rank, self.derivatives.shape[2]])
-        gram = tf.matmul(flat, flat, transpose_b=True)
+    def cross(self, other: OuterRows, weights: tf.Tensor | None = None) -> tf.Tensor:
+        """U diag(v) U'ᵀ `[r, r']` with another output's rows U'; v `[N]`, or 1."""
+        if weights is None:
+            return self._similar(other)
         if self.inputs is None:
-            return gram
-        count, each = tf.shape(self.derivatives)[0], tf.shape(self.derivatives)[1]
-        similarity = tf.matmul(self.inputs, self.inputs, transpose_b=True)
-        four = tf.reshape(gram, [count, each, count, each]) * similarity[:, None, :, None]
-        return tf.reshape(four, [rank, rank])
+            flat, others = _flat(self.derivatives), _flat(other.derivatives)
+            return tf.matmul(flat * weights, others, transpose_b=True)
+        return tf.cond(
+            tf.reduce_all(tf.equal(weights, weights[0])),
+            lambda: weights[0] * self._similar(other),
+            lambda: self._by_outputs(other, weights),
+        )
 
     def project(self, vector: tf.Tensor) -> tf.Tensor:
         """U v: `[N]` -> `[B, C]`."""
@@ -84,6 +91,34 @@ class OuterRows(NamedTuple):
             return tf.reduce_sum(pulled, 0)
         return tf.reshape(tf.matmul(self.inputs, pulled, transpose_a=True), [-1])
 
+    def _similar(self, other: OuterRows, weights: tf.Tensor | None = None) -> tf.Tensor:
+        """(a_b · diag(v) a_b') (d_bc · d_b'c') `[r, r']`; v `[i]`, or 1."""
+        gram = tf.matmul(_flat(self.derivatives), _flat(other.derivatives), transpose_b=True)
+        if self.inputs is None or other.inputs is None:
+            return gram
+        inputs = self.inputs if weights is None else self.inputs * weights
+        similarity = tf.matmul(inputs, other.inputs, transpose_b=True)
+        first, second = tf.shape(self.derivatives), tf.shape(other.derivatives)
+        by_example = tf.reshape(gram, [first[0], first[1], second[0], second[1]])
+        return tf.reshape(by_example * similarity[:, None, :, None], tf.shape(gram))
+
+    def _by_outputs(self, other: OuterRows, weights: tf.Tensor) -> tf.Tensor:
+        """Σ_o of the products with the weights `[i, o]` of one of the layer's outputs at a time."""
+        outputs = int(self.derivatives.shape[2])
+        table = tf.reshape(weights, [-1, outputs])
+
+        def add(o: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            one, another = (
+                rows._replace(derivatives=rows.derivatives[:, :, o, None]) for rows in (self, other)
+            )
+            return o + 1, total + one._similar(another, table[:, o])
+
+        zeros = tf.zeros([_rank(self.derivatives), _rank(other.derivatives)], weights.dtype)
+        _, total = tf.while_loop(
+            lambda o, _: o < outputs, add, (tf.constant(0), zeros), parallel_iterations=1
+        )
+        return total
+
 
 class FormedRows(NamedTuple):
     """Rows that are held as they are.
@@ -95,14 +130,20 @@ class FormedRows(NamedTuple):
     rows: tf.Tensor
 
     @property
+    def derivatives(self) -> tf.Tensor:
+        """Has the axes of examples and of roots, as `OuterRows.derivatives` has."""
+        return self.rows
+
+    @property
     def size(self) -> int:
         """Weights: N."""
         return int(self.rows.shape[2])
 
-    def gram(self) -> tf.Tensor:
-        """U Uᵀ `[r, r]`."""
-        flat = tf.reshape(self.rows, [_rank(self.rows), self.size])
-        return tf.matmul(flat, flat, transpose_b=True)
+    def cross(self, other: FormedRows, weights: tf.Tensor | None = None) -> tf.Tensor:
+        """U diag(v) U'ᵀ `[r, r']` with another output's rows U'; v `[N]`, or 1."""
+        flat = _flat(self.rows)
+        flat = flat if weights is None else flat * weights
+        return tf.matmul(flat, _flat(other.rows), transpose_b=True)
 
     def project(self, vector: tf.Tensor) -> tf.Tensor:
         """U v: `[N]` -> `[B, C]`."""
@@ -113,55 +154,105 @@ class FormedRows(NamedTuple):
         return tf.einsum("bc,bcn->n", coefficients, self.rows)
 
 
+PieceRows = OuterRows | FormedRows
+
+
 class LowRank:
-    """G = UᵀU of one block, from the rows of each of its weights in their order.
+    """U of one block: the rows of each output one below another, in the columns of each weight.
 
     Args:
-        pieces: `OuterRows` or `FormedRows`, one a weight; cast to float64.
+        rows: For each output, the rows of each piece of the block in their order; cast to float64.
+            None where the output does not depend on the piece. A piece has rows of one kind.
+        sizes: Columns of each piece.
+
+    Attributes:
+        sizes: As given.
     """
 
-    def __init__(self, pieces: Sequence[OuterRows | FormedRows]):
-        self._pieces = [
-            type(piece)(*(None if t is None else tf.cast(t, tf.float64) for t in piece))
-            for piece in pieces
+    def __init__(self, rows: Sequence[Sequence[PieceRows | None]], sizes: Sequence[int]):
+        self._rows = [[None if p is None else _in_double(p) for p in of] for of in rows]
+        self.sizes = list(sizes)
+        # Of each output, the axes of examples and of roots.
+        self._axes = [
+            tf.shape(next(p for p in of if p is not None).derivatives)[:2] for of in self._rows
         ]
-        self._sizes = [piece.size for piece in self._pieces]
 
     @property
     def rank(self) -> tf.Tensor:
         """r, int32 scalar."""
-        return _rank(self._pieces[0][-1])
+        return tf.add_n([axes[0] * axes[1] for axes in self._axes])
 
-    def gram(self) -> tf.Tensor:
-        """U Uᵀ `[r, r]`, float64, symmetric."""
-        gram = tf.add_n([piece.gram() for piece in self._pieces])
+    def gram(self, weights: tf.Tensor | None = None, of: Sequence[bool] | None = None) -> tf.Tensor:
+        """U diag(v) Uᵀ `[r, r]`, float64, symmetric.
+
+        Args:
+            weights: v, float64 `[N]`; 1 if None.
+            of: Which pieces take part; all, if None.
+        """
+        parts = [None] * len(self.sizes) if weights is None else tf.split(weights, self.sizes)
+        pieces = [p for p in range(len(self.sizes)) if of is None or of[p]]
+
+        def cross(i: int, j: int) -> tf.Tensor:
+            pairs = [(self._rows[i][p], self._rows[j][p], parts[p]) for p in pieces]
+            found = [
+                first.cross(second, weights)  # type: ignore[arg-type]  # of one kind
+                for first, second, weights in pairs
+                if first is not None and second is not None
+            ]
+            shape = [tf.reduce_prod(self._axes[i]), tf.reduce_prod(self._axes[j])]
+            return tf.add_n(found) if found else tf.zeros(shape, tf.float64)
+
+        count = len(self._rows)
+        upper = {(i, j): cross(i, j) for i in range(count) for j in range(i, count)}
+        gram = tf.concat(
+            [
+                tf.concat(
+                    [upper[i, j] if i <= j else tf.transpose(upper[j, i]) for j in range(count)], 1
+                )
+                for i in range(count)
+            ],
+            0,
+        )
         return (gram + tf.transpose(gram)) / 2
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
-        """G v: float64 `[N]` -> `[N]`."""
+        """UᵀU v: float64 `[N]` -> `[N]`."""
         return self.lift(self.project(vector))
 
     def project(self, vector: tf.Tensor) -> tf.Tensor:
         """U v: float64 `[N]` -> `[r]`."""
-        pieces = zip(self._pieces, tf.split(vector, self._sizes), strict=True)
-        return tf.reshape(tf.add_n([piece.project(v) for piece, v in pieces]), [-1])
+        parts = tf.split(vector, self.sizes)
+        by_output = [
+            tf.add_n([p.project(v) for p, v in zip(of, parts, strict=True) if p is not None])
+            for of in self._rows
+        ]
+        return tf.concat([tf.reshape(u, [-1]) for u in by_output], 0)
 
     def lift(self, coefficients: tf.Tensor) -> tf.Tensor:
         """Uᵀ u: float64 `[r]` -> `[N]`."""
-        first = self._pieces[0][-1]
-        table = tf.reshape(coefficients, tf.shape(first)[:2])
-        return tf.concat([piece.lift(table) for piece in self._pieces], 0)
+        found: list[list[tf.Tensor]] = [[] for _ in self.sizes]
+        start = tf.constant(0)
+        for of, axes in zip(self._rows, self._axes, strict=True):
+            stop = start + axes[0] * axes[1]
+            table = tf.reshape(coefficients[start:stop], axes)
+            for p, rows in enumerate(of):
+                if rows is not None:
+                    found[p].append(rows.lift(table))
+            start = stop
+        columns = [
+            tf.add_n(some) if some else tf.zeros([size], tf.float64)
+            for some, size in zip(found, self.sizes, strict=True)
+        ]
+        return tf.concat(columns, 0)
 
 
-def formed_rows(inputs: tf.Tensor, derivatives: tf.Tensor) -> tf.Tensor:
-    """Σ_p a_bp ⊗ d_bcp: `[B, P, i]`, `[C, B, P, o]` -> `[B, C, i·o]`."""
-    if inputs.shape[1] == 1:
-        rows = inputs[:, :, :, None] * tf.transpose(derivatives, [1, 0, 2, 3])
-    else:
-        rows = tf.einsum("bpi,cbpo->bcio", inputs, derivatives)
-    shape = tf.shape(rows)
-    size = int(inputs.shape[2]) * int(derivatives.shape[3])
-    return tf.ensure_shape(tf.reshape(rows, [shape[0], shape[1], size]), [None, None, size])
+def _in_double(rows: PieceRows) -> PieceRows:
+    return type(rows)(*(None if t is None else tf.cast(t, tf.float64) for t in rows))
+
+
+def _flat(derivatives: tf.Tensor) -> tf.Tensor:
+    """`[B, C, o]` -> `[B·C, o]`."""
+    return tf.reshape(derivatives, [_rank(derivatives), derivatives.shape[2]])
 
 
 def _rank(derivatives: tf.Tensor) -> tf.Tensor:

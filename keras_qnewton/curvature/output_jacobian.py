@@ -63,6 +63,10 @@ class OutputJacobian:
         gradients = self._backward.gradient(list(inside), self._weights, list(seeds))
         return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
+    def transposed_of(self, i: int, vector: tf.Tensor, of: Sequence[int]) -> list[tf.Tensor]:
+        """J_iᵀ u of the i-th output, for the weights `of`."""
+        return self.inner_derivatives(i, vector, [self._weights[j] for j in of])
+
     def inner_derivatives(
         self, i: int, seed: tf.Tensor, inside: Sequence[tf.Tensor]
     ) -> list[tf.Tensor]:

@@ -93,10 +93,10 @@ class Structured(Linearized):
         """H_k, structured where that holds, and which it was."""
         assembly = self._assembly(k)
         if isinstance(assembly, Formation):
-            return Formed(self.block_by_products(k), tf.constant(assembly))
+            return self._formed_generically(k, tf.constant(assembly), self.dtype)
         possible, make, dtype, how, otherwise = assembly
         if possible is False:
-            return Formed(self.block_by_products(k), tf.convert_to_tensor(otherwise))
+            return self._formed_generically(k, tf.convert_to_tensor(otherwise), dtype)
         size = self._parts[k].size
 
         def nothing() -> tuple[tf.Tensor, tf.Tensor]:
@@ -110,9 +110,13 @@ class Structured(Linearized):
             *tf.cond(
                 holds,
                 lambda: (matrix, tf.convert_to_tensor(how)),
-                lambda: (tf.cast(self.block_by_products(k), dtype), why_not),
+                lambda: self._formed_generically(k, why_not, dtype)[:2],
             )
         )
+
+    def _formed_generically(self, k: int, reason: tf.Tensor, dtype: tf.DType) -> Formed:
+        """H_k in this precision, by passes that suppose nothing of the network."""
+        return Formed(tf.cast(self.block_by_products(k), dtype), reason)
 
     def _verified(self, k: int, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | bool]:
         """`matrix`, and whether it multiplies a random vector as H_k does; False of NaN."""

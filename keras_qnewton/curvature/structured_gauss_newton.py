@@ -6,7 +6,7 @@ block is made in one of three ways:
 
     H_ml = Σ_r d_mr d_lrᵀ       [B, o, p]   of dense layers; assembled by `structured`, D = 0
     U[(b,r)] = Σ_p a_bp ⊗ d_rbp [B R, N]    sums over uses and positions; G = Σ UᵀU over outputs
-    U as a [B, i] and d         [B, R, o]   of blocks that are not formed: `low_rank`
+    U as a [B, i] and d         [B, R, o]   of blocks that are not formed: `few_rows`
 
 What depends on the weights beside the outputs is added to formed blocks: penalties as a diagonal,
 a rest that is not convex by products with unit vectors. Rows are verified: Uᵀε of random ε, against
@@ -23,25 +23,24 @@ import tensorflow as tf
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.example_rows import (
     ExampleRows,
-    Factor,
     OfPiece,
     Piece,
     pieces,
-    rows,
 )
 from keras_qnewton.curvature.example_sums import MANY_INPUTS, half_of_gram
-from keras_qnewton.curvature.formation import Formation
+from keras_qnewton.curvature.few_rows import Candidate, FewRows, apart
+from keras_qnewton.curvature.formation import Formation, Formed, by_passes
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
-from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, RowFactors
+from keras_qnewton.curvature.low_rank import RowFactors
+from keras_qnewton.curvature.memory import memory_of_a_batch
 from keras_qnewton.curvature.outputs import ConvexLoss, ConvexPart, OutputCurvature
+from keras_qnewton.curvature.rows_by_passes import BlockByPasses, Limits, Passes
 from keras_qnewton.curvature.structured import ROUNDING, Assembly, LayerPair, Structured
 from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.loss.structure import DenseLayer, dense_layers
 
 # N up to which a block may be in double precision: the solver of such a one holds it so anyway.
 _LARGEST_DOUBLE = 2048
-# Bytes of a block's rows, as many as it may have, up to which they are kept while it is solved.
-_CACHED = 2**25
 
 
 class StructuredGaussNewton(Structured, GaussNewtonLinearized):
@@ -106,6 +105,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _blocks_of_gradient(self) -> list[list[Piece]] | None:
         """The pieces of all blocks, if all of the gradient comes through their rows."""
+        # A tensor of two kinds of terms is there twice, with the gradient of both.
         outputs = [output.name for output in self._convex.outputs]
         if sorted(outputs) != sorted(self._convex.held) or not self._is_proved:
             return None
@@ -235,11 +235,44 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         if not self._remainder.depends_on(self._parts[k].indices):
             return matrix
         if self.positive_semidefinite:  # penalties, and nothing but a diagonal
-            direct = self._remainder_product(k, tf.ones_like(self.points[k]))
-            diagonal = tf.linalg.diag_part(matrix) + tf.cast(direct, matrix.dtype)
+            diagonal = tf.linalg.diag_part(matrix) + tf.cast(self._diagonal(k), matrix.dtype)
             return tf.linalg.set_diag(matrix, diagonal)
         rest = self.matrix_of_products(self._parts[k].size, lambda v: self._remainder_product(k, v))
         return matrix + tf.cast(rest, matrix.dtype)
+
+    def _diagonal(self, k: int) -> tf.Tensor:
+        """The second derivative of penalties in the block's weights, `[N_k]`."""
+        return self._remainder_product(k, tf.ones_like(self.points[k]))
+
+    # --- blocks whose rows are not known by uses ---------------------------------------------
+
+    def _formed_generically(self, k: int, reason: tf.Tensor, dtype: tf.DType) -> Formed:
+        """G_k by as few single passes as there are rows, or columns."""
+        indices = self._parts[k].indices
+
+        def forward(vector: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+            along = self._jacobian.product(self.unflatten_block(k, vector), indices)
+            return along, self._curved(along)
+
+        def backward(along: list[tf.Tensor]) -> tf.Tensor:
+            return self.flatten_block(k, self._jacobian.transposed(along, indices))
+
+        def backward_of(i: int, seed: tf.Tensor) -> tf.Tensor:
+            found = self._jacobian.transposed_of(self._position[i], seed, indices)
+            return self.flatten_block(k, found)
+
+        size = self._parts[k].size
+        passes = Passes(
+            size, self._rows, self._curvatures, forward, backward, backward_of, self.of_each
+        )
+        limits = Limits(
+            self._chunk(size),
+            memory_of_a_batch(self._memory),
+            self._loss.bytes_per_evaluation(),
+            self._rounding_of_outputs(),
+        )
+        matrix, way = BlockByPasses(passes, limits, self.dtype, dtype).matrix()
+        return Formed(self._with_direct(k, matrix), by_passes(reason, way))
 
     # --- verification -------------------------------------------------------------------
 
@@ -268,14 +301,19 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _are_rows(self, k: int, lifted: tf.Tensor) -> tf.Tensor:
         """True if Σ Uᵀε `[N_k]` is that of one backward pass; a scalar bool, False of NaN."""
+        if self._is_proved:
+            return tf.math.is_finite(tf.reduce_sum(lifted))
         expected = self._lifted_by_tapes(k)
         error = tf.norm(tf.cast(lifted, self.dtype) - expected)
-        # A loss in single precision rounds what comes back from it, whatever the weights have.
-        rounding = max(ROUNDING.get(t, 1e-2) for t in (self.dtype, *self._dtypes_of_outputs()))
-        return error <= rounding * tf.norm(expected)
+        return error <= self._rounding_of_outputs() * tf.norm(expected)
 
-    def _dtypes_of_outputs(self) -> list[tf.DType]:
-        return [curvature.z.dtype for curvature in self._curvatures]
+    def _rounding_of_outputs(self) -> float:
+        """Relative difference that rounding explains of what comes back from the outputs.
+
+        A loss in single precision rounds it, whatever the weights have.
+        """
+        dtypes = [curvature.z.dtype for curvature in self._curvatures]
+        return max(ROUNDING.get(t, 1e-2) for t in (self.dtype, *dtypes))
 
     def _noise(self, i: int) -> tf.Tensor:
         """ε of an output, `[B, R]`, random."""
@@ -302,129 +340,38 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     ) -> list[RowFactors | None]:
         """See `Linearized.low_rank`. A batch's size is not known before the step runs."""
         out: list[RowFactors | None] = [None] * len(max_ranks)
-        limits = [n if self._rank_may_be_within(n) else 0 for n in max_ranks]
-        found = [self._low_rank_pieces(k) if n else ([], False) for k, n in enumerate(limits)]
-        limit = max((n for n, (some, _) in zip(limits, found, strict=True) if some), default=0)
-        if not limit:
+        if not self._has_rows():
             return out
-        candidates = [k for k, (some, _) in enumerate(found) if some]
-        fit = tf.reduce_all([found[k][1] for k in candidates])
-        needed = fit & tf.reduce_any([used[k] for k in candidates])
-        made = self._rows_if(needed, [p for k in candidates for p in found[k][0]], limit)
-        for k in candidates:
-            some = [(piece, made.pop(0)) for piece in found[k][0]]
-            out[k] = self._factors(k, some, limits[k], fit & used[k])
+        few = FewRows(self._rows, self._noise, self._memory)
+        found = {
+            k: self._candidate(few, k, limit, used[k]) for k, limit in enumerate(max_ranks) if limit
+        }
+        candidates = {k: candidate for k, candidate in found.items() if candidate is not None}
+        for k, factors in zip(candidates, few.factors(list(candidates.values())), strict=True):
+            out[k] = factors
         return out
 
-    def _factors(
-        self,
-        k: int,
-        some: list[tuple[Piece, Callable[[int], OuterRows | FormedRows]]],
-        max_rank: int,
-        needed: tf.Tensor,
-    ) -> RowFactors:
-        """The k-th block's factors of at most `max_rank` rows, made and verified if needed."""
-        (of_output,) = self._rows
-        count = max_rank // of_output.count
-        formed = sum(piece.columns for piece, _ in some if not piece.is_outer)
-        cached = 0 < 8 * max_rank * formed <= _CACHED
-        kept = [piece for piece, _ in some if not piece.is_outer] if cached else []
-        shapes = [(count, of_output.count, piece.columns) for piece in kept]
-
-        def checked() -> tuple[tf.Tensor, list[tf.Tensor]]:
-            made = [make(count) for _, make in some]
-            lifted = LowRank(made).lift(tf.cast(tf.reshape(self._noise(0), [-1]), tf.float64))
-            held = [piece.rows for piece in made if isinstance(piece, FormedRows) and cached]
-            return self._are_rows(k, lifted), [_padded(array, count) for array in held]
-
-        def unchecked() -> tuple[tf.Tensor, list[tf.Tensor]]:
-            return tf.constant(False), [tf.zeros(shape, tf.float64) for shape in shapes]
-
-        bytes_of_rows = 12.0 * formed * tf.cast(self._row_count(), tf.float64)  # float32 and 64
-        possible = needed & (self._row_count() <= max_rank) & (bytes_of_rows <= self._memory)
-        holds, arrays = tf.cond(possible, checked, unchecked)
-
-        def make_all() -> LowRank:
-            examples, held = tf.minimum(of_output.examples, count), iter(arrays)
-            return LowRank(
-                [
-                    FormedRows(next(held)[:examples])
-                    if cached and not piece.is_outer
-                    else make(count)
-                    for piece, make in some
-                ]
-            )
-
-        return RowFactors(holds, make_all, max_rank)
-
-    def _rank_may_be_within(self, limit: int) -> bool:
-        """False if a batch is known to have more rows than `limit`, or has none."""
-        if not self._has_rows() or len(self._rows) > 1:
-            return False
-        (of_output,) = self._rows
-        return of_output.count * (of_output.known_examples or 1) <= limit
-
-    def _low_rank_pieces(self, k: int) -> tuple[list[Piece], tf.Tensor | bool]:
-        """The pieces of the k-th block and whether they fit; none and False if it has no rows."""
-        found = self._pieces(k)
-        if found is None or self._remainder.depends_on(self._parts[k].indices):
-            return [], False
-        if any(self._rows[0].reached(piece) != piece for piece in found):
-            return [], False
+    def _candidate(
+        self, few: FewRows, k: int, limit: int, used: tf.Tensor | bool
+    ) -> Candidate | None:
+        """The k-th block, if it may have no more than `limit` rows and a diagonal beside them."""
+        indices = self._parts[k].indices
+        found, has_diagonal = self._pieces(k), self._remainder.depends_on(indices)
+        if found is None or (has_diagonal and not self.positive_semidefinite):
+            return None
+        if has_diagonal:
+            found = apart(found)
         fitting = self._rows_fit(found)
-        return ([], False) if fitting is False else (found, fitting)
-
-    def _row_count(self) -> tf.Tensor:
-        """r, if no example is left out."""
-        return self._rows[0].examples * self._rows[0].count
-
-    def _rows_if(
-        self, needed: tf.Tensor, found: Sequence[Piece], max_rank: int
-    ) -> list[Callable[[int], OuterRows | FormedRows]]:
-        """Each piece's rows of its first B' examples, which have `max_rank` rows at most.
-
-        Zeros, if B' is not all of B, or where they are not needed. A function of how many examples
-        there may be, one a piece.
-        """
-        (of_output,) = self._rows
-        examples = tf.minimum(of_output.examples, max_rank // of_output.count)
-        tensors = [t for piece in found for t in piece.tensors]
-
-        # Both branches have the same shape and stay within bounds, since XLA compiles both.
-        def none() -> list[tf.Tensor]:
-            return [
-                tf.zeros(tf.concat([[of_output.count], tf.shape(t)], 0), self.dtype)
-                for t in tensors
-            ]
-
-        values = tf.cond(
-            needed & (self._row_count() <= max_rank), lambda: of_output.derivatives(tensors), none
+        if fitting is False or not few.may_be_within(found, limit):
+            return None
+        return Candidate(
+            found,
+            limit,
+            tf.convert_to_tensor(fitting) & used,
+            functools.partial(self._are_rows, k),
+            tf.cast(self._diagonal(k), tf.float64) if has_diagonal else None,
+            tuple(self._remainder.depends_on([i]) for i in indices) if has_diagonal else (),
         )
-        values = [
-            tf.ensure_shape(d, [of_output.count, *t.shape])
-            for d, t in zip(values, tensors, strict=True)
-        ]
-
-        def piece_rows(
-            piece: Piece, derivatives: list[tf.Tensor]
-        ) -> Callable[[int], OuterRows | FormedRows]:
-            def factors() -> list[Factor]:
-                return of_output.factors_of([piece], derivatives)[0]
-
-            def formed(n: int) -> FormedRows:
-                # Patches of images are cut where the rows are wanted, and nowhere else.
-                some = [f.sliced(0, tf.minimum(examples, n)) for f in factors()]
-                return FormedRows(rows(some, piece.columns))
-
-            if not piece.is_outer:
-                return formed
-            (factor,) = factors()
-            d = tf.transpose(factor.derivatives[:, :examples, 0], [1, 0, 2])
-            a = None if factor.inputs is None else factor.inputs[:examples, 0]
-            return lambda n: OuterRows(None if a is None else a[:n], d[:n])
-
-        in_order = iter(values)
-        return [piece_rows(piece, [next(in_order) for _ in piece.tensors]) for piece in found]
 
     # --- rows of derivatives ------------------------------------------------------------
 
@@ -479,10 +426,3 @@ def _all(checks: Sequence[tf.Tensor | bool]) -> tf.Tensor | bool:
         return False
     unknown = [check for check in checks if check is not True]
     return tf.reduce_all(unknown) if unknown else True
-
-
-def _padded(array: tf.Tensor, count: int) -> tf.Tensor:
-    """`array` `[B', R, N]` in float64, with zeros up to `count` examples."""
-    missing = count - tf.shape(array)[0]
-    padded = tf.pad(tf.cast(array, tf.float64), [[0, missing], [0, 0], [0, 0]])
-    return tf.ensure_shape(padded, [count, *array.shape[1:]])

@@ -1,12 +1,17 @@
-"""(UᵀU + s I)^(-1) g where a block is of low rank on this batch, another direction elsewhere.
+"""(UᵀU + D + s I)^(-1) g where a block is of low rank on this batch, another direction elsewhere.
 
-    (UᵀU + s I)⁻¹ g = (g - Uᵀ (U Uᵀ + s I)⁻¹ U g) / s          U [r, N], g [N]
-                    = Uᵀ (U Uᵀ + s I)⁻¹ c     for g = Uᵀ c     c [r]
+    E = D + s                       D at least zero, from penalties on the weights        [N]
+    g = Uᵀ c + h                    any such c and h                                      [r], [N]
+    x = (h + Uᵀ y) / E              (I + U E⁻¹ Uᵀ) y = c - U E⁻¹ h                        [r]
 
-The gradient of a convex loss of the network's output is such a sum of rows, but for rounding, which
-the first formula divides by s: at a small s that is a long step in directions that this batch knows
-nothing of. So the second is taken where g - Uᵀ c is no more than rounding. It is more where an
+With c = 0 that is Woodbury's formula. The gradient of a convex loss of the network's output is a
+sum of rows, but for rounding, which that formula divides by E: at a small s that is a long step in
+directions that this batch knows nothing of. So c is found with g = Uᵀ c in those weights that have
+no penalty, and h is zero there, if what is left is no more than rounding. It is more where an
 example's curvature is lost and its gradient is not: where a model is certain of it, and wrong.
+
+U Uᵀ is formed once for all λ, and apart for weights with and without a penalty: where D is one
+number in all that have one, it is the sum of both that differs. Else U E⁻¹ Uᵀ is formed at each λ.
 
 References:
     Woodbury 1950; Golub & Van Loan 2013, section 2.1.4.
@@ -14,14 +19,15 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.conditioning import Spectrum
+from keras_qnewton.conditioning import Spectrum, extremal_eigenvalues
 from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
 from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.low_rank import MAX_RANK, RowFactors
+from keras_qnewton.curvature.low_rank import MAX_RANK, LowRank, RowFactors
 from keras_qnewton.directions.block_step import RULE_LOW_RANK, BlockStep, unscheduled
 from keras_qnewton.directions.direction import AnyDirection, Direction, DirectionState
 from keras_qnewton.directions.problem import BlockProblem
@@ -49,17 +55,18 @@ class _Small(NamedTuple):
     """A system of few rows, U [r, N], as it is solved at any s; float64.
 
     Attributes:
-        gram: U Uᵀ, in the corner of a matrix of zeros `[max_rank, max_rank]`.
-        rhs: c of the module's formulas, or U g; the first r of `[max_rank]`.
-        gradient: Uᵀ c, or g `[N]`: the right side of the system of N unknowns.
-        inside: Which of the two it is, scalar bool.
-        spectrum: Of UᵀU.
+        grams: U Uᵀ over the weights without and with a penalty; one of them if there is none. In
+            the corner of a matrix of zeros `[max_rank, max_rank]`.
+        coefficients: c of the module's formulas; the first r of `[max_rank]`.
+        beside: h `[N]`.
+        gradient: Uᵀ c + h `[N]`: the right side of the system of N unknowns.
+        spectrum: Of UᵀU + D.
     """
 
-    gram: tf.Tensor
-    rhs: tf.Tensor
+    grams: tuple[tf.Tensor, ...]
+    coefficients: tf.Tensor
+    beside: tf.Tensor
     gradient: tf.Tensor
-    inside: tf.Tensor
     spectrum: Spectrum
 
 
@@ -80,7 +87,7 @@ class WoodburyState(NamedTuple):
 
 
 class Woodbury(Direction[WoodburyState]):
-    """(UᵀU + s I)^(-1) g in r dimensions, or another direction; see the module.
+    """(UᵀU + D + s I)^(-1) g in r dimensions, or another direction; see the module.
 
     A batch's size is known when the step runs, so both are in the graph. What the other
     direction is made of is computed where it is wanted, and zeros elsewhere.
@@ -102,11 +109,12 @@ class Woodbury(Direction[WoodburyState]):
         def other() -> tuple[_Small, DirectionState]:
             state = tf.nest.map_structure(tf.convert_to_tensor, self._otherwise.init(problem))
             specs.append(tf.nest.map_structure(tf.TensorSpec.from_tensor, state))
+            zeros = tf.zeros([problem.size], tf.float64)
             small = _Small(
-                tf.zeros([factors.max_rank, factors.max_rank], tf.float64),
+                (tf.zeros([factors.max_rank] * 2, tf.float64),) * _count_of_grams(factors),
                 tf.zeros([factors.max_rank], tf.float64),
-                tf.zeros([problem.size], tf.float64),
-                tf.constant(False),
+                zeros,
+                zeros,
                 Spectrum(*(zero,) * len(Spectrum._fields)),
             )
             return small, state
@@ -130,38 +138,63 @@ class Woodbury(Direction[WoodburyState]):
         )
 
     def _small(self, problem: BlockProblem) -> _Small:
-        factors, g = _rows(problem).make(), tf.cast(problem.gradient, tf.float64)
-        gram, projected = factors.gram(), factors.project(g)
-        found = largest_eigenvalue(gram, LARGE_END_STEPS, self._settings.seed)
-        negligible = tf.maximum(_NEGLIGIBLE * found.lambda_max, _TINY)
-        coefficients = _solved(gram, negligible, projected)
-        within = factors.lift(coefficients)
+        rows, g = _rows(problem), tf.cast(problem.gradient, tf.float64)
+        factors = rows.make()
+        grams, spectrum = self._grams(problem.size, rows, factors)
+        negligible = tf.maximum(_NEGLIGIBLE * spectrum.lambda_max, _TINY)
+        # 1 in weights without a penalty, 0 in those with one.
+        free = _of_diagonal(rows, lambda d: tf.cast(d <= negligible, tf.float64))
+        gram = _weighted(rows, factors, grams, free)
+        coefficients = _solved(gram, negligible, factors.project(free.of_weights * g))
+        difference = g - factors.lift(coefficients)
         # The terms of a sum, of which rounding is a share.
         terms = tf.reduce_sum(tf.abs(coefficients) * tf.sqrt(tf.linalg.diag_part(gram)))
         rounding = _ROUNDING * EPSILON[problem.gradient.dtype] * terms
-        inside = tf.norm(g - within) <= rounding
+        inside = tf.norm(free.of_weights * difference) <= rounding
+        coefficients = tf.where(inside, coefficients, 0.0)
+        beside = tf.where(inside, (1.0 - free.of_weights) * difference, g)
         # Padded to a known size: XLA wants one shape of both branches.
-        largest_rank = _rows(problem).max_rank
-        missing = largest_rank - factors.rank
-        rhs = tf.where(inside, coefficients, projected)
+        missing = rows.max_rank - factors.rank
         return _Small(
-            tf.pad(gram, [[0, missing], [0, missing]]),
-            tf.ensure_shape(tf.pad(rhs, [[0, missing]]), [largest_rank]),
-            tf.where(inside, within, g),
-            inside,
-            semidefinite_spectrum(found, tf.zeros_like(found.lambda_min)),
+            tuple(tf.pad(gram, [[0, missing], [0, missing]]) for gram in grams),
+            tf.ensure_shape(tf.pad(coefficients, [[0, missing]]), [rows.max_rank]),
+            beside,
+            tf.where(inside, g - free.of_weights * difference, g),
+            spectrum,
         )
 
+    def _grams(
+        self, size: int, rows: RowFactors, factors: LowRank
+    ) -> tuple[tuple[tf.Tensor, ...], Spectrum]:
+        """`_Small.grams` without padding, and the ends of the spectrum of UᵀU + D."""
+        diagonal, seed = rows.diagonal, self._settings.seed
+        if diagonal is None:
+            gram = factors.gram()
+            found = largest_eigenvalue(gram, LARGE_END_STEPS, seed)
+            return (gram,), semidefinite_spectrum(found, tf.zeros_like(found.lambda_min))
+        free = [not penalised for penalised in rows.penalised]
+        found = extremal_eigenvalues(
+            lambda v: factors.product(v) + diagonal * v, size, LARGE_END_STEPS, tf.float64, seed
+        )
+        grams = (factors.gram(of=free), factors.gram(of=rows.penalised))
+        return grams, semidefinite_spectrum(found, tf.reduce_min(diagonal))
+
     def _solve(self, problem: BlockProblem, system: _Small, damping: tf.Tensor) -> BlockStep:
-        factors = _rows(problem).make()
+        rows = _rows(problem)
+        factors = rows.make()
         # The rank is not kept with the system: XLA has to see that it is a constant.
         rank, g = factors.rank, system.gradient
         shift = self._settings.damping.shift(None, system.spectrum, damping)
-        # A block of zeros may have no shift.
-        y = _solved(system.gram[:rank, :rank], tf.maximum(shift, _TINY), system.rhs[:rank])
-        lifted = factors.lift(y)
-        x = tf.where(system.inside, lifted, tf.math.divide_no_nan(g - lifted, shift))
-        gap = factors.product(x) + shift * x - g
+        added = shift if rows.diagonal is None else rows.diagonal + shift  # E
+        # All is multiplied by the smallest number in E: a block of zeros may have no shift.
+        smallest = tf.maximum(tf.reduce_min(added), _TINY)
+        relative = _of_diagonal(rows, lambda d: smallest / tf.maximum(d + shift, _TINY))
+        grams = [gram[:rank, :rank] for gram in system.grams]
+        apart = tf.math.divide_no_nan(system.beside, added)
+        rhs = system.coefficients[:rank] - factors.project(apart)
+        y = _solved(_weighted(rows, factors, grams, relative), smallest, rhs)
+        x = apart + relative.of_weights * factors.lift(y)
+        gap = factors.product(x) + added * x - g
         solution = Solution(
             tf.cast(x, problem.gradient.dtype),
             tf.math.divide_no_nan(tf.norm(gap), tf.norm(g)),
@@ -174,6 +207,48 @@ class Woodbury(Direction[WoodburyState]):
             rule=RULE_LOW_RANK,
             scheduler=self._settings.scheduler,
         )
+
+
+class _OfDiagonal(NamedTuple):
+    """v(D) of a function v.
+
+    Attributes:
+        of_zero: v(0), scalar.
+        of_largest: v(max D), scalar; that of zero if there is no D.
+        of_weights: v(D) `[N]`, or a scalar if there is no D.
+    """
+
+    of_zero: tf.Tensor
+    of_largest: tf.Tensor
+    of_weights: tf.Tensor
+
+
+def _of_diagonal(rows: RowFactors, function: Callable[[tf.Tensor], tf.Tensor]) -> _OfDiagonal:
+    at_zero = function(tf.constant(0.0, tf.float64))
+    if rows.diagonal is None:
+        return _OfDiagonal(at_zero, at_zero, at_zero)
+    largest_number = function(tf.reduce_max(rows.diagonal))
+    return _OfDiagonal(at_zero, largest_number, function(rows.diagonal))
+
+
+def _count_of_grams(rows: RowFactors) -> int:
+    return 1 if rows.diagonal is None else 2
+
+
+def _weighted(
+    rows: RowFactors, factors: LowRank, grams: Sequence[tf.Tensor], weights: _OfDiagonal
+) -> tf.Tensor:
+    """U diag(v) Uᵀ `[r, r]` of v(D), from what is formed where D is one number, or zero."""
+    if rows.diagonal is None:
+        return weights.of_zero * grams[0]
+    free, penalised = grams
+    pieces = tf.split(rows.diagonal, factors.sizes)
+    numbers = tf.concat([d for d, has in zip(pieces, rows.penalised, strict=True) if has], 0)
+    return tf.cond(
+        tf.reduce_all(tf.equal(numbers, numbers[0])),
+        lambda: weights.of_zero * free + weights.of_largest * penalised,
+        lambda: factors.gram(weights.of_weights),
+    )
 
 
 def _rows(problem: BlockProblem) -> RowFactors:

@@ -74,7 +74,7 @@ def _of_use(use: Use, state: State | None, examples: int | None) -> State:
         return MIXED
     rows, each = u.shape[0], None
     if examples is not None and rows is not None:
-        each = None if rows % examples else rows // examples
+        each = None if not examples or rows % examples else rows // examples
     elif examples is None and not use.positions:
         each = 1
     if each is None or (isinstance(state, Rows) and state != Rows(0, each)):

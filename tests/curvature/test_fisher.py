@@ -143,6 +143,81 @@ def test_a_weight_penalty_is_added_exactly():
     assert relative_error(block.matrix, expected) < 1e-12
 
 
+def of_outputs(terms, variables):
+    """Σ_i (1/B_i) Σ_b ∇ℓ_ib ∇ℓ_ibᵀ by one tape an example, of functions that return each ℓ_i."""
+    total = 0.0
+    for losses in terms:
+        with tf.GradientTape(persistent=True) as tape:
+            examples = tf.unstack(losses())
+        for value in examples:
+            gradients = tape.gradient(value, variables, unconnected_gradients="zero")
+            row = np.concatenate([g.numpy().ravel() for g in gradients])
+            total += np.outer(row, row) / len(examples)
+    return total
+
+
+def two_heads():
+    """A class and a number, twice as important, of the same examples; and an L2 penalty."""
+    inputs = L.Input((5,))
+    hidden = L.Dense(4, activation="tanh", kernel_regularizer=DECAY)(inputs)
+    model = keras.Model(inputs, [L.Dense(3)(hidden), L.Dense(1)(hidden)])
+    x, y = RNG.normal(size=(7, 5)), RNG.normal(size=7)
+
+    def classes():
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(CLASSES, model(x)[0])
+
+    return model, [classes, lambda: 2.0 * (model(x)[1][:, 0] - y) ** 2]
+
+
+def two_batches():
+    model = keras.Sequential([L.Input((5,)), L.Dense(4, activation="tanh"), L.Dense(1)])
+    inside, border = RNG.normal(size=(7, 5)), RNG.normal(size=(3, 5))
+    return model, [lambda: (model(inside)[:, 0] - 1.0) ** 2, lambda: 5.0 * model(border)[:, 0] ** 2]
+
+
+@pytest.mark.parametrize("build", [two_heads, two_batches])
+def test_fisher_of_several_outputs_is_the_sum(build):
+    model, terms = build()
+    variables = as_tensors(model.trainable_variables)
+    expected = of_outputs(terms, variables)
+    if model.losses:
+        expected[np.arange(20), np.arange(20)] += 0.25
+    (block,) = fisher(
+        lambda: sum(tf.reduce_mean(losses()) for losses in terms) + sum(model.losses),
+        model.trainable_variables,
+    )
+    assert relative_error(block.matrix, expected) < 1e-12
+
+
+def test_terms_of_one_output_are_one_likelihood():
+    """z is the mean and the logarithm of a rate: two kinds of terms of the same tensor."""
+    model = keras.Sequential([L.Input((5,)), L.Dense(4, activation="tanh"), L.Dense(3)])
+    x = RNG.normal(size=(7, 5))
+
+    def losses():
+        z = model(x)
+        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(CLASSES, z)
+        return cross_entropy + tf.reduce_sum(tf.exp(z) - 0.3 * z, 1)
+
+    variables = as_tensors(model.trainable_variables)
+    (block,) = fisher(lambda: tf.reduce_mean(losses()), model.trainable_variables)
+    assert relative_error(block.matrix, of_outputs([losses], variables)) < 1e-12
+
+
+def test_an_output_without_likelihoods_of_examples_is_named():
+    model = keras.Sequential([L.Input((5,)), L.Dense(3)])
+    x = tf.constant(RNG.normal(size=(7, 5)))
+
+    def loss():
+        z = model(x)
+        return softmax()(CLASSES, z) + tf.square(tf.reduce_mean(z, name="whole"))
+
+    with pytest.raises(ValueError, match=r"Argument `curvature` .* Received: an output .*whole"):
+        fisher(loss, model.trainable_variables)
+    with pytest.raises(ValueError, match=r"Argument `curvature` .* piecewise linear"):
+        fisher(lambda: tf.reduce_mean(tf.abs(model(x))), model.trainable_variables)
+
+
 @pytest.mark.parametrize("policy", [EmpiricalFisher, GaussNewton])
 @pytest.mark.parametrize(
     "build", [dense, decayed, convolution_1d, convolution_2d, sequence, dilated, normalised]
@@ -194,8 +269,8 @@ def test_low_rank_factors(policy, build, partition):
         at = policy().at(recorded, recorded.at_variables(), parts)
         out = []
         few = at.low_rank([MAX_RANK] * len(parts), [True] * len(parts))
-        for k, (holds, make, _) in enumerate(few):
-            factors = make()
+        for k, block in enumerate(few):
+            holds, factors = block.holds, block.make()
             rank = tf.shape(factors.gram())[0]
             rows = tf.map_fn(factors.lift, tf.eye(rank, dtype=tf.float64))
             v = tf.random.stateless_normal([parts[k].size], [1, 2], dtype=tf.float64)

@@ -165,7 +165,7 @@ def contrastive():
         return [tf.matmul(model(X), model(near), transpose_b=True)]
 
     loss = lambda zs: cross_entropy(zs[0], np.arange(B))  # noqa: E731
-    return model.trainable_variables, outputs, loss, Formation.REFUTED
+    return model.trainable_variables, outputs, loss, Formation.COLUMNS_REFUTED
 
 
 def integral():
@@ -232,7 +232,7 @@ PROBLEMS = {
     ),
     "batch normalisation": lambda: (
         *classifier(L.Dense(4), L.BatchNormalization(), L.Activation("tanh"))[:3],
-        Formation.NOT_LINEAR,
+        Formation.ROWS_NOT_LINEAR,
     ),
     "time-distributed": lambda: classifier(
         L.TimeDistributed(L.Dense(3, activation="tanh")), L.GlobalAveragePooling1D(), x=SEQUENCES

@@ -127,7 +127,7 @@ def test_a_table_of_which_examples_are_rows():
     for examples in (10, 20, 7):
         items = rng.integers(0, 7, examples).astype("int32")
         step(items, np.sin(items).astype("float32")[:, None])
-    assert all(d.formed_by.startswith("products") for d in optimizer.decisions)
+    assert all(d.formed_by.startswith("rows by single") for d in optimizer.decisions)
     assert all(d.loss_after < d.loss for d in optimizer.decisions)
 
 

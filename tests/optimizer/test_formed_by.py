@@ -60,10 +60,10 @@ CASES = {
         {"curvature": "hessian"},
         "products with unit vectors: a weight",
     ),
-    "examples interact": (COUPLED, {"blocks": "layer"}, "products with unit vectors: what was"),
+    "examples interact": (COUPLED, {"blocks": "layer"}, "columns by single forward passes: what"),
     "shared": ([TwiceUsed(), L.Dense(2)], {}, "rows: "),
-    "not linear": ([Normalised(), L.Dense(2)], {}, "products with unit vectors: a weight"),
-    "loop": ([DataDependentLoop(), L.Dense(2)], {}, "products with unit vectors, one at a time"),
+    "not linear": ([Normalised(), L.Dense(2)], {}, "rows by single backward passes: a weight"),
+    "loop": ([DataDependentLoop(), L.Dense(2)], {}, "columns by single forward passes, one at"),
     "large": (DENSE, {"blocks": Blocks(max_size=4)}, "not formed"),
 }
 
@@ -106,7 +106,7 @@ def test_sequences_of_outputs_have_no_row_an_example():
     x, y = rng.normal(size=(6, 5, 3)).astype("float32"), rng.integers(0, 2, (6, 5))
     model.fit(x, y, verbose=0)
     (decision,) = model.optimizer.decisions
-    assert decision.formed_by.startswith("products with unit vectors: there is not one row")
+    assert decision.formed_by.startswith("columns by single forward passes: there is not one")
 
 
 def test_a_kept_matrix_is_said_to_be():
@@ -132,3 +132,22 @@ def test_layers_too_wide_for_all_examples_at_once(monkeypatch, arguments, expect
         runs.append(decisions([L.Dense(2, activation="tanh")], arguments))
         assert runs[-1][0].formed_by.startswith(how)
     np.testing.assert_allclose(*[[d.loss_after for d in run] for run in runs], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("examples", "expected"), [(10, "rows by"), (60, "columns by")])
+def test_single_passes_compiled_by_xla(examples, expected):
+    """33 weights and three roots an example."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(examples, 4)).astype("float32"), rng.integers(0, 2, examples)
+    losses = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        layers = [L.Dense(3), L.BatchNormalization(), L.Activation("tanh"), L.Dense(3)]
+        model = keras.Sequential([L.Input((4,)), *layers])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(QNewton(), loss=loss, jit_compile=jit_compile)
+        history = model.fit(x, y, batch_size=examples, epochs=3, shuffle=False, verbose=0)
+        losses.append(history.history["loss"])
+        assert all(d.formed_by.startswith(expected) for d in model.optimizer.decisions)
+    np.testing.assert_allclose(*losses, rtol=1e-3)

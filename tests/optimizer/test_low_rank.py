@@ -1,23 +1,17 @@
 """A block of few rows is solved in their number of dimensions, and not formed; by default."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
-import scipy.linalg
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from keras_qnewton import Adaptive, Blocks, Constant, Pruning, QNewton, Scheduler
 from keras_qnewton.curvature import example_rows, gauss_newton
-from keras_qnewton.curvature.low_rank import FormedRows, LowRank, RowFactors
-from keras_qnewton.directions import BlockProblem, direction, woodbury
+from keras_qnewton.directions import woodbury
 from tests.blocks import settings_of
 from tests.derivatives import get_flat, set_precision
 
-L = keras.layers
+L, L2 = keras.layers, keras.regularizers.L2
 # 4-49-1: 295 weights, so up to 147 rows.
 SIZE, MOST = 295, 147
 
@@ -160,10 +154,149 @@ def test_formed_where_somebody_has_to_see_it(arguments):
     assert losses[-1] < losses[0]
 
 
-def test_formed_where_a_penalty_has_full_rank():
-    decisions, losses = trained(network(kernel_regularizer="l2"), *data(10))
-    assert set(routes(decisions)) == {"cholesky"}
-    assert losses[-1] < losses[0]
+def block_of(loss_fn, variables, curvature=gauss_newton):
+    """G `[N, N]` and g `[N]`, of a block that is formed."""
+    (block,) = curvature(loss_fn, variables)
+    return block.matrix.numpy(), block.gradient.numpy()
+
+
+class Quartic(keras.regularizers.Regularizer):
+    """A penalty whose second derivative depends on the weights."""
+
+    def __call__(self, weight):
+        return 0.05 * keras.ops.sum(weight**4)
+
+
+# One number in all weights that have a penalty, in all there are, one a layer, or one a weight.
+PENALTIES = {
+    "kernels": (L2(0.02), None, L2(0.02), None),
+    "all": (L2(0.02), L2(0.02), L2(0.02), L2(0.02)),
+    "each its own": (L2(0.02), None, L2(0.3), L2(0.1)),
+    "quartic": (Quartic(), None, L2(0.02), None),
+}
+
+
+def two_heads(penalties, units=49):
+    """A number and a class, of the same examples."""
+    keras.utils.set_random_seed(0)
+    kernel, bias, head, last = penalties
+    inputs = L.Input((4,))
+    hidden = L.Dense(units, activation="tanh", kernel_regularizer=kernel, bias_regularizer=bias)(
+        inputs
+    )
+    number = L.Dense(1, kernel_regularizer=head, bias_regularizer=last, name="number")(hidden)
+    return keras.Model(inputs, [number, L.Dense(3, name="class")(hidden)])
+
+
+def data_of_two_heads(examples, dtype="float32"):
+    x, y = data(examples, dtype=dtype)
+    return x, [y, np.digitize(x[:, 0], [-0.5, 0.5])]
+
+
+def fitted_heads(model, x, y, epochs, jit_compile=False, **arguments):
+    losses = ["mse", keras.losses.SparseCategoricalCrossentropy(from_logits=True)]
+    optimizer = QNewton(**arguments)
+    model.compile(optimizer, loss=losses, loss_weights=[2.0, 1.0], jit_compile=jit_compile)
+    history = model.fit(x, y, batch_size=len(x), epochs=epochs, shuffle=False, verbose=0)
+    return model.optimizer.decisions, history.history["loss"]
+
+
+@pytest.mark.parametrize("name", ["kernels", slow("all"), slow("each its own"), "quartic"])
+def test_two_heads_with_penalties(name, double):
+    """445 weights and 160 rows: against NumPy's solution."""
+    model = two_heads(PENALTIES[name])
+    x, y = data_of_two_heads(40, dtype="float64")
+    classes = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def loss_fn():
+        number, logits = model(x)
+        fit = 2.0 * tf.reduce_mean(tf.square(number - y[0])) + classes(y[1], logits)
+        return fit + sum(model.losses)
+
+    variables = model.trainable_variables
+    before, (matrix, gradient) = get_flat(variables), block_of(loss_fn, variables)
+    (d,), _ = fitted_heads(model, x, y, epochs=1)
+    assert d.route == "woodbury" and d.accepted and d.residual < 1e-9
+    assert d.damping == pytest.approx(1e-2 * np.linalg.eigvalsh(matrix)[-1], rel=0.1)
+    step = np.linalg.solve(matrix + d.damping * np.eye(len(before)), gradient)
+    np.testing.assert_allclose(before - get_flat(variables), step, rtol=1e-7, atol=1e-9)
+    damped = np.linalg.eigvalsh(matrix) + d.damping
+    assert d.condition_number == pytest.approx(damped[-1] / damped[0], rel=0.1)
+
+
+@pytest.mark.parametrize("curvature", ["auto", slow("fisher")])
+def test_two_heads_train_as_formed_blocks_do(curvature, monkeypatch):
+    x, y = data_of_two_heads(30)
+    few, few_losses = fitted_heads(two_heads(PENALTIES["kernels"]), x, y, 5, curvature=curvature)
+    monkeypatch.setattr(woodbury, "_WORTH_IT", 10**6)
+    formed, losses = fitted_heads(two_heads(PENALTIES["kernels"]), x, y, 5, curvature=curvature)
+    assert set(routes(few)) == {"woodbury"} and set(routes(formed)) == {"cholesky"}
+    np.testing.assert_allclose(few_losses, losses, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("examples", [30, 70])
+def test_two_heads_compiled_by_xla(examples):
+    """445 weights, so up to 222 rows, four an example."""
+    x, y = data_of_two_heads(examples)
+    plain = fitted_heads(two_heads(PENALTIES["quartic"]), x, y, 3)
+    model = two_heads(PENALTIES["quartic"])
+    compiled = fitted_heads(model, x, y, 3, jit_compile=True)
+    assert set(routes(plain[0])) == {"woodbury" if examples == 30 else "cholesky"}
+    assert routes(compiled[0]) == routes(plain[0])
+    np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-3)
+
+
+class Physics:
+    """u'' + u'² = sin inside, u = 0 on the border: 337 weights, all used several times."""
+
+    def __init__(self):
+        keras.utils.set_random_seed(0)
+        layers = [L.Dense(16, activation="tanh"), L.Dense(16, activation="tanh"), L.Dense(1)]
+        self.model = keras.Sequential([L.Input((1,)), *layers])
+        self.variables = self.model.trainable_variables
+
+    def loss(self, inside, border):
+        with tf.GradientTape() as outer:
+            outer.watch(inside)
+            with tf.GradientTape() as inner:
+                inner.watch(inside)
+                u = self.model(inside)
+            slope = inner.gradient(u, inside)
+        residual = outer.gradient(slope, inside) + slope**2 - tf.sin(inside)
+        count = tf.cast(tf.maximum(tf.shape(border)[0], 1), border.dtype)
+        penalty = 1e-3 * tf.add_n([tf.reduce_sum(v.value**2) for v in self.variables])
+        on_border = tf.reduce_sum(self.model(border) ** 2) / count
+        return tf.reduce_mean(residual**2) + 10.0 * on_border + penalty
+
+    def step(self, **arguments):
+        optimizer = QNewton(**arguments)
+        optimizer.build(self.variables)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float64)] * 2)
+        def step(inside, border):
+            return optimizer.minimize(lambda: self.loss(inside, border), self.variables)
+
+        return step, optimizer
+
+
+def test_two_terms_with_batches_of_their_own(double):
+    """A block that is not formed; the second batch may be empty. Against NumPy's solution."""
+    problem = Physics()
+    step, optimizer = problem.step(blocks=Blocks(max_size=300), damping=Adaptive(memory=1))
+    rng = np.random.default_rng(0)
+    for examples, at_border in ((60, 4), (90, 0), (3, 2)):
+        inside = tf.constant(rng.uniform(0, 1, (examples, 1)))
+        border = tf.constant(rng.uniform(0, 1, (at_border, 1)))
+        before = get_flat(problem.variables)
+        matrix, gradient = block_of(lambda: problem.loss(inside, border), problem.variables)  # noqa: B023
+        step(inside, border)
+        d = optimizer.decisions[-1]
+        assert d.route == "woodbury" and d.accepted and d.residual < 1e-9
+        expected = np.linalg.solve(matrix + d.damping * np.eye(len(before)), gradient)
+        moved = before - get_flat(problem.variables)
+        np.testing.assert_allclose(moved, d.length * expected, rtol=1e-6, atol=1e-8)
+    assert step.experimental_get_tracing_count() == 1
 
 
 def test_formed_where_examples_interact():
@@ -318,44 +451,3 @@ def test_a_block_without_curvature():
     assert next(d for d in decisions if d.size == 300).route == "woodbury"
     np.testing.assert_array_equal(get_flat(dead.trainable_variables), before)
     assert np.isfinite(get_flat(model.trainable_variables)).all()
-
-
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None, 12], tf.float64),
-        tf.TensorSpec([12], tf.float64),
-        tf.TensorSpec([], tf.float64),
-    ]
-)
-def by_woodbury(rows, gradient, damping):
-    factors = RowFactors(tf.constant(True), lambda: LowRank([FormedRows(rows[:, None])]), 40)
-    identity = tf.eye(12, dtype=tf.float64)
-    problem = BlockProblem.of_matrix(identity, gradient, semidefinite=True)
-    problem = dataclasses.replace(problem, low_rank=factors)
-    by_rows = direction(problem, settings_of())
-    assert isinstance(by_rows, woodbury.Woodbury)
-    return by_rows.solve(problem, by_rows.init(problem), damping).x
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 40),
-    st.integers(1, 12),
-    st.integers(0, 2**20),
-    st.floats(-6, 1),
-    st.sampled_from([0.0, 1e-12, 1.0]),
-    st.floats(-8, 8),
-)
-def test_solution_against_scipy(count, rank, seed, log_damping, beside, log_scale):
-    """Rows of any rank, a gradient that is their sum, or nearly, or not at all."""
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(count, rank)) @ rng.normal(size=(rank, 12)) * 10**log_scale
-    gradient = rng.normal(size=count) @ rows
-    gradient += beside * np.linalg.norm(gradient) * rng.normal(size=12)
-    matrix = rows.T @ rows
-    shift = 10**log_damping * np.linalg.norm(matrix, 2)
-    found = by_woodbury(rows, gradient, tf.constant(shift, tf.float64)).numpy()
-    exact = scipy.linalg.solve(matrix + shift * np.eye(12), gradient, assume_a="pos")
-    # What is no more than rounding of the gradient is left out, and had been divided by the shift.
-    error = np.linalg.norm(found - exact) - 1e-13 * np.linalg.norm(gradient) / shift
-    assert error <= (1e-6 if beside == 1e-12 else 1e-8) * np.linalg.norm(exact)
