@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.curvature.contractions import contracted
 from keras_qnewton.curvature.example_frames import Frame, frames
 from keras_qnewton.curvature.output_jacobian import OutputJacobian
 from keras_qnewton.curvature.outputs import OutputCurvature
@@ -173,15 +174,17 @@ class ExampleRows:
         return self.examples if frame.total is None else frame.total
 
     def derivatives(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """d `[R, *z_u.shape]` at each of the tensors z_u."""
+        """d `[R, *z_u.shape]` at each of the tensors z_u, in the weights' precision."""
 
         def one(root: tf.Tensor) -> list[tf.Tensor]:
             return self._jacobian.inner_derivatives(self._number, root, tensors)
 
         if self.count <= _FEW_ROOTS:
             passes = [one(root) for root in tf.unstack(self.roots)]
-            return [tf.stack(d) for d in zip(*passes, strict=True)]
-        return tf.vectorized_map(one, self.roots)
+            found = [tf.stack(d) for d in zip(*passes, strict=True)]
+        else:
+            found = tf.vectorized_map(one, self.roots)
+        return [tf.cast(d, self._curvature.dtype) for d in found]
 
     def of_blocks(self, blocks: Sequence[Sequence[Piece]]) -> list[list[OfPiece]]:
         """What the rows of blocks of pieces are made of; one backward pass for each root."""
@@ -222,13 +225,15 @@ class ExampleRows:
             derivatives = _patches_of_roots(derivatives, use)
         shape = [int(n) if n is not None else None for n in use.outputs.shape[1:]]
         a = use.inputs_by_position()
-        if a is not None and a.shape.rank:
+        if a is not None:
+            a = tf.cast(a, derivatives.dtype)
             if use.equation.by_example:
-                a = frame.taken(_split_first(a, examples, count), axis=0)
+                a = frame.taken(_by_example(a, [], examples, count, use.dealt), axis=0)
             if with_one:
                 a = tf.concat([a, tf.ones_like(a[..., :1])], -1)
         inner = _inner_shape(derivatives, None if use.transposed else shape, use.inner)
-        d = tf.reshape(derivatives, [self.count, examples, count, *inner])
+        d = tf.reshape(derivatives, [self.count, -1, *inner])
+        d = _by_example(d, [self.count], examples, count, use.dealt)
         return Factor(use, a, frame.taken(d, axis=1))
 
     def _positions(self, use: Use, frame: Frame) -> tf.Tensor | int:
@@ -296,7 +301,7 @@ class Factor(NamedTuple):
             of_a = "BP" + letters.inputs[1:]
         else:
             of_a = letters.inputs
-        found = _contracted(self.inputs, of_a, derivatives, of_d, kept + letters.weights)
+        found = contracted(self.inputs, of_a, derivatives, of_d, kept + letters.weights)
         return found if self.use.factor == 1 else self.use.factor * found
 
     def _placed(self, found: tf.Tensor, size: int) -> tf.Tensor:
@@ -307,7 +312,8 @@ class Factor(NamedTuple):
             return tf.reshape(found, tf.concat([before, [size]], 0))
         flat = tf.reshape(found, tf.concat([before, [elements.size]], 0))
         where = np.full(size, elements.size, np.int32)
-        where[elements.ravel()] = np.arange(elements.size)
+        (held,) = np.nonzero(elements.ravel() >= 0)
+        where[elements.ravel()[held]] = held
         padding = [[0, 0]] * (len(flat.shape) - 1) + [[0, 1]]
         return tf.gather(tf.pad(flat, padding), where, axis=-1)
 
@@ -353,34 +359,23 @@ def _joined(factors: list[Factor]) -> Factor:
     return Factor(first.use, a, d)
 
 
-def _contracted(
-    a: tf.Tensor | None, of_a: str | None, d: tf.Tensor, of_d: str, to: str
+def _by_example(
+    tensor: tf.Tensor,
+    before: list[int],
+    examples: int,
+    count: tf.Tensor | int,
+    dealt: int,
 ) -> tf.Tensor:
-    """einsum(a, d), where it is an outer product by one multiplication."""
-    if a is None or of_a is None:
-        return tf.einsum(f"{of_d}->{to}", d)
-    summed = (set(of_a) | set(of_d)) - set(to)
-    single = d.shape[2] == 1 and summed == {"P"} and of_a.startswith("BP") and a.shape[1] == 1
-    if not single:
-        return tf.einsum(f"{of_a},{of_d}->{to}", a, d)
-    a, d = tf.squeeze(a, [1]), tf.squeeze(d, [2])
-    return _spread(a, of_a.replace("P", ""), to) * _spread(d, of_d.replace("P", ""), to)
-
-
-def _spread(tensor: tf.Tensor, letters: str, to: str) -> tf.Tensor:
-    """`tensor` with its axes in the order `to`, those that it does not have of length 1."""
-    order = [letters.index(c) for c in to if c in letters]
-    moved = tensor if order == sorted(order) else tf.transpose(tensor, order)
-    for axis, letter in enumerate(to):
-        if letter not in letters:
-            moved = tf.expand_dims(moved, axis)
-    return moved
-
-
-def _split_first(a: tf.Tensor, examples: int, count: tf.Tensor | int) -> tf.Tensor:
-    """`[B·P, ...]` -> `[B, P, ...]`."""
-    rest = [n if n is not None else tf.shape(a)[i + 1] for i, n in enumerate(a.shape[1:])]
-    return tf.reshape(a, [examples, count, *rest])
+    """`[*before, B·P, ...]` -> `[*before, B, P, ...]`; P comes first where examples are dealt."""
+    axis = len(before)
+    lengths = [n if n is not None else tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
+    rest = lengths[axis + 1 :]
+    if dealt == 1:
+        return tf.reshape(tensor, [*before, examples, count, *rest])
+    parted = tf.reshape(tensor, [*before, dealt, examples, count // dealt, *rest])
+    order = list(range(parted.shape.rank))
+    order[axis], order[axis + 1] = axis + 1, axis
+    return tf.reshape(tf.transpose(parted, order), [*before, examples, count, *rest])
 
 
 def _patches_of_roots(derivatives: tf.Tensor, use: Use) -> tf.Tensor:

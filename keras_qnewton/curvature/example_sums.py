@@ -20,8 +20,9 @@ MANY_INPUTS = 256
 # Pieces in which a large block is written.
 _PIECES = 32
 _ASSUMED_BATCH = 4096
-# Bytes in a row of U from which on UᵀU is made of slices, of which symmetry spares nearly half.
-_SLICED, _SLICES = 4096, 4
+# Columns, at least, of a panel of U; products of two of them make UᵀU, of which symmetry spares
+# nearly half. More panels would be narrower than matrix products like.
+_PANEL, _MOST_PANELS = 128, 5
 
 
 def diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
@@ -185,12 +186,14 @@ def cross_block(
 def half_of_gram(rows: tf.Tensor) -> tf.Tensor:
     """M with UᵀU = M + Mᵀ: `[r, N]` -> `[N, N]`; what is below its diagonal blocks is zero."""
     size = int(rows.shape[1])
-    width = -(-size // (_SLICES if size * rows.dtype.size >= _SLICED else 1))
+    count = max(1, min(_MOST_PANELS, size // _PANEL))
+    width = -(-size // count)
+    starts = range(0, size, width)
+    panels = tf.split(rows, [min(width, size - start) for start in starts], axis=1)
     found = []
-    for start in range(0, size, width):
-        product = tf.matmul(rows[:, start : start + width], rows[:, start:], transpose_a=True)
-        height = int(product.shape[0])
-        on, right = product[:, :height], product[:, height:]
-        left = tf.zeros([height, start], rows.dtype)
-        found.append(tf.concat([left, on / 2, right], 1) if size > width else on / 2)
+    for i, (start, left) in enumerate(zip(starts, panels, strict=True)):
+        on = tf.matmul(left, left, transpose_a=True)
+        right = [tf.matmul(left, panel, transpose_a=True) for panel in panels[i + 1 :]]
+        below = tf.zeros([int(left.shape[1]), start], rows.dtype)
+        found.append(tf.concat([below, on / 2, *right], 1))
     return tf.concat(found, 0)

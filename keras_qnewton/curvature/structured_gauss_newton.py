@@ -310,9 +310,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     def _rounding_of_outputs(self) -> float:
         """Relative difference that rounding explains of what comes back from the outputs.
 
-        A loss in single precision rounds it, whatever the weights have.
+        A loss, or a use, of another precision rounds it, whatever the weights have.
         """
-        dtypes = [curvature.z.dtype for curvature in self._curvatures]
+        dtypes = {curvature.z.dtype for curvature in self._curvatures}
+        dtypes |= {use.outputs.dtype for use in self._uses.found}
         return max(ROUNDING.get(t, 1e-2) for t in (self.dtype, *dtypes))
 
     def _noise(self, i: int) -> tf.Tensor:

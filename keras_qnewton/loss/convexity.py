@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.loss.control_flow import TYPES
 from keras_qnewton.loss.recorded import RecordedLoss
 from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT
 
@@ -56,7 +57,9 @@ def moving_tensors(loss: RecordedLoss) -> set[str]:
     """
     moving: set[str] = set()
     for op in loss.operations:
-        reads = op.type in _READS or any(t.name in moving for t in op.inputs)
+        reads = op.type in _READS or any(
+            t.name in moving or (t.dtype == tf.resource and op.type in TYPES) for t in op.inputs
+        )
         if not reads or op.type in _WITHOUT_DERIVATIVE:
             continue
         moving.update(t.name for t in op.outputs if t.dtype.is_floating or t.dtype == tf.variant)

@@ -70,7 +70,7 @@ class Passage:
 def _of_use(use: Use, state: State | None, examples: int | None) -> State:
     """The state of a use's result, whose other input had `state`."""
     u = use.outputs
-    if state == MIXED or u.shape.rank in (None, 0):
+    if state == MIXED or u.shape.rank in (None, 0) or use.dealt > 1:
         return MIXED
     rows, each = u.shape[0], None
     if examples is not None and rows is not None:

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss import control_flow, custom_gradients, tensor_lists
+from keras_qnewton.loss import control_flow, custom_gradients, tensor_lists, windows
 from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
 from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT, check_replayable
 
@@ -183,8 +183,20 @@ class RecordedLoss:
         return None
 
     def at_variables(self) -> list[tf.Tensor]:
-        """The variables' present values, as tensors that can be watched."""
-        return [tf.convert_to_tensor(v) for v in self.variables]
+        """The variables' present values, as tensors that can be watched.
+
+        Where the loss has read a variable and nothing assigns it, they are the tensors that it
+        read: what is run again at them has run before, and TensorFlow's graph optimiser merges it.
+        """
+        reads: dict[int, tf.Tensor] = {}
+        for op in self._operations:
+            k = self._weight_of.get(op.inputs[0].name) if op.type == "ReadVariableOp" else None
+            if k is not None and all(user.type in READS for user in op.inputs[0].consumers()):
+                reads.setdefault(k, op.outputs[0])
+        return [
+            reads[k] if k in reads else tf.convert_to_tensor(v)
+            for k, v in enumerate(self.variables)
+        ]
 
     def bytes_per_evaluation(self) -> tf.Tensor:
         """Bytes of all intermediate results of one evaluation, a float64 scalar.
@@ -375,6 +387,8 @@ def _run(
             outputs = [inputs[0]]
         elif op.type in _MAX_POOLS and _keeps_shape(op):
             outputs = [_max_pool(op, inputs[0])]
+        elif windows.is_grouped(op):
+            outputs = [windows.grouped_convolution(op, *inputs)]
         elif op.type == "Const":
             outputs = [tf.constant(tf.make_ndarray(op.get_attr("value")))]
         else:

@@ -4,8 +4,8 @@
     ∂L/∂W = Σ a ⊗ ∂L/∂z         by an equation of Einstein's, since f is one: z = einsum(a, W)
 
 `Uses` is an observer of `RecordedLoss.fetch`. It follows the weights through operations that only
-move their elements (transposes, slices), into bodies of functions and loops that are run in line.
-Where a weight enters otherwise, it says so (`others`).
+move their elements (`views`), into bodies of functions and loops that are run in line. Where a
+weight enters otherwise, it says so (`others`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,10 @@ import tensorflow as tf
 
 from keras_qnewton.loss import control_flow
 from keras_qnewton.loss.known_values import known_value
-from keras_qnewton.loss.raw import raw_op
+from keras_qnewton.loss.views import View, moved
 from keras_qnewton.loss.windows import Window, patches, window
 
-# Move elements of their input, by other inputs that must be known.
-_MOVES = {
-    "Identity", "EnsureShape", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Slice",
-    "StridedSlice", "Split", "SplitV", "Unpack",
-}  # fmt: skip
+_NOT_YET = -1  # a use is of no variable before it is known of which
 _SUMS = {"AddV2": (1, 1), "Add": (1, 1), "BiasAdd": (1, 1), "Sub": (1, -1)}
 
 
@@ -48,8 +44,8 @@ class Use(NamedTuple):
 
     Attributes:
         variable: Position of the weight among the loss's variables.
-        elements: Which of its elements, flattened, by the axes of `equation.weights`; None for
-            all of them in their order.
+        elements: Which of its elements, flattened, by the axes of `equation.weights`, -1 for none;
+            None for all of them in their order.
         equation: Of a, W and z.
         inputs: a; None if the weight is added. Of an embedding, which rows are taken.
         outputs: z.
@@ -57,6 +53,8 @@ class Use(NamedTuple):
         window: How a convolution's a is cut into patches; z, if it is a transposed one.
         transposed: Whether it is.
         inner: Lengths of the axes that z's last axis is to be split into; None as it is.
+        dealt: Over how many rows each example has been dealt out, which come one after another with
+            all examples in each, as dilated convolutions have it.
         rows: Of an embedding, how many there are to take from.
         positions: True if an example is seen to take several rows of z.
         added_to: What the weight is added to.
@@ -71,6 +69,7 @@ class Use(NamedTuple):
     window: Window | None = None
     transposed: bool = False
     inner: tuple[int, ...] | None = None
+    dealt: int = 1
     rows: int | None = None
     positions: bool = False
     added_to: tf.Tensor | None = None
@@ -82,15 +81,6 @@ class Use(NamedTuple):
         if self.window is None or self.transposed:
             return self.inputs
         return patches(self.inputs, self.window)
-
-
-class _View(NamedTuple):
-    """A tensor that holds elements of a weight."""
-
-    tensor: tf.Tensor
-    variable: int
-    elements: np.ndarray
-    size: int  # of the whole weight
 
 
 class Uses:
@@ -107,15 +97,16 @@ class Uses:
     """
 
     def __init__(self, weights: Sequence[tf.Tensor], dtype: tf.DType):
-        self._views: dict[int, _View] = {}
+        self._views: dict[int, View] = {}
         self._graph = tf.compat.v1.get_default_graph()
-        self._dtype = dtype
+        self._starts = np.cumsum([0, *(int(w.shape.num_elements()) for w in weights)])
         self.found: list[Use] = []
         self.others: set[int] = set()
         self.consumers: dict[int, int] = {}
-        for k, weight in enumerate(weights):
-            indices = np.arange(weight.shape.num_elements(), dtype=np.int32)
-            self._views[id(weight)] = _View(weight, k, indices.reshape(weight.shape), indices.size)
+        for weight, start, end in zip(weights, self._starts, self._starts[1:], strict=False):
+            if weight.dtype == dtype:
+                numbers = np.arange(start, end, dtype=np.int32).reshape(weight.shape)
+                self._views[id(weight)] = View(weight, numbers)
 
     def of(self, variable: int) -> list[Use] | None:
         """All uses of a weight; None if it enters otherwise, too, or not at all."""
@@ -135,51 +126,48 @@ class Uses:
         if not at or op.type in ("ReadVariableOp", "VariableShape", "Shape"):
             return
         views = [self._views[id(inputs[i])] for i in at]
-        if len(at) == 1 and op.type in _MOVES and self._move(op, inputs, outputs, at[0]):
+        followed = moved(op, inputs, outputs, self._views)
+        if followed is not None:
+            self._views.update((id(view.tensor), view) for view in followed)
             return
-        use = None
-        if len(at) == 1 and self._is_here(views[0].tensor, outputs[0]):
-            use = _use(op, list(inputs), outputs[0], at[0], views[0])
-        if use is None:
-            self.others.update(view.variable for view in views)
-        else:
-            self.found.append(use)
+        for i, view in zip(at, views, strict=True):  # where both move, one after the other
+            use = None
+            if self._is_here(view.tensor, outputs[0]):
+                use = _use(op, list(inputs), outputs[0], i, view)
+            if use is None:
+                self.others.update(self._variables(view.elements))
+            else:
+                self.found.extend(self._by_variable(use))
 
     def _is_here(self, weight: tf.Tensor, out: Any) -> bool:
         """False in a branch or loop that is run as such, and of another precision."""
-        return out.graph is self._graph and out.dtype == weight.dtype == self._dtype
+        return out.graph is self._graph and out.dtype == weight.dtype
 
-    def _move(
-        self, op: tf.Operation, inputs: Sequence[Any], outputs: Sequence[Any], at: int
-    ) -> bool:
-        """Follows a view through an operation that moves its elements; False if it cannot."""
-        view = self._views[id(inputs[at])]
-        if op.type in ("Identity", "EnsureShape"):
-            self._views[id(outputs[0])] = view._replace(tensor=outputs[0])
-            return True
-        known = [known_value(x) for i, x in enumerate(inputs) if i != at]
-        if any(value is None for value in known):
-            return False
-        with tf.init_scope():
-            arguments = [tf.constant(value) for value in known]
-            arguments.insert(at, tf.constant(view.elements))
-            moved = [np.asarray(t) for t in raw_op(op)(arguments)]
-        for tensor, elements in zip(outputs, moved, strict=True):
-            self._views[id(tensor)] = view._replace(tensor=tensor, elements=elements)
-        return True
+    def _variables(self, elements: np.ndarray) -> list[int]:
+        """The variables that the elements are of."""
+        numbers = np.unique(elements[elements >= 0])
+        return [int(k) for k in np.unique(np.searchsorted(self._starts, numbers, side="right") - 1)]
+
+    def _by_variable(self, use: Use) -> list[Use]:
+        """The use, one for each of the variables that enter it together."""
+        found, numbers = [], np.asarray(use.elements)
+        for k in self._variables(numbers):
+            start, end = self._starts[k], self._starts[k + 1]
+            elements = np.where((numbers >= start) & (numbers < end), numbers - start, -1)
+            every = np.array_equal(elements.ravel(), np.arange(end - start))
+            found.append(use._replace(variable=k, elements=None if every else elements))
+        return found
 
 
-def _use(op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, view: _View) -> Use | None:
-    """The use of a weight by an operation, or None if it is of no known kind."""
+def _use(op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, view: View) -> Use | None:
+    """The use of a view by an operation, or None if it is of no known kind."""
     rule = _RULES.get(op.type)
     if rule is None or out.shape.rank in (None, 0) or not tf.is_tensor(inputs[at]):
         return None
-    use = rule(op, inputs, out, at, view)
+    use = rule(op, inputs, out, at, view.elements)
     if use is None or use.equation.outputs[0] in use.equation.weights:
         return None  # an axis of the weight is not one of examples
-    every = use.elements is None or np.array_equal(use.elements.ravel(), np.arange(view.size))
-    elements = None if every else use.elements
-    return use._replace(elements=elements, positions=_has_positions(op))
+    return use._replace(positions=_has_positions(op))
 
 
 def _has_positions(op: tf.Operation) -> bool:
@@ -193,23 +181,30 @@ def _has_positions(op: tf.Operation) -> bool:
 
 
 def _matmul(
-    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, view: _View
+    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
 ) -> Use | None:
     names = ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
     first, second = (op.get_attr(name) for name in names)
     a = inputs[0]
-    if at != 1 or first or view.elements.ndim != 2 or a.shape.rank is None:
+    if at != 1 or first or a.shape.rank is None or not 2 <= elements.ndim <= a.shape.rank:
         return None
     rows = string.ascii_lowercase[: a.shape.rank - 1]
-    equation = Equation(rows + "y", "zy" if second else "yz", rows + "z")
-    return Use(view.variable, view.elements, equation, a, out)
+    outer = elements.ndim - 2  # axes of many products, which a has before that of its rows
+    if list(elements.shape[:outer]) != a.shape[-elements.ndim : -2].as_list():
+        return None
+    products = rows[len(rows) - 1 - outer : len(rows) - 1]
+    equation = Equation(rows + "y", products + ("zy" if second else "yz"), rows + "z")
+    return Use(_NOT_YET, elements, equation, a, out)
 
 
 def _einsum(
-    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, view: _View
+    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
 ) -> Use | None:
     text = op.get_attr("equation").decode().replace(" ", "")
-    if "." in text or "->" not in text or len(inputs) != 2:
+    if "->" not in text or len(inputs) != 2:
+        return None
+    text = _without_ellipsis(text, inputs[1 - at].shape.rank, elements.ndim, at)
+    if text is None:
         return None
     terms, outputs = text.split("->")
     letters = {
@@ -220,23 +215,43 @@ def _einsum(
     distinct = all(len(set(t)) == len(t) for t in (a, w, z))
     if not distinct or not z or z[0] != a[:1]:
         return None
-    return Use(view.variable, view.elements, Equation(a, w, z), inputs[1 - at], out)
+    return Use(_NOT_YET, elements, Equation(a, w, z), inputs[1 - at], out)
 
 
-def _sum(op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, view: _View) -> Use | None:
+def _without_ellipsis(text: str, rank: int | None, rank_of_weight: int, at: int) -> str | None:
+    """The equation with letters for the axes of an ellipsis, none of which the weight may have."""
+    if "..." not in text:
+        return text
+    operands = text.split("->")[0].split(",")
+    count = (rank or 0) - len(operands[1 - at].replace("...", ""))
+    weight = operands[at].replace("...", "")
+    free = [c for c in string.ascii_letters if c not in text]
+    if rank is None or count < 0 or len(weight) != rank_of_weight or count > len(free):
+        return None
+    letters = "".join(free[:count])
+    first, second, outputs = (
+        part.replace("...", "" if i == at else letters)
+        for i, part in enumerate([*operands, text.split("->")[1]])
+    )
+    return f"{first},{second}->{outputs}"
+
+
+def _sum(
+    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
+) -> Use | None:
     axes = string.ascii_lowercase[: out.shape.rank]
     if op.type == "BiasAdd" and op.get_attr("data_format") == b"NCHW":
-        weights, elements = axes[1], view.elements
+        weights, elements = axes[1], elements
     else:
-        weights, elements = _aligned(axes, view.elements)
+        weights, elements = _aligned(axes, elements)
     factor = _SUMS[op.type][at]
     equation = Equation("", weights, axes)
     added_to = inputs[1 - at]
-    return Use(view.variable, elements, equation, None, out, factor, added_to=added_to)
+    return Use(_NOT_YET, elements, equation, None, out, factor, added_to=added_to)
 
 
 def _product(
-    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, view: _View
+    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
 ) -> Use | None:
     a = inputs[1 - at]
     if a.shape.rank is None or a.shape.rank > out.shape.rank:
@@ -246,9 +261,9 @@ def _product(
     kept = [i for i, n in enumerate(a.shape) if n != 1 or out.shape[offset + i] == 1]
     dropped = [i for i in range(a.shape.rank) if i not in kept]
     letters = "".join(axes[offset + i] for i in kept)
-    weights, elements = _aligned(axes, view.elements)
+    weights, elements = _aligned(axes, elements)
     a = tf.squeeze(a, dropped) if dropped else a
-    return Use(view.variable, elements, Equation(letters, weights, axes), a, out)
+    return Use(_NOT_YET, elements, Equation(letters, weights, axes), a, out)
 
 
 def _aligned(axes: str, elements: np.ndarray) -> tuple[str, np.ndarray]:
@@ -261,40 +276,62 @@ def _aligned(axes: str, elements: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _convolution(
-    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, view: _View
+    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
 ) -> Use | None:
     cut = window(op)
-    if at != 1 or cut is None or view.elements.ndim != 4:
+    if at != 1 or cut is None or elements.ndim != len(cut.sizes) + 2:
         return None
-    *_, channels, outputs = view.elements.shape
-    if op.type == "Conv2DBackpropInput":
+    places = string.ascii_lowercase[: elements.ndim - 1]  # examples, and where the window is
+    *_, channels, outputs = elements.shape
+    if op.type.startswith(("Conv2DBackprop", "Conv3DBackprop")):
         # Linear in a and W alike: the patches are those of z, whose derivative they are cut from.
-        elements = view.elements.reshape(-1, outputs)
-        equation = Equation("abcz", "yz", "abcy")
-        return Use(view.variable, elements, equation, inputs[2], out, window=cut, transposed=True)
-    elements = view.elements.reshape(-1, outputs)
-    if op.type == "Conv2D":
-        equation = Equation("abcy", "yz", "abcz")
-        return Use(view.variable, elements, equation, inputs[0], out, window=cut)
-    elements = view.elements.reshape(-1, channels, outputs)
-    equation = Equation("abcxy", "xyz", "abcyz")
-    cut = cut._replace(channels=channels)
-    inner = (channels, outputs)
-    return Use(view.variable, elements, equation, inputs[0], out, window=cut, inner=inner)
+        equation = Equation(places + "z", "yz", places + "y")
+        elements = elements.reshape(-1, outputs)
+        return Use(
+            _NOT_YET,
+            elements,
+            equation,
+            inputs[2],
+            out,
+            window=cut,
+            transposed=True,
+            dealt=cut.dealt,
+        )
+    use = Use(_NOT_YET, elements, Equation("", "", ""), inputs[0], out, window=cut, dealt=cut.dealt)
+    if op.type == "DepthwiseConv2dNative":
+        return use._replace(
+            elements=elements.reshape(-1, channels, outputs),
+            equation=Equation(places + "xy", "xyz", places + "yz"),
+            window=cut._replace(channels=(channels,)),
+            inner=(channels, outputs),
+        )
+    groups = int(inputs[0].shape[-1]) // channels
+    if groups == 1:
+        return use._replace(
+            elements=elements.reshape(-1, outputs),
+            equation=Equation(places + "y", "yz", places + "z"),
+        )
+    inner = (groups, outputs // groups)
+    return use._replace(
+        elements=elements.reshape(-1, channels, *inner),
+        equation=Equation(places + "wxy", "wyxz", places + "xz"),
+        window=cut._replace(channels=(groups, channels)),
+        inner=inner,
+    )
 
 
 def _gather(
-    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, view: _View
+    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
 ) -> Use | None:
     indices = inputs[1]
     axis = known_value(inputs[2]) if op.type == "GatherV2" else 0
     batched = "batch_dims" in op.node_def.attr and op.get_attr("batch_dims")
-    if at != 0 or batched or axis != 0 or indices.shape.rank is None or view.elements.ndim != 2:
+    if at != 0 or batched or axis != 0 or indices.shape.rank is None or elements.ndim != 2:
         return None
     letters = string.ascii_lowercase[: indices.shape.rank]
     equation = Equation(letters + "y", "yz", letters + "z")
-    rows = int(view.elements.shape[0])
-    return Use(view.variable, view.elements, equation, indices, out, rows=rows)
+    rows = int(elements.shape[0])
+    return Use(_NOT_YET, elements, equation, indices, out, rows=rows)
 
 
 _RULES: dict[str, Callable[..., Use | None]] = {
@@ -310,6 +347,8 @@ _RULES: dict[str, Callable[..., Use | None]] = {
     "Conv2D": _convolution,
     "DepthwiseConv2dNative": _convolution,
     "Conv2DBackpropInput": _convolution,
+    "Conv3D": _convolution,
+    "Conv3DBackpropInputV2": _convolution,
     "ResourceGather": _gather,
     "GatherV2": _gather,
     "Gather": _gather,

@@ -26,6 +26,7 @@ TARGETS = tf.constant(RNG.normal(size=(B, 1)))
 CLASSES = RNG.integers(0, 3, B)
 SEQUENCES = tf.constant(RNG.normal(size=(B, 10, 2)))
 IMAGES = tf.constant(RNG.normal(size=(B, 6, 6, 2)))
+VOLUMES = tf.constant(RNG.normal(size=(B, 4, 4, 4, 2)))
 TOKENS = tf.constant(RNG.integers(0, 6, (B, 5)))
 BITS = tf.constant((RNG.normal(size=(B, 5)) > 0).astype(float))
 NOISE = tf.constant(RNG.normal(size=(B, 2)))
@@ -197,6 +198,46 @@ def poisson():
     return variables, lambda: [rate(hidden(X))], loss, Formation.ROWS
 
 
+def embedded_positions():
+    """Rows of two embeddings, one by what is at a place and one by the place."""
+    tokens, places, last = L.Embedding(6, 3), L.Embedding(5, 3), L.Dense(3)
+
+    def outputs():
+        h = tokens(TOKENS) + places(tf.range(5))
+        return [last(tf.reduce_mean(tf.tanh(h), 1))]
+
+    outputs()
+    variables = [w for layer in (tokens, places, last) for w in layer.trainable_variables]
+    return variables, outputs, lambda zs: cross_entropy(zs[0]), Formation.ROWS
+
+
+def joined_weights():
+    """One matrix of parts of three weights and zeros, and another of the same weights."""
+    shapes = [(2, 3), (3, 3), (4,)]
+    weights = [tf.Variable(RNG.normal(size=shape)) for shape in shapes]
+
+    def outputs():
+        first, second, third = weights
+        joined = tf.concat([first, tf.reverse(second[1:], [0]), tf.zeros([1, 3], X.dtype)], 0)
+        h = tf.tanh(tf.concat([X, X**2, X[:, :1]], 1) @ joined)
+        scale = tf.stack([third[:3], second[0]])
+        return [tf.einsum("bi,ji->bj", h, scale) + third[3]]
+
+    return weights, outputs, lambda zs: tf.reduce_mean((zs[0] - 0.3) ** 2), Formation.ROWS
+
+
+def products_of_parts():
+    """A matrix for each of several parts of an example."""
+    first = tf.Variable(RNG.normal(size=(5, 2, 3)))
+    last = tf.Variable(RNG.normal(size=(2, 1, 3)))
+
+    def outputs():
+        h = tf.tanh(tf.matmul(tf.reshape(SEQUENCES, [B, 5, 2, 2]), first))
+        return [tf.reduce_sum(tf.matmul(h[:, :2], last, transpose_b=True), [1, 2])]
+
+    return [first, last], outputs, squared, Formation.ROWS
+
+
 def quantile(z):
     return tf.reduce_mean(tf.maximum(0.3 * (TARGETS - z), -0.7 * (TARGETS - z)))
 
@@ -230,6 +271,40 @@ PROBLEMS = {
         L.GlobalAveragePooling2D(),
         x=IMAGES,
     ),
+    "dilated convolutions": lambda: classifier(
+        L.Conv2D(3, 3, dilation_rate=2, padding="same", activation="tanh"),
+        L.Conv2D(2, 2, dilation_rate=2),
+        L.DepthwiseConv2D(2, dilation_rate=2, activation="tanh"),
+        L.GlobalAveragePooling2D(),
+        x=IMAGES,
+    ),
+    "dilated convolutions of sequences": lambda: classifier(
+        L.Conv1D(3, 2, dilation_rate=2, padding="causal", activation="tanh"),
+        L.SeparableConv1D(2, 2, activation="tanh"),
+        L.Conv1DTranspose(2, 2, strides=2),
+        L.GlobalAveragePooling1D(),
+        x=SEQUENCES,
+    ),
+    "convolutions of volumes": lambda: classifier(
+        L.Conv3D(2, 2, activation="tanh"),
+        L.Conv3D(2, 2, strides=2, padding="same"),
+        L.GlobalAveragePooling3D(),
+        x=VOLUMES,
+    ),
+    "other convolutions of volumes": lambda: classifier(
+        L.Conv3D(2, 2, dilation_rate=2, activation="tanh"),
+        L.Conv3DTranspose(2, 2, strides=2),
+        L.GlobalAveragePooling3D(),
+        x=VOLUMES,
+    ),
+    "Einstein sums": lambda: classifier(
+        L.EinsumDense("...c,cd->...d", output_shape=3, activation="tanh"),
+        L.EinsumDense("abc,bdc->ad", output_shape=2, bias_axes="d"),
+        x=SEQUENCES,
+    ),
+    "embedded positions": embedded_positions,
+    "joined weights": joined_weights,
+    "products of parts": products_of_parts,
     "batch normalisation": lambda: (
         *classifier(L.Dense(4), L.BatchNormalization(), L.Activation("tanh"))[:3],
         Formation.ROWS_NOT_LINEAR,
@@ -304,6 +379,41 @@ def test_equals_its_definition(name):
     assert relative_error(matrix, expected) < 1e-8
     eigenvalues = np.linalg.eigvalsh(matrix.numpy())
     assert eigenvalues[0] >= -1e-12 * eigenvalues[-1]
+
+
+def test_grouped_convolutions():
+    """Against a convolution for each group: TensorFlow has no derivatives of others on CPUs."""
+    layers = [
+        L.Conv2D(4, 3, groups=2, activation="tanh"),
+        L.Conv2D(8, 2, groups=4, strides=2, padding="same"),
+    ]
+    model = net(*layers, L.GlobalAveragePooling2D(), L.Dense(3), shape=IMAGES.shape[1:])
+    variables = as_tensors(model.trainable_variables)
+
+    def one_by_one(x, layer, strides, padding):
+        pairs = zip(
+            tf.split(x, layer.groups, -1), tf.split(layer.kernel, layer.groups, -1), strict=True
+        )
+        z = [tf.nn.conv2d(a, w, strides, padding) for a, w in pairs]
+        return tf.concat(z, -1) + layer.bias
+
+    def outputs():
+        h = tf.tanh(one_by_one(IMAGES, layers[0], 1, "VALID"))
+        h = one_by_one(h, layers[1], 2, "SAME")
+        return [model.layers[-1](tf.reduce_mean(h, [1, 2]))]
+
+    np.testing.assert_allclose(outputs()[0], model(IMAGES), rtol=1e-12)
+    expected, _ = reference(variables, outputs, lambda zs: cross_entropy(zs[0]))
+
+    @tf.function(autograph=False)
+    def block():
+        recorded = record(lambda: cross_entropy(model(IMAGES)), variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split(variables))
+        return at.formed(0)[:2]
+
+    matrix, formed_by = block()
+    assert Formation(int(formed_by)) is Formation.ROWS
+    assert relative_error(matrix, expected) < 1e-8
 
 
 def test_a_rest_that_is_not_convex_is_exact():
@@ -387,3 +497,35 @@ def test_quadrature_by_a_matrix_product_keeps_squares_convex():
         return at.block(0)
 
     assert relative_error(block(), expected) < 1e-10
+
+
+@pytest.mark.parametrize("policy, tolerance", [("mixed_bfloat16", 3e-2), ("mixed_float16", 4e-3)])
+def test_weights_in_single_precision_behind_a_model_in_half(policy, tolerance):
+    def model(policy):
+        layers = [
+            L.Conv2D(3, 3, activation="tanh", dtype=policy),
+            L.GlobalAveragePooling2D(dtype=policy),
+            L.Dense(4, activation="tanh", dtype=policy),
+            L.Dense(3, dtype=policy),
+        ]
+        return net(*layers, shape=IMAGES.shape[1:])
+
+    half, double = model(policy), model("float64")
+    double.set_weights(half.get_weights())
+    expected, _ = reference(
+        as_tensors(double.trainable_variables),
+        lambda: [double(IMAGES)],
+        lambda zs: cross_entropy(zs[0]),
+    )
+    variables = as_tensors(half.trainable_variables)
+    assert {v.dtype for v in variables} == {tf.float32}
+
+    @tf.function(autograph=False)
+    def block():
+        recorded = record(lambda: cross_entropy(tf.cast(half(IMAGES), tf.float32)), variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split(variables))
+        return at.formed(0)[:2]
+
+    matrix, formed_by = block()
+    assert Formation(int(formed_by)) is Formation.ROWS
+    assert relative_error(matrix, expected) < tolerance

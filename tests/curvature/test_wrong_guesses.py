@@ -134,15 +134,15 @@ def test_a_table_of_which_examples_are_rows():
 def test_more_rows_than_a_system_of_low_rank_may_have():
     """Whether a batch's size is known before the step runs or not."""
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(900, 4)).astype("float32"), rng.integers(0, 3, 900)
+    x, y = rng.normal(size=(1200, 4)).astype("float32"), rng.integers(0, 3, 1200)
     model = keras.Sequential([L.Input((4,)), L.Dense(3, activation="tanh"), L.Dense(3)])
     optimizer = QNewton(blocks=Blocks("full", max_size=5))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=optimizer, loss=loss)
-    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(900, drop_remainder=True)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(1200, drop_remainder=True)
     model.fit(data, shuffle=False, verbose=0)
     assert [d.route for d in optimizer.decisions] == ["cg"]
-    model.fit(x, y, batch_size=450, verbose=0)
+    model.fit(x, y, batch_size=600, verbose=0)
     assert [d.route for d in optimizer.decisions] == ["cg", "woodbury", "woodbury"]
 
 

@@ -82,6 +82,25 @@ def test_called_functions_are_seen_through():
         np.testing.assert_allclose(block.matrix, expected.matrix, rtol=1e-12, atol=1e-15)
 
 
+def test_weights_are_those_that_the_loss_read_unless_they_are_assigned():
+    kept, changed = tf.Variable([1.0, 2.0]), tf.Variable([3.0, 4.0])
+    known = []
+
+    @tf.function
+    def run():
+        read = tf.convert_to_tensor(kept), tf.convert_to_tensor(changed)
+        loss = RecordedLoss(tf.reduce_sum(read[0] * read[1]), [kept, changed])
+        changed.assign_add([1.0, 1.0])
+        weights = loss.at_variables()
+        known.extend(w is r for w, r in zip(weights, read, strict=True))
+        return loss.value, loss(weights)
+
+    before, after = (float(v) for v in run())
+    assert known == [True, False]
+    assert before == 11.0
+    assert after == 14.0
+
+
 def test_a_users_own_stop_gradient_is_kept():
     w = tf.Variable([1.0, 2.0])
     (block,) = hessian(lambda: tf.reduce_sum(w**2 * tf.stop_gradient(w)), [w])

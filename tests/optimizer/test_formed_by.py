@@ -46,9 +46,9 @@ class DataDependentLoop(L.Layer):
         )[1]
 
 
-DENSE = [L.Dense(3, activation="tanh"), L.Dense(2)]
-IMAGES = [L.Reshape((2, 2, 1)), L.Conv2D(2, 2, activation="tanh"), L.Flatten(), L.Dense(2)]
-COUPLED = [L.Dense(3), L.BatchNormalization(), L.Activation("tanh"), L.Dense(2)]
+DENSE = [L.Dense(3, activation="tanh"), L.Dense(3)]
+IMAGES = [L.Reshape((2, 2, 1)), L.Conv2D(2, 2, activation="tanh"), L.Flatten(), L.Dense(3)]
+COUPLED = [L.Dense(3), L.BatchNormalization(), L.Activation("tanh"), L.Dense(3)]
 # Layers, arguments, and how the decisions of the first block begin.
 CASES = {
     "dense": (DENSE, {}, "layers: "),
@@ -61,9 +61,9 @@ CASES = {
         "products with unit vectors: a weight",
     ),
     "examples interact": (COUPLED, {"blocks": "layer"}, "columns by single forward passes: what"),
-    "shared": ([TwiceUsed(), L.Dense(2)], {}, "rows: "),
-    "not linear": ([Normalised(), L.Dense(2)], {}, "rows by single backward passes: a weight"),
-    "loop": ([DataDependentLoop(), L.Dense(2)], {}, "columns by single forward passes, one at"),
+    "shared": ([TwiceUsed(), L.Dense(3)], {}, "rows: "),
+    "not linear": ([Normalised(), L.Dense(3)], {}, "rows by single backward passes: a weight"),
+    "loop": ([DataDependentLoop(), L.Dense(3)], {}, "columns by single forward passes, one at"),
     "large": (DENSE, {"blocks": Blocks(max_size=4)}, "not formed"),
 }
 
@@ -129,7 +129,7 @@ def test_layers_too_wide_for_all_examples_at_once(monkeypatch, arguments, expect
     runs = []
     for memory, how in ((1e3, expected), (1e9, "layers: ")):
         monkeypatch.setattr(structured, "memory_of_a_batch", lambda least, memory=memory: memory)
-        runs.append(decisions([L.Dense(2, activation="tanh")], arguments))
+        runs.append(decisions([L.Dense(3, activation="tanh")], arguments))
         assert runs[-1][0].formed_by.startswith(how)
     np.testing.assert_allclose(*[[d.loss_after for d in run] for run in runs], rtol=1e-4)
 

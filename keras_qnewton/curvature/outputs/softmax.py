@@ -1,15 +1,21 @@
 """Softmax cross-entropy: a row of z with weight ω and probabilities p = softmax(z).
 
-    ∂/∂z = ω (p - y)         C = ω (diag p - p pᵀ)        s_c = √(ω p_c) (e_c - p)
+    ∂/∂z = ω (p - y)         C = ω (diag p - p pᵀ)
+    s_c  = √(ω p_c q_c / (p_c + q_c)) (e_c - Σ_{d>c} (p_d / q_c) e_d),      q_c = Σ_{d>c} p_d
 
 All three are written so that a model that is certain, p_c near 1, loses no digits. Derivatives by
-tapes are differences of nearly equal numbers there.
+tapes are differences of nearly equal numbers there. The roots are the columns of C's Cholesky
+factor, of which the last is zero: each sets a class against those after it.
+
+References:
+    Tanabe & Sagae 1992, Journal of the Royal Statistical Society B 54(1) (the Cholesky factor).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.curvature.outputs.base import (
@@ -69,16 +75,21 @@ class SoftmaxCurvature(OutputCurvature):
         return self._term_weights[:, None] * p * (v - mean)
 
     def roots(self) -> tf.Tensor | None:
-        """√(ω p_c) (e_c - p) for each class c, `[C, B, C]`."""
+        """s_c for each class c but the last, `[C - 1, B, C]`."""
         count = countable_outputs(self.z)
         if count is None:
             return None
-        identity = tf.eye(count, dtype=self.z.dtype)
         p = self._probabilities
-        # 1 - p_c as the sum of the others, which cancels nothing.
-        rest = tf.matmul(p, 1 - identity)
-        scale = tf.transpose(tf.sqrt(self._term_weights[:, None] * p))[:, :, None]
-        return scale * (identity[:, None, :] * rest[None] - (1 - identity)[:, None, :] * p[None])
+        if count == 1:
+            return tf.zeros_like(p)[None]
+        itself = tf.constant(np.eye(count - 1, count)[:, None, :], p.dtype)
+        later = tf.constant(np.triu(np.ones([count - 1, count]), 1)[:, None, :], p.dtype)
+        # Sums of what follows, and shares in them: nothing cancels.
+        these, after = p[:, :-1], tf.cumsum(p, axis=1, exclusive=True, reverse=True)[:, :-1]
+        smaller = these * tf.math.divide_no_nan(after, these + after)
+        scale = tf.transpose(tf.sqrt(self._term_weights[:, None] * smaller))[:, :, None]
+        shares = tf.math.divide_no_nan(p[None], tf.transpose(after)[:, :, None])
+        return scale * (itself - later * shares)
 
     def lost_digits(self) -> tf.Tensor:
         """The part of ∂L/∂z that rounding took from `gradient`, `[B, C]`; see `_lost`."""

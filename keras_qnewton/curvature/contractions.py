@@ -1,0 +1,84 @@
+"""Sums of products a ⊗ d of which rows of U are made: einsum, by quicker operations where they are.
+
+    a  [B, P, ...]      what a weight is multiplied by
+    d  [R, B, P, ...]   derivatives, one a root
+    -> [B, R, ...]      the letters B, P and R stand for these axes, others for the weight's own;
+                        or summed over these, too
+
+`tf.einsum` puts the axes of its result in order at the end, which are the most numbers of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def contracted(
+    a: tf.Tensor | None, of_a: str | None, d: tf.Tensor, of_d: str, to: str
+) -> tf.Tensor:
+    """einsum(a, d), of axes named `of_a` and `of_d`, with the axes `to`; of d alone without a."""
+    if a is None or of_a is None:
+        axes = [i for i, letter in enumerate(of_d) if letter not in to]
+        return _ordered(tf.reduce_sum(d, axes), "".join(c for c in of_d if c in to), to)
+    shared = set(of_a) & set(of_d)
+    summed = (set(of_a) | set(of_d)) - set(to)
+    if d.shape[2] == 1 and summed == {"P"} and of_a.startswith("BP") and a.shape[1] == 1:
+        a, d = tf.squeeze(a, [1]), tf.squeeze(d, [2])
+        return _spread(a, of_a.replace("P", ""), to) * _spread(d, of_d.replace("P", ""), to)
+    left = "".join(c for c in to if c in of_a and c not in shared)
+    right = "".join(c for c in to if c in of_d and c not in shared and c != "R")
+    if shared - summed == {"B"} and summed <= shared:
+        a, of_a = a[:, None], "BR" + of_a[1:]
+        if to == "BR" + left + right:
+            return _batched_product(a, of_a, d, of_d, left, right)
+        if to == "BR" + right + left:
+            return _batched_product(d, of_d, a, of_a, right, left)
+    return tf.einsum(f"{of_a},{of_d}->{to}", a, d)
+
+
+def _batched_product(
+    first: tf.Tensor, of_first: str, second: tf.Tensor, of_second: str, left: str, right: str
+) -> tf.Tensor:
+    """`[B, R, *left, *right]`, one matrix product an example and root."""
+    summed = "".join(c for c in of_second if c in of_first and c not in "BR")
+    first = _ordered(first, of_first, "BR" + summed + left)
+    second = _ordered(second, of_second, "BR" + summed + right)
+    first, of_left = _as_matrices(first, len(summed))
+    second, of_right = _as_matrices(second, len(summed))
+    product = tf.matmul(first, second, transpose_a=True)
+    return tf.reshape(product, [*_lengths(product)[:2], *of_left, *of_right])
+
+
+def _as_matrices(tensor: tf.Tensor, summed: int) -> tuple[tf.Tensor, list[tf.Tensor | int]]:
+    """`[B, R, *summed, *kept]` -> `[B, R, rows, columns]`, and the lengths of `kept`."""
+    lengths = _lengths(tensor)
+    rows, kept = lengths[2 : 2 + summed], lengths[2 + summed :]
+    return tf.reshape(tensor, [*lengths[:2], _size(rows), _size(kept)]), kept
+
+
+def _lengths(tensor: tf.Tensor) -> list[tf.Tensor | int]:
+    """Lengths of the axes, known ones as integers."""
+    return [n if n is not None else tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
+
+
+def _size(lengths: Sequence[tf.Tensor | int]) -> tf.Tensor | int:
+    size: tf.Tensor | int = 1
+    for n in lengths:
+        size = size * n
+    return size
+
+
+def _ordered(tensor: tf.Tensor, letters: str, to: str) -> tf.Tensor:
+    """`tensor` with its axes, named `letters`, in the order `to`."""
+    return tensor if letters == to else tf.transpose(tensor, [letters.index(c) for c in to])
+
+
+def _spread(tensor: tf.Tensor, letters: str, to: str) -> tf.Tensor:
+    """`tensor` with its axes in the order `to`, those that it does not have of length 1."""
+    moved = _ordered(tensor, letters, "".join(c for c in to if c in letters))
+    for axis, letter in enumerate(to):
+        if letter not in letters:
+            moved = tf.expand_dims(moved, axis)
+    return moved
