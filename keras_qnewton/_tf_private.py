@@ -7,6 +7,7 @@ as soon as it will do.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 
@@ -136,6 +137,7 @@ def outside_of_functions() -> Iterator[None]:
             graph._variable_creator_stack = before
 
 
+@functools.cache
 def raw_op_parameters(function: Callable[..., object]) -> list[str]:
     """Names of the arguments of a `tf.raw_ops` function, in order, without `name`.
 

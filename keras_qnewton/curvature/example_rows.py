@@ -101,14 +101,22 @@ class ExampleRows:
         jacobian: Of all outputs.
         number: Of this one among them.
         curvature: Its C; one that has roots.
+        vectorizable: Whether `tf.vectorized_map` can differentiate it.
 
     Attributes:
         count: R; 0 where roots are too many.
         known_examples: B where it is known while tracing, else None.
     """
 
-    def __init__(self, jacobian: OutputJacobian, number: int, curvature: OutputCurvature):
+    def __init__(
+        self,
+        jacobian: OutputJacobian,
+        number: int,
+        curvature: OutputCurvature,
+        vectorizable: bool,
+    ):
         self._jacobian, self._number, self._curvature = jacobian, number, curvature
+        self._vectorizable = vectorizable
         self._roots = curvature.roots()
         self.count = 0 if self._roots is None else int(self._roots.shape[0])
         self.known_examples = 1 if curvature.one_example else curvature.z.shape[0]
@@ -182,8 +190,15 @@ class ExampleRows:
         if self.count <= _FEW_ROOTS:
             passes = [one(root) for root in tf.unstack(self.roots)]
             found = [tf.stack(d) for d in zip(*passes, strict=True)]
-        else:
+        elif self._vectorizable:
             found = tf.vectorized_map(one, self.roots)
+        else:
+            found = tf.map_fn(
+                one,
+                self.roots,
+                fn_output_signature=[tf.TensorSpec(t.shape, t.dtype) for t in tensors],
+                parallel_iterations=1,
+            )
         return [tf.cast(d, self._curvature.dtype) for d in found]
 
     def of_blocks(self, blocks: Sequence[Sequence[Piece]]) -> list[list[OfPiece]]:
@@ -243,8 +258,9 @@ class ExampleRows:
             return int(rows) // frame.total if frame.total else 1
         if not use.positions and frame.total is None:
             return 1  # `fit` has seen it
-        # An empty batch has as many as it likes, but for none.
-        return tf.maximum(tf.shape(use.outputs)[0] // tf.maximum(self._total(frame), 1), 1)
+        # An empty batch has as many as it likes.
+        total = self._total(frame)
+        return tf.where(tf.equal(total, 0), 1, tf.shape(use.outputs)[0] // tf.maximum(total, 1))
 
 
 class Factor(NamedTuple):

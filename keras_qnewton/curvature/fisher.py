@@ -72,7 +72,7 @@ class EmpiricalFisher(Curvature):
                 )
             return SecondMoment(exact, terms_of[part.output.name])
 
-        return StructuredGaussNewton(loss, weights, parts, self.memory, convex, second_moment)
+        return StructuredGaussNewton.at(loss, weights, parts, self.memory, convex, second_moment)
 
 
 class SecondMoment(OutputCurvature):

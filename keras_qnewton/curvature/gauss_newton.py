@@ -51,7 +51,7 @@ class GaussNewton(Curvature):
             ValueError: If no term of the loss is recognisably convex in any tensor.
         """
         convex = required_outputs(loss, "gauss_newton")
-        return StructuredGaussNewton(loss, weights, parts, self.memory, convex)
+        return StructuredGaussNewton.at(loss, weights, parts, self.memory, convex)
 
 
 @register("curvature", "auto")
@@ -71,7 +71,7 @@ class AutoCurvature(Curvature):
         convex = convex_loss(loss)
         if not convex.outputs or prefers_exact(loss, convex):
             return StructuredHessian(loss, weights, parts, self.memory)
-        return StructuredGaussNewton(loss, weights, parts, self.memory, convex)
+        return StructuredGaussNewton.at(loss, weights, parts, self.memory, convex)
 
 
 def prefers_exact(loss: RecordedLoss, convex: ConvexLoss) -> bool:

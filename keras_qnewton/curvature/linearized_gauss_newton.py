@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -24,6 +23,7 @@ from keras_qnewton.curvature.outputs import (
 )
 from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.loss.independence import Passage
+from keras_qnewton.loss.loop_uses import UsesInLoops
 from keras_qnewton.loss.uses import Uses
 
 # Relative size of a change of the gradient that is far below what one batch tells of it.
@@ -59,7 +59,7 @@ class GaussNewtonLinearized(Linearized):
         outputs = list(dict.fromkeys(output.name for output in convex.outputs))
         others = list(dict.fromkeys([*fetch, *convex.held]))
         self._jacobian = OutputJacobian(
-            lambda weights: self._run(weights, [*outputs, *others]),
+            lambda weights, watch: self._run(weights, watch, [*outputs, *others]),
             weights,
             like=[loss.tensor(name) for name in outputs],
         )
@@ -88,15 +88,16 @@ class GaussNewtonLinearized(Linearized):
         """The outputs, and C of each."""
         return list(zip(self._convex.outputs, self._curvatures, strict=True))
 
-    def _run(self, weights: Sequence[tf.Tensor], names: list[str]) -> list[tf.Tensor]:
+    def _run(
+        self,
+        weights: Sequence[tf.Tensor],
+        watch: Callable[[tf.Tensor], None],
+        names: list[str],
+    ) -> list[tf.Tensor]:
         """Runs the network, and sees where weights enter."""
         self._uses, self._passage = Uses(weights, self.dtype), Passage(weights)
-
-        def seen(op: tf.Operation, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-            self._uses(op, inputs, outputs)
-            self._passage(op, inputs, outputs)
-
-        return self._loss.fetch(names, weights, observer=seen)
+        observer = UsesInLoops(self._uses, watch, self._passage)
+        return self._loss.fetch(names, weights, observer=observer)
 
     def _loss_while_held(
         self, weights: Sequence[tf.Tensor], held: Sequence[tf.Tensor]
@@ -167,7 +168,7 @@ class GaussNewtonLinearized(Linearized):
         names = [output.name for output in self._convex.outputs]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(points)
-            value, zs = self._loss.evaluate(self.unflatten(points), fetch=names, unroll=False)
+            value, zs = self._loss.evaluate(self.unflatten(points), fetch=names, unroll=0)
         lost = [c.lost_digits_at(z) for c, z in zip(self._curvatures, zs, strict=True)]
         gradients = tape.gradient(value, points, unconnected_gradients="zero")
         added = tape.gradient(zs, points, lost, unconnected_gradients="zero")

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-Evaluate = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+# Of the weights, and of what has a tape record what depends on another tensor.
+Evaluate = Callable[[Sequence[tf.Tensor], Callable[[tf.Tensor], None]], list[tf.Tensor]]
 _ZERO = tf.UnconnectedGradients.ZERO
 
 
@@ -36,7 +37,7 @@ class OutputJacobian:
             self._forward.watch(self._probes)
             with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._backward:
                 self._backward.watch(self._weights)
-                values = network(self._weights)
+                values = network(self._weights, self._backward.watch)
             self.outputs, self.others = values[: len(like)], values[len(like) :]
             # Jᵀu: linear in u, so that its derivative in u along v is J v.
             self._pulled = self.transposed(self._probes, range(len(self._weights)))

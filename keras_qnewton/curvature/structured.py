@@ -161,9 +161,14 @@ class Structured(Linearized):
         """Why a block is not assembled: the loss's loop where it has one, which rules out all."""
         return reason if self._loss.vectorizable else Formation.LOOP
 
+    @property
+    def _can_assemble(self) -> bool:
+        """Whether derivatives of each example can be had; here, by `tf.vectorized_map`."""
+        return self._loss.vectorizable
+
     def _covering(self, k: int) -> list[DenseLayer] | None:
         """The layers that have a variable in the block, if they have all of its variables."""
-        if not self._loss.vectorizable:
+        if not self._can_assemble:
             return None
         indices = set(self._parts[k].indices)
         layers = [layer for layer in self._layers if indices & set(layer.variables)]

@@ -41,6 +41,9 @@ from keras_qnewton.loss.structure import DenseLayer, dense_layers
 
 # N up to which a block may be in double precision: the solver of such a one holds it so anyway.
 _LARGEST_DOUBLE = 2048
+# Turns up to which a loop is run in line. An LSTM of 10 time steps took 15 s to trace in line and
+# 13 ms a step, as a loop 11 s and 19 ms; of 28 it took 38 s to trace in line, as a loop 10 s.
+_UNROLLED = 8
 
 
 class StructuredGaussNewton(Structured, GaussNewtonLinearized):
@@ -60,7 +63,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         ]
         super().__init__(loss, weights, parts, memory, convex, output_curvature, fetch=inside)
         self._rows = [
-            ExampleRows(self._jacobian, i, curvature)
+            ExampleRows(self._jacobian, i, curvature, loss.vectorizable)
             for i, curvature in zip(self._position, self._curvatures, strict=True)
         ]
         self._sizes = [shape.num_elements() for shape in self._shapes]
@@ -78,19 +81,16 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         if found is None or not known or len(known) < len(coefficients):
             return self._value_and_gradients_by_tape()
         self._shared = [of_output.of_blocks(found) for of_output in self._rows]
-        shared = self._shared
 
-        def by_rows() -> list[tf.Tensor]:
-            flat = [
-                tf.add_n(
-                    [
-                        tf.concat([p.total(c, self.dtype) for p in of_blocks[k]], 0)
-                        for of_blocks, (c, _) in zip(shared, known, strict=True)
-                    ]
-                )
-                for k in range(len(self._parts))
-            ]
-            return self.unflatten(flat)
+        flat = [
+            tf.add_n(
+                [
+                    tf.concat([p.total(c, self.dtype) for p in of_blocks[k]], 0)
+                    for of_blocks, (c, _) in zip(self._shared, known, strict=True)
+                ]
+            )
+            for k in range(len(self._parts))
+        ]
 
         def by_tape() -> list[tf.Tensor]:
             through = self._through_outputs()
@@ -100,7 +100,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             ]
 
         exist = tf.reduce_all(tf.stack([there for _, there in known]))
-        through: list[tf.Tensor | None] = tf.cond(exist, by_rows, by_tape)
+        # A derivative of an example may be none where that of all of them is.
+        exist &= tf.math.is_finite(tf.add_n([tf.reduce_sum(x) for x in flat]))
+        through: list[tf.Tensor | None] = tf.cond(exist, lambda: self.unflatten(flat), by_tape)
         return self._remainder.value, self._with_gradient_beside(through)
 
     def _blocks_of_gradient(self) -> list[list[Piece]] | None:
@@ -113,6 +115,34 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         known = [some for some in found if some is not None]
         whole = len(known) == len(found) and all(self._rows_fit(some) is True for some in known)
         return known if whole else None
+
+    @classmethod
+    def at(
+        cls,
+        loss: RecordedLoss,
+        weights: Sequence[tf.Tensor],
+        parts: Sequence[Part],
+        memory: float,
+        convex: ConvexLoss,
+        output_curvature: Callable[[ConvexPart], OutputCurvature] | None = None,
+    ) -> StructuredGaussNewton:
+        """One that keeps loops as loops, if every block has rows then.
+
+        A block without them takes products with unit vectors, which are vectorised where loops are
+        run in line.
+        """
+        kept = loss.keeping_loops(longer_than=_UNROLLED)
+        found = cls(kept, weights, parts, memory, convex, output_curvature)
+        if loss.vectorizable == kept.vectorizable or found._all_may_have_rows():
+            return found
+        return cls(loss, weights, parts, memory, convex, output_curvature)
+
+    def _all_may_have_rows(self) -> bool:
+        return self._has_rows() and all(
+            bool(self._covering(k) or self._pieces(k))
+            for k, part in enumerate(self._parts)
+            if part.dense
+        )
 
     # --- formed blocks ------------------------------------------------------------------
 
@@ -385,9 +415,14 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             if all(len(self._uses.of(i) or ()) == 1 for i in layer.variables)
         ]
 
+    @property
+    def _can_assemble(self) -> bool:
+        """True: a backward pass for each root will do."""
+        return True
+
     def _has_rows(self) -> bool:
-        """Per-example derivatives need few outputs an example, and pfor."""
-        return all(r.count for r in self._rows) and self._loss.vectorizable
+        """Per-example derivatives need few outputs an example."""
+        return all(r.count for r in self._rows)
 
     def _has_one_root(self) -> bool:
         return all(r.count == 1 for r in self._rows)

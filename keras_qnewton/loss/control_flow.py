@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -26,10 +26,51 @@ from keras_qnewton.loss.tensor_lists import MAX_UNROLLED, as_tensor_list
 # Runs operations of one graph: (operations, env, names of the weights' handles, wanted names).
 Run = Callable[[Sequence[tf.Operation], dict[str, Any], set[str], set[str]], None]
 
+# One turn of a loop: its variables before and after.
+Turn = Callable[..., Sequence[tf.Tensor]]
+# Is shown an operation that is run again, its inputs' new values and its outputs', in bodies of
+# functions and loops, too; may return others in place of the outputs.
+Observer = Callable[[tf.Operation, Sequence[Any], Sequence[Any]], Sequence[Any] | None]
+# The number of turns, an int32 scalar; None if they cannot be counted.
+Count = Callable[[], tf.Tensor | None]
+
+# Collection of a graph: the turns of its loops, by what was known before the first.
+_TRIPS = "keras_qnewton/trips"
+# Turns up to which a loop's are counted while tracing.
+_MOST_COUNTED = 1024
+
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 LOOPS = {"While", "StatelessWhile"}
 CONDITIONS = {"If", "StatelessIf", "Case", "StatelessCase"}
 TYPES = CALLS | LOOPS | CONDITIONS
+
+
+class Widened(NamedTuple):
+    """A loop with further variables, after its own.
+
+    Attributes:
+        turn: Of all variables.
+        start: Those before the first turn.
+        finish: Is given those after the last.
+    """
+
+    turn: Turn
+    start: list[tf.Tensor]
+    finish: Callable[[Sequence[tf.Tensor]], None]
+
+
+@runtime_checkable
+class LoopObserver(Protocol):
+    """An observer that may change a loop that is run as one."""
+
+    def widened(self, turn: Turn, start: Sequence[tf.Tensor], times: int | Count) -> Widened | None:
+        """A loop of the graph with more variables, or None to leave it as it is.
+
+        Args:
+            turn: Runs the body, which is shown, too.
+            start: The loop's variables before the first turn.
+            times: Number of turns, or what counts them when the step runs, if it can.
+        """
 
 
 class Body(NamedTuple):
@@ -85,10 +126,14 @@ def bodies(op: tf.Operation, wanted: set[str]) -> list[Body]:
     return out
 
 
-def is_dynamic(op: tf.Operation, wanted: set[str]) -> bool:
-    """Whether `op` is run again as a loop or a condition of the graph, not in line."""
+def is_dynamic(op: tf.Operation, wanted: set[str], unroll: int) -> bool:
+    """Whether `op` is run again as a loop or a condition of the graph, not in line.
+
+    `unroll` is the number of turns up to which loops are.
+    """
     if op.type in LOOPS:
-        return bodies(op, wanted)[0].times is None
+        times = bodies(op, wanted)[0].times
+        return times is None or times > unroll
     return op.type in CONDITIONS and known_value(op.inputs[0]) is None
 
 
@@ -99,7 +144,8 @@ def run(
     weights: set[str],
     run_: Run,
     *,
-    unroll: bool = True,
+    unroll: int,
+    observer: Observer | None = None,
 ) -> list[Any]:
     """Runs a call, a loop or a condition again.
 
@@ -110,13 +156,14 @@ def run(
         weights: Names of tensors of the graph that are handles of weights; the values in
             `inputs` are the weights themselves.
         run_: Runs operations.
-        unroll: Whether loops of a known number of turns are run in line.
+        unroll: Loops of at most so many turns are run in line.
+        observer: Of what `run_` runs.
 
     Returns:
         The outputs' new values; None for one that is not wanted.
     """
     if op.type in LOOPS:
-        return _Loop(op, wanted).run(inputs, weights, run_, unroll)
+        return _Loop(op, wanted).run(inputs, weights, run_, unroll, observer)
     kept = [i for i, tensor in enumerate(op.outputs) if tensor.name in wanted]
     graphs = _tf_private.function_bodies(op)
 
@@ -193,6 +240,26 @@ def _inner_weights(graph: tf.Graph, handles: Sequence[str], weights: set[str]) -
 # --- loops --------------------------------------------------------------------------------
 
 
+class _GraphLoop(NamedTuple):
+    """A recorded loop as `tf.while_loop` takes it.
+
+    Attributes:
+        carried: Positions of its variables that change.
+        fixed: The others, by position.
+        start: Those that change, before the first turn.
+        shapes: Theirs in every turn.
+        going_on: Its condition.
+        turn: Its body.
+    """
+
+    carried: list[int]
+    fixed: dict[int, Any]
+    start: list[tf.Tensor]
+    shapes: list[tf.TensorShape]
+    going_on: Callable[..., tf.Tensor]
+    turn: Turn
+
+
 class _Loop:
     """A recorded loop, reduced to the variables that its wanted outputs depend on.
 
@@ -226,6 +293,17 @@ class _Loop:
 
     def trips(self, known: Sequence[np.ndarray | None]) -> list[dict[str, np.ndarray]] | None:
         """The values known in the body in each turn; None if the number of turns is not known."""
+        cache = self.op.graph.get_collection_ref(_TRIPS)
+        if not cache:
+            cache.append({})
+        # An array's values alone do not say how it is shaped, but the operation does.
+        values = tuple(None if v is None else v.tobytes() for v in known)
+        key = (self.op, tuple(self.live), values)
+        if key not in cache[0]:
+            cache[0][key] = self._trips(known)
+        return cache[0][key]
+
+    def _trips(self, known: Sequence[np.ndarray | None]) -> list[dict[str, np.ndarray]] | None:
         turns: list[dict[str, np.ndarray]] = []
         values = list(known)
         while True:
@@ -236,18 +314,26 @@ class _Loop:
                 return None
             if not going_on:
                 return turns
-            if len(turns) == MAX_UNROLLED:
+            if len(turns) == _MOST_COUNTED:
                 return None
             table = self._known_arguments(self.body, values)
             evaluate_known(self.body_operations, table)
             turns.append(table)
             values = [table.get(tensor.name) for tensor in self.body.outputs]
 
-    def run(self, inputs: list[Any], weights: set[str], run_: Run, unroll: bool) -> list[Any]:
+    def run(
+        self,
+        inputs: list[Any],
+        weights: set[str],
+        run_: Run,
+        unroll: int,
+        observer: Observer | None,
+    ) -> list[Any]:
         values = {i: inputs[i] for i in self.live}
         turns = self.trips([known_value(x) for x in inputs])
-        if turns is None or not unroll:
-            values = self._run_dynamic(values, weights, run_, None if turns is None else len(turns))
+        if turns is None or len(turns) > unroll:
+            times = None if turns is None else len(turns)
+            values = self._run_dynamic(values, weights, run_, times, observer)
         else:
             for table in turns:
                 values = self._run_once(values, weights, run_, table)
@@ -281,8 +367,51 @@ class _Loop:
         return {i: env[self.body.outputs[i].name] for i in self.live}
 
     def _run_dynamic(
-        self, values: dict[int, Any], weights: set[str], run_: Run, most: int | None
+        self,
+        values: dict[int, Any],
+        weights: set[str],
+        run_: Run,
+        times: int | None,
+        observer: Observer | None,
     ) -> dict[int, Any]:
+        loop = self._as_loop(values, weights, run_)
+        own, wide = len(loop.start), None
+        if isinstance(observer, LoopObserver):
+            count = times if times is not None else lambda: self._counted(values, weights, run_)
+            wide = observer.widened(loop.turn, loop.start, count)
+        more: list[tf.Tensor] = [] if wide is None else wide.start
+        end = tf.while_loop(
+            lambda *state: loop.going_on(*state[:own]),
+            loop.turn if wide is None else wide.turn,
+            [*loop.start, *more],
+            shape_invariants=[*loop.shapes, *(x.shape for x in more)],
+            parallel_iterations=self.op.get_attr("parallel_iterations"),
+            maximum_iterations=times,  # XLA differentiates no other loops
+        )
+        if wide is not None:
+            wide.finish(end[own:])
+        return loop.fixed | dict(zip(loop.carried, end[:own], strict=True))
+
+    def _counted(self, values: dict[int, Any], weights: set[str], run_: Run) -> tf.Tensor | None:
+        """The number of turns, by running what the loop's condition depends on.
+
+        An int32 scalar; None if it depends on more than integers, perhaps on all of the loop.
+        """
+        counting = _Loop(self.op, set())
+        read = {i: values[i] for i in counting.live}
+        variables = [self.body.inputs[i] for i in counting.live if i not in counting.fixed]
+        if not all(t.dtype.is_integer or t.dtype.is_bool for t in variables):
+            return None
+        loop = counting._as_loop(read, weights, run_)
+        count, *_ = tf.while_loop(
+            lambda count, *state: loop.going_on(*state),
+            lambda count, *state: [count + 1, *loop.turn(*state)],
+            [tf.constant(0), *loop.start],
+            shape_invariants=[tf.TensorShape([]), *loop.shapes],
+        )
+        return count
+
+    def _as_loop(self, values: dict[int, Any], weights: set[str], run_: Run) -> _GraphLoop:
         # Fixed variables, weights among them, are captured instead of carried: their gradient
         # is then summed by TensorFlow.
         carried = [i for i in self.live if i not in self.fixed]
@@ -305,15 +434,7 @@ class _Loop:
             x.shape if x.dtype == tf.variant else self.body.inputs[i].shape
             for i, x in zip(carried, start, strict=True)
         ]
-        end = tf.while_loop(
-            going_on,
-            turn,
-            start,
-            shape_invariants=shapes,
-            parallel_iterations=self.op.get_attr("parallel_iterations"),
-            maximum_iterations=most,  # XLA differentiates no other loops
-        )
-        return fixed | dict(zip(carried, end, strict=True))
+        return _GraphLoop(carried, fixed, start, shapes, going_on, turn)
 
     def _weights(self, graph: tf.Graph, weights: set[str]) -> set[str]:
         return _inner_weights(graph, [t.name for t in self.op.inputs], weights)

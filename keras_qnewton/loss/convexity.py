@@ -20,9 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.loss.control_flow import TYPES
 from keras_qnewton.loss.recorded import RecordedLoss
-from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT
 
 # Largest constant that is added to a probability or a rate before its logarithm is taken.
 _SMALL = 1e-3
@@ -55,18 +53,16 @@ def moving_tensors(loss: RecordedLoss) -> set[str]:
 
     Not those behind a `stop_gradient`, nor comparisons and other results that are no floats.
     """
+    handles = loss.handles  # which functions and loops take, too, to read a weight in their bodies
     moving: set[str] = set()
     for op in loss.operations:
-        reads = op.type in _READS or any(
-            t.name in moving or (t.dtype == tf.resource and op.type in TYPES) for t in op.inputs
-        )
+        reads = any(t.name in moving or t.name in handles for t in op.inputs)
         if not reads or op.type in _WITHOUT_DERIVATIVE:
             continue
         moving.update(t.name for t in op.outputs if t.dtype.is_floating or t.dtype == tf.variant)
     return moving
 
 
-_READS = READS - VALUE_INDEPENDENT
 _WITHOUT_DERIVATIVE = {"StopGradient", "Sign", "Floor", "Ceil", "Round", "Rint", "OneHot"}
 
 # Linear in all inputs that move, with coefficients that are not negative.

@@ -13,8 +13,9 @@ record them: derivatives of any order are TensorFlow's own.
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -25,12 +26,10 @@ from keras_qnewton import _tf_private
 from keras_qnewton.loss import control_flow, custom_gradients, tensor_lists, windows
 from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
 from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT, check_replayable
+from keras_qnewton.loss.tensor_lists import MAX_UNROLLED
 
 _MAX_POOLS = {"MaxPool", "MaxPool3D"}
 _ASSIGNMENTS = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
-
-# Is shown an operation that is run again, its inputs' new values and its outputs'.
-Observer = Callable[[tf.Operation, Sequence[Any], Sequence[Any]], None]
 
 
 class CudnnError(LossNotReplayableError):
@@ -87,7 +86,17 @@ class RecordedLoss:
         self._operations = _operations_between(self._weight_of, loss)
         self._known = set(self._operations)
         self._differences: dict[str, tf.Tensor] = {}
-        self.vectorizable = not _has_dynamic_control_flow(self._operations, [loss])
+        self._unroll_up_to(MAX_UNROLLED)
+
+    def _unroll_up_to(self, turns: int) -> None:
+        self._unroll = turns
+        self.vectorizable = not _has_dynamic_control_flow(self._operations, [self.recorded], turns)
+
+    def keeping_loops(self, longer_than: int) -> RecordedLoss:
+        """The same loss, whose loops of more turns than that stay loops."""
+        other = copy.copy(self)
+        other._unroll_up_to(min(longer_than, self._unroll))
+        return other
 
     def __call__(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss at `weights`, one tensor a variable, shapes and dtypes as theirs."""
@@ -95,7 +104,7 @@ class RecordedLoss:
 
     def value_at(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss at `weights`, its loops run as loops: quick to trace, and not for pfor."""
-        (loss,) = self.fetch([self.recorded.name], weights, unroll=False)
+        (loss,) = self.fetch([self.recorded.name], weights, unroll=0)
         return tf.ensure_shape(loss, [])
 
     def evaluate(
@@ -105,7 +114,7 @@ class RecordedLoss:
         overrides: Mapping[str, tf.Tensor] | None = None,
         shifts: Mapping[str, tf.Tensor] | None = None,
         fetch: Sequence[str] = (),
-        unroll: bool = True,
+        unroll: int | None = None,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The loss, a scalar, and the values of other tensors; see `fetch` for the arguments."""
         names = [self.recorded.name, *fetch]
@@ -121,8 +130,8 @@ class RecordedLoss:
         *,
         overrides: Mapping[str, tf.Tensor] | None = None,
         shifts: Mapping[str, tf.Tensor] | None = None,
-        observer: Observer | None = None,
-        unroll: bool = True,
+        observer: control_flow.Observer | None = None,
+        unroll: int | None = None,
     ) -> list[tf.Tensor]:
         """Values of tensors of the recorded graph, with a hand on the intermediate results.
 
@@ -131,12 +140,18 @@ class RecordedLoss:
             weights: One tensor a variable.
             overrides: By name of a tensor of the recorded graph, the value to use instead.
             shifts: By name, what to add to it.
-            observer: Is shown each operation, in bodies of functions and loops, too.
-            unroll: Whether loops of a known number of turns are run in line, as pfor wants it.
+            observer: Is shown each operation, in bodies of functions and loops, too. A
+                `LoopObserver` is shown loops that stay loops before they are made.
+            unroll: Loops of at most so many turns are run in line, as pfor wants it; those that
+                are at present, if None.
         """
         env: dict[str, Any] = {name: weights[k] for name, k in self._weight_of.items()}
         hands = _Hands(
-            dict(overrides or {}), dict(shifts or {}), observer, self._differences, unroll
+            dict(overrides or {}),
+            dict(shifts or {}),
+            observer,
+            self._differences,
+            self._unroll if unroll is None else unroll,
         )
         env.update(hands.overrides)
         operations = self._needed_for(names, hands.overrides)
@@ -172,6 +187,11 @@ class RecordedLoss:
     def operations(self) -> list[tf.Operation]:
         """Operations on a path from a weight to the loss, in the order in which they run."""
         return list(self._operations)
+
+    @property
+    def handles(self) -> set[str]:
+        """Names of the tensors of the recorded graph that are handles of weights."""
+        return set(self._weight_of)
 
     def weight_read_by(self, tensor: tf.Tensor) -> int | None:
         """Which variable `tensor` is the plain value of, or None."""
@@ -295,19 +315,19 @@ def _walk(operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor]) -> l
 
 
 def _has_dynamic_control_flow(
-    operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor]
+    operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor], unroll: int
 ) -> bool:
     wanted = control_flow.wanted_names(operations, outputs)
     return any(
-        control_flow.is_dynamic(op, wanted)
+        control_flow.is_dynamic(op, wanted, unroll)
         or any(
-            _has_dynamic_control_flow(body.operations, body.outputs)
+            _has_dynamic_control_flow(body.operations, body.outputs, unroll)
             for body in control_flow.bodies(op, wanted)
         )
         for op in operations
         if op.type in control_flow.TYPES
     ) or any(
-        _has_dynamic_control_flow(body.operations, body.outputs)
+        _has_dynamic_control_flow(body.operations, body.outputs, unroll)
         for op in operations
         if op.type not in control_flow.TYPES
         for body in custom_gradients.bodies(op)
@@ -337,9 +357,9 @@ class _Hands(NamedTuple):
 
     overrides: Mapping[str, tf.Tensor] = MappingProxyType({})
     shifts: Mapping[str, tf.Tensor] = MappingProxyType({})
-    observer: Observer | None = None
+    observer: control_flow.Observer | None = None
     differences: Mapping[str, tf.Tensor] = MappingProxyType({})
-    unroll: bool = True
+    unroll: int = MAX_UNROLLED
 
     def of_bodies(self) -> _Hands:
         """Those in the body of a function or a loop, whose tensors have names of their own."""
@@ -374,10 +394,16 @@ def _run(
             outputs = [tf.square(env[hands.differences[op.name].name])]
         elif op.type in control_flow.TYPES:
             outputs = control_flow.run(
-                op, inputs, wanted, resource_names, run_body, unroll=hands.unroll
+                op,
+                inputs,
+                wanted,
+                resource_names,
+                run_body,
+                unroll=hands.unroll,
+                observer=hands.observer,
             )
         elif hands.unroll and tensor_lists.is_list_operation(op, inputs):
-            outputs = tensor_lists.list_operation(op, inputs)
+            outputs = tensor_lists.list_operation(op, inputs, hands.unroll)
         elif custom_gradients.is_given(op):
             outputs = custom_gradients.run(op, inputs, env, resource_names, run_body)
         elif op.type == "StopGradient" and _is_moments_stop(op, operations):
@@ -394,7 +420,8 @@ def _run(
         else:
             outputs = raw_op(op)(inputs)
         if hands.observer is not None:
-            hands.observer(op, inputs, outputs)
+            others = hands.observer(op, inputs, outputs)
+            outputs = outputs if others is None else list(others)
         for tensor, out in zip(op.outputs, outputs, strict=True):
             if out is None:  # an output of a loop or condition that nothing needs
                 continue

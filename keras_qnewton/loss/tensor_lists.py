@@ -47,17 +47,17 @@ def is_list_operation(op: tf.Operation, inputs: list[Any]) -> bool:
     return op.type in TYPES or any(isinstance(x, _List) for x in inputs)
 
 
-def list_operation(op: tf.Operation, inputs: list[Any]) -> list[Any]:
-    """Runs an operation on a TensorList, on a Python list if possible."""
+def list_operation(op: tf.Operation, inputs: list[Any], longest: int) -> list[Any]:
+    """Runs an operation on a TensorList, on a Python list if that is no longer than `longest`."""
     if op.type == "Identity":
         return [inputs[0]]
     if op.type == "TensorListFromTensor":
         length = inputs[0].shape[0] if inputs[0].shape.rank else None
-        if length is None or length > MAX_UNROLLED:
+        if length is None or length > longest:
             return raw_op(op)(inputs)
         items = tuple(tf.unstack(inputs[0]))
         return [_List(items, inputs[0].dtype, inputs[0].shape[1:])]
-    known = _as_list(inputs[0])
+    known = _as_list(inputs[0], longest)
     if known is not None:
         items = known.items
         if op.type == "TensorListStack":
@@ -79,7 +79,7 @@ def _replaced(items: tuple[Any, ...], k: int, item: Any) -> tuple[Any, ...]:
     return (*items[:k], item, *items[k + 1 :])
 
 
-def _as_list(value: Any) -> _List | None:
+def _as_list(value: Any, longest: int) -> _List | None:
     """A list made outside the recorded paths is still a tensor of the graph."""
     if isinstance(value, _List) or not tf.is_symbolic_tensor(value):
         return value if isinstance(value, _List) else None
@@ -88,7 +88,7 @@ def _as_list(value: Any) -> _List | None:
         count = 0
     elif made_by.type == "TensorListReserve":
         known = known_value(made_by.inputs[1])
-        if known is None or int(known) > MAX_UNROLLED:
+        if known is None or int(known) > longest:
             return None
         count = int(known)
     else:

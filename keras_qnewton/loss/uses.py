@@ -10,6 +10,7 @@ weight enters otherwise, it says so (`others`).
 
 from __future__ import annotations
 
+import copy
 import string
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -107,6 +108,14 @@ class Uses:
             if weight.dtype == dtype:
                 numbers = np.arange(start, end, dtype=np.int32).reshape(weight.shape)
                 self._views[id(weight)] = View(weight, numbers)
+
+    def inside(self) -> Uses:
+        """What sees the uses of the same weights in the graph of a body, none so far."""
+        other = copy.copy(self)
+        other._graph = tf.compat.v1.get_default_graph()
+        other._views = dict(self._views)
+        other.found, other.others = [], set()
+        return other
 
     def of(self, variable: int) -> list[Use] | None:
         """All uses of a weight; None if it enters otherwise, too, or not at all."""

@@ -102,7 +102,7 @@ def test_a_loop_after_a_call_stays_one():
 
     expected, kind, _ = curvature(lambda: loss_fn(model), variables)
     matrix, found, _ = curvature(lambda: loss_fn(called), variables)
-    assert found == kind == (Formation.ROWS_LOOP, True)
+    assert found == kind == (Formation.LAYERS, True)
     assert relative_error(matrix, expected) < 1e-12
 
 

@@ -117,20 +117,20 @@ def distances():
         first, second = tf.split(model(X), 2)
         return [first - second]
 
-    return model.trainable_variables, outputs, squares, Formation.OUTPUT
+    return model.trainable_variables, outputs, squares, Formation.ROWS_OUTPUT
 
 
 def seen_twice():
     model = mlp()
     outputs = lambda: [tf.gather(model(X), [1, 1, 4])]  # noqa: E731
-    return model.trainable_variables, outputs, squares, Formation.REFUTED
+    return model.trainable_variables, outputs, squares, Formation.ROWS_REFUTED
 
 
 def rotated():
     """Rows that are moved, and then taken."""
     model = mlp()
     outputs = lambda: [tf.roll(model(X), 2, 0)[:4]]  # noqa: E731
-    return model.trainable_variables, outputs, squares, Formation.REFUTED
+    return model.trainable_variables, outputs, squares, Formation.ROWS_REFUTED
 
 
 PROBLEMS = [slices, differentiated, nested, split, gathered, classes_and_numbers, of_sequences]

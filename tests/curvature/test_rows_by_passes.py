@@ -38,15 +38,16 @@ class Normalised(L.Layer):
 
 
 class Turns(L.Layer):
-    """As many turns as the data say, which pfor cannot vectorise."""
+    """As many turns as its own results say, which cannot be counted before."""
 
     def build(self, shape):
         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
 
     def call(self, x):
-        turns = 2 + tf.cast(tf.reduce_max(tf.abs(x)) > 1e6, tf.int32)
         return tf.while_loop(
-            lambda k, x: k < turns, lambda k, x: (k + 1, tf.tanh(x * self.scale)), (0, x)
+            lambda k, x: (k < 2) | (tf.reduce_max(tf.abs(x)) > 1.0),
+            lambda k, x: (k + 1, tf.tanh(x * self.scale)),
+            (0, x),
         )[1]
 
 

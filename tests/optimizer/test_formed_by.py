@@ -33,17 +33,18 @@ class Normalised(L.Layer):
         return tf.tanh(x @ (self.kernel / tf.norm(self.kernel)))
 
 
-class DataDependentLoop(L.Layer):
-    """As many turns as the batch says: no number that tracing knows."""
+class LoopUntilSmall(L.Layer):
+    """As many turns as its state takes: no number that is known before they are made."""
 
     def build(self, shape):
         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
 
     def call(self, x):
-        turns = 1 + tf.cast(tf.reduce_max(tf.abs(x)) > 1e6, tf.int32)
         return tf.while_loop(
-            lambda k, x: k < turns, lambda k, x: (k + 1, tf.tanh(x * self.scale)), (0, x)
-        )[1]
+            lambda x: tf.reduce_max(tf.abs(x)) > 0.5,
+            lambda x: (0.5 * tf.tanh(x * self.scale),),
+            (x,),
+        )[0]
 
 
 DENSE = [L.Dense(3, activation="tanh"), L.Dense(3)]
@@ -63,7 +64,7 @@ CASES = {
     "examples interact": (COUPLED, {"blocks": "layer"}, "columns by single forward passes: what"),
     "shared": ([TwiceUsed(), L.Dense(3)], {}, "rows: "),
     "not linear": ([Normalised(), L.Dense(3)], {}, "rows by single backward passes: a weight"),
-    "loop": ([DataDependentLoop(), L.Dense(3)], {}, "columns by single forward passes, one at"),
+    "loop": ([LoopUntilSmall(), L.Dense(3)], {}, "columns by single forward passes, one at"),
     "large": (DENSE, {"blocks": Blocks(max_size=4)}, "not formed"),
 }
 
