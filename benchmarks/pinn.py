@@ -16,7 +16,8 @@ seconds, so that whatever else the machine does hits all alike. L-BFGS runs afte
 Each gets `--seconds` of its own. They begin after the first step, which compiles; it has a column
 of its own. The relative L2 error is looked at after each step of QNewton() and JAX and after each
 tenth of the others; no clock runs meanwhile. `--resample` draws new points for each step,
-the same for all; L-BFGS is left out then. The final loss is that of the first points all the same.
+the same for all; L-BFGS is left out then, and QNewton() runs with `Adaptive(memory=1)`, too, which
+shares no step among batches. The final loss is that of the first points all the same.
 
     python benchmarks/pinn.py [--problems poisson2d heat1d poisson5d] [--seconds 40]
         [--seeds 0 1 2] [--peers jax adam lbfgs] [--slice 1] [--resample]
@@ -50,13 +51,14 @@ import scipy.optimize
 import tensorflow as tf
 from physics import PROBLEMS, Points, Problem, keras_network, tf_loss
 
-from keras_qnewton import QNewton
+from keras_qnewton import Adaptive, QNewton
 
 PEERS = ("jax", "adam", "lbfgs")
 LEVELS = (1e-3, 1e-4, 1e-5, 1e-6)
 # Okabe and Ito's palette, told apart by colour-blind readers; dashes for those in greyscale.
 STYLES = {
     "QNewton()": ("#000000", "-"),
+    "QNewton(), memory=1": ("#CC79A7", "--"),
     "JAX LM": ("#0072B2", "--"),
     "SciPy L-BFGS-B": ("#D55E00", "-."),
     "Adam(0.001)": ("#009E73", ":"),
@@ -121,11 +123,23 @@ class Ours(_InKeras):
     label = "QNewton()"
 
     def __init__(self, problem: Problem, seed: int, resample: bool):
-        self.optimizer = QNewton()
+        self.optimizer = self.make_optimizer()
         super().__init__(problem, seed, resample)
+
+    def make_optimizer(self) -> QNewton:
+        return QNewton()
 
     def update(self, loss: Callable[[], tf.Tensor]) -> tf.Tensor:
         return self.optimizer.minimize(loss, self.model.trainable_variables)
+
+
+class Unaveraged(Ours):
+    """Whose steps are not shared among batches, though points change."""
+
+    label = "QNewton(), memory=1"
+
+    def make_optimizer(self) -> QNewton:
+        return QNewton(damping=Adaptive(memory=1))
 
 
 class Adam(_InKeras):
@@ -349,7 +363,8 @@ def lbfgs(problem: Problem, seed: int, budget: float) -> tuple[Track, list[np.nd
 
 def race(problem: Problem, seed: int, options: argparse.Namespace) -> list[Track]:
     """All methods on one problem from one start."""
-    kinds = [Ours, *(kind for name, kind in IN_TURNS.items() if name in options.peers)]
+    own = [Ours, Unaveraged] if options.resample else [Ours]
+    kinds = [*own, *(kind for name, kind in IN_TURNS.items() if name in options.peers)]
     racers = [Racer(kind, problem, seed, options.resample) for kind in kinds]
     running = racers
     while running:
@@ -375,7 +390,7 @@ def race(problem: Problem, seed: int, options: argparse.Namespace) -> list[Track
 def heading() -> str:
     levels = "".join(f"{f'to {level:.0e}':>16}" for level in LEVELS)
     return (
-        f"{'problem':<11}{'seed':>4}  {'method':<15}{'ms a step':>10}{'first, s':>10}{levels}"
+        f"{'problem':<11}{'seed':>4}  {'method':<20}{'ms a step':>10}{'first, s':>10}{levels}"
         f"{'loss':>10}{'L2':>10}{'/ JAX':>8}"
     )
 
@@ -386,7 +401,7 @@ def line(name: str, seed: int, track: Track, ratio: float | None) -> str:
         reached = track.to(level)
         cells.append("never" if reached is None else f"{reached[0]:,}, {reached[1]:.2f} s")
     return (
-        f"{name:<11}{seed:>4}  {track.label:<15}{1e3 * track.step_seconds:>10,.1f}"
+        f"{name:<11}{seed:>4}  {track.label:<20}{1e3 * track.step_seconds:>10,.1f}"
         f"{track.first_seconds:>10.1f}{''.join(f'{cell:>16}' for cell in cells)}"
         f"{track.final_loss:>10.1e}{track.final_error:>10.1e}"
         f"{'' if ratio is None else f'{ratio:.2f}':>8}"
