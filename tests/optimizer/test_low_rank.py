@@ -235,9 +235,9 @@ def test_two_heads_train_as_formed_blocks_do(curvature, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("examples", [30, 70])
+@pytest.mark.parametrize("examples", [30, 80])
 def test_two_heads_compiled_by_xla(examples):
-    """445 weights, so up to 222 rows, four an example."""
+    """445 weights, so up to 222 rows, three an example."""
     x, y = data_of_two_heads(examples)
     plain = fitted_heads(two_heads(PENALTIES["quartic"]), x, y, 3)
     model = two_heads(PENALTIES["quartic"])
