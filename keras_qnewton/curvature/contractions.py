@@ -48,17 +48,18 @@ def _batched_product(
     first, of_left = _as_matrices(first, len(summed))
     second, of_right = _as_matrices(second, len(summed))
     product = tf.matmul(first, second, transpose_a=True)
-    return tf.reshape(product, [*_lengths(product)[:2], *of_left, *of_right])
+    return tf.reshape(product, [*lengths(product)[:2], *of_left, *of_right])
 
 
 def _as_matrices(tensor: tf.Tensor, summed: int) -> tuple[tf.Tensor, list[tf.Tensor | int]]:
     """`[B, R, *summed, *kept]` -> `[B, R, rows, columns]`, and the lengths of `kept`."""
-    lengths = _lengths(tensor)
-    rows, kept = lengths[2 : 2 + summed], lengths[2 + summed :]
-    return tf.reshape(tensor, [*lengths[:2], _size(rows), _size(kept)]), kept
+    known = lengths(tensor)
+    outer, inner = known[:2], known[2:]
+    rows, kept = inner[:summed], inner[summed:]
+    return tf.reshape(tensor, [*outer, _size(rows), _size(kept)]), kept
 
 
-def _lengths(tensor: tf.Tensor) -> list[tf.Tensor | int]:
+def lengths(tensor: tf.Tensor) -> list[tf.Tensor | int]:
     """Lengths of the axes, known ones as integers."""
     return [n if n is not None else tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
 

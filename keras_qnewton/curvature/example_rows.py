@@ -12,13 +12,13 @@ whoever builds on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.curvature.contractions import contracted
+from keras_qnewton.curvature.contractions import contracted, lengths
 from keras_qnewton.curvature.example_frames import Frame, frames
 from keras_qnewton.curvature.output_jacobian import OutputJacobian
 from keras_qnewton.curvature.outputs import OutputCurvature
@@ -101,7 +101,7 @@ class ExampleRows:
         jacobian: Of all outputs.
         number: Of this one among them.
         curvature: Its C; one that has roots.
-        vectorizable: Whether `tf.vectorized_map` can differentiate it.
+        each: Applies a function to each row of a tensor (`Linearized.of_each`).
 
     Attributes:
         count: R; 0 where roots are too many.
@@ -113,10 +113,10 @@ class ExampleRows:
         jacobian: OutputJacobian,
         number: int,
         curvature: OutputCurvature,
-        vectorizable: bool,
+        each: Callable[[Callable[[Any], Any], Any, Any], Any],
     ):
         self._jacobian, self._number, self._curvature = jacobian, number, curvature
-        self._vectorizable = vectorizable
+        self._each = each
         self._roots = curvature.roots()
         self.count = 0 if self._roots is None else int(self._roots.shape[0])
         self.known_examples = 1 if curvature.one_example else curvature.z.shape[0]
@@ -190,15 +190,9 @@ class ExampleRows:
         if self.count <= _FEW_ROOTS:
             passes = [one(root) for root in tf.unstack(self.roots)]
             found = [tf.stack(d) for d in zip(*passes, strict=True)]
-        elif self._vectorizable:
-            found = tf.vectorized_map(one, self.roots)
         else:
-            found = tf.map_fn(
-                one,
-                self.roots,
-                fn_output_signature=[tf.TensorSpec(t.shape, t.dtype) for t in tensors],
-                parallel_iterations=1,
-            )
+            specs = [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
+            found = self._each(one, self.roots, specs)
         return [tf.cast(d, self._curvature.dtype) for d in found]
 
     def of_blocks(self, blocks: Sequence[Sequence[Piece]]) -> list[list[OfPiece]]:
@@ -384,8 +378,7 @@ def _by_example(
 ) -> tf.Tensor:
     """`[*before, B·P, ...]` -> `[*before, B, P, ...]`; P comes first where examples are dealt."""
     axis = len(before)
-    lengths = [n if n is not None else tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
-    rest = lengths[axis + 1 :]
+    rest = lengths(tensor)[axis + 1 :]
     if dealt == 1:
         return tf.reshape(tensor, [*before, examples, count, *rest])
     parted = tf.reshape(tensor, [*before, dealt, examples, count // dealt, *rest])

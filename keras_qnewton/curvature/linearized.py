@@ -191,7 +191,8 @@ class Linearized(abc.ABC):
         Args:
             function: Of tensors without their first axis.
             batch: Tensors with it.
-            dtypes: Precision of each tensor that the function returns, in the same nest.
+            dtypes: Precision of each tensor that the function returns, or its `tf.TensorSpec`, in
+                the same nest.
         """
         if self._loss.vectorizable:
             return tf.vectorized_map(function, batch)

@@ -63,7 +63,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         ]
         super().__init__(loss, weights, parts, memory, convex, output_curvature, fetch=inside)
         self._rows = [
-            ExampleRows(self._jacobian, i, curvature, loss.vectorizable)
+            ExampleRows(self._jacobian, i, curvature, self.of_each)
             for i, curvature in zip(self._position, self._curvatures, strict=True)
         ]
         self._sizes = [shape.num_elements() for shape in self._shapes]

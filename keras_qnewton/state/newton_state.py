@@ -33,7 +33,6 @@ class Memory(NamedTuple):
         damping: λ as it left it, float64 scalar; not positive before the first step.
         count: m, the number of batches that a step averages, float64 scalar.
         loss: Its batch's loss before it, scalar; NaN before the first step.
-        foreseen_loss: Its batch's loss at the weights that it led to, likewise.
         weights: The weights before it, one tensor a weight; empty if data that change are not
             looked for.
     """
@@ -41,7 +40,6 @@ class Memory(NamedTuple):
     damping: tf.Tensor
     count: tf.Tensor
     loss: tf.Tensor
-    foreseen_loss: tf.Tensor
     weights: Sequence[tf.Tensor]
 
 
@@ -140,7 +138,6 @@ class NewtonState:
             damping=tf.convert_to_tensor(self.damping),
             count=tf.convert_to_tensor(self.count),
             loss=tf.cast(tf.convert_to_tensor(self.loss), dtype),
-            foreseen_loss=tf.cast(self.foreseen_loss(), dtype),
             weights=[tf.convert_to_tensor(v) for v in self.weights],
         )
 

@@ -75,6 +75,7 @@ def batches_to_average(
     curvature: Linearized,
     before: tf.Tensor,
     memory: Memory,
+    foreseen: tf.Tensor,
     damping: Damping,
 ) -> tf.Tensor:
     """m, float64 scalar: 1 if the data are those of the last step.
@@ -84,6 +85,7 @@ def batches_to_average(
         curvature: Its loss at the weights.
         before: L(w), scalar.
         memory: What the last step left.
+        foreseen: The loss at the weights that it led to, float64 scalar; NaN if there was none.
         damping: Says how many batches are averaged at most.
     """
     one = tf.constant(1.0, tf.float64)
@@ -97,7 +99,7 @@ def batches_to_average(
         return differ(memory.loss, batch.loss.value_at(memory.weights))
 
     # A loss that the last step foresaw is that of the same data, and the usual case. False of NaN.
-    foreseen = tf.math.is_finite(memory.foreseen_loss) & ~differ(memory.foreseen_loss, before)
+    as_foreseen = tf.math.is_finite(foreseen) & ~differ(tf.cast(foreseen, before.dtype), before)
     first = ~tf.math.is_finite(memory.loss)
-    noisy = tf.cond(foreseen | first, lambda: tf.constant(False), at_last_weights)
+    noisy = tf.cond(as_foreseen | first, lambda: tf.constant(False), at_last_weights)
     return tf.where(noisy, tf.minimum(memory.count + 1, float(damping.memory)), one)

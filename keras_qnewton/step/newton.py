@@ -71,7 +71,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     loss = _finite(value, "The loss")
     gradient = curvature.sharpened([_finite(g, "The gradient of the loss") for g in flat])
     last = state.memory(loss.dtype)
-    count = batches_to_average(batch, curvature, loss, last, policy)
+    count = batches_to_average(batch, curvature, loss, last, state.foreseen_loss(), policy)
     noisy = count > 1
     same_data = (last.damping > 0) & ~noisy  # unknown before the second step
 
@@ -120,7 +120,6 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
             damping=tf.where(known, next_damping, last.damping),
             count=count,
             loss=loss,
-            foreseen_loss=tf.where(trial.accepted, trial.loss_after, loss),
             weights=batch.weights,
         ),
     )

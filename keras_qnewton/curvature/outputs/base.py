@@ -158,7 +158,8 @@ class OutputCurvature(abc.ABC):
     def roots(self) -> tf.Tensor | None:
         """s with C = Σ_r s_r s_rᵀ for each example, `[R, *z.shape]`; None where R is large.
 
-        Roots that are wrong cost time only: blocks made of them are compared with `product`.
+        Blocks are made of them as they are, where examples are proved to be apart: nothing
+        compares them with `product` there.
         """
 
     def coefficients(self) -> tuple[tf.Tensor, tf.Tensor] | None:
