@@ -12,7 +12,8 @@ import os
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -34,6 +35,9 @@ SHORTEST_TIMING = 0.02
 EXPONENT_TOLERANCE = 0.15
 
 Run = Callable[[], Any]
+Row = dict[str, Any]
+# How a note begins that is an error; others say what the machine or the time did not allow.
+FAILED = "failed:"
 
 
 # --- options and threads ----------------------------------------------------------------
@@ -184,7 +188,7 @@ def growth_verdict(fits: Sequence[dict[str, Any]]) -> None:
     )
 
 
-# --- memory -----------------------------------------------------------------------------
+# --- processes and memory ---------------------------------------------------------------
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -192,6 +196,54 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def rows_of_child(
+    rows: Callable[..., Iterable[Row]],
+    arguments: tuple[Any, ...],
+    until: float,
+    late: str,
+) -> Iterator[Row | str]:
+    """Rows that `rows(*arguments)` makes in a new interpreter, as they come; or, last, a note.
+
+    Args:
+        rows: Makes the rows; of a module's top level.
+        arguments: Its arguments.
+        until: When to give up, by `time.perf_counter`.
+        late: The note then.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=_send_rows, args=(sending, rows, arguments))
+    child.start()
+    sending.close()  # so that the end of the child is the end of the pipe
+    try:
+        while receiving.poll(max(0.0, until - time.perf_counter())):
+            received = receiving.recv()
+            if received is None:
+                return
+            yield received
+            if isinstance(received, str):
+                return
+        yield late
+    except EOFError:
+        yield "its process ended without a result: out of memory?"
+    finally:
+        child.kill()
+        child.join()
+
+
+def _send_rows(
+    connection: Any, rows: Callable[..., Iterable[Row]], arguments: tuple[Any, ...]
+) -> None:
+    """Sends the rows, and None; or the text of an error."""
+    limit_threads()
+    try:
+        for row in rows(*arguments):
+            connection.send(row)
+        connection.send(None)
+    except Exception:  # of any kind: the parent prints it, and goes on with the others
+        connection.send(f"{FAILED} {traceback.format_exc()}")
 
 
 def memory_bytes(field: str) -> float:

@@ -28,11 +28,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import multiprocessing
 import sys
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import common
@@ -56,8 +54,6 @@ DTYPES = ("float32", "float64")
 LOOKS, FIRST_LOOK = 1.2, 0.05
 # What a process may take beyond its seconds: imports, looks, and a step that is under way.
 GRACE = 240.0
-# How a note begins that is an error; others say what time did not allow.
-FAILED = "failed:"
 FOR_EVER = 10**9
 
 
@@ -201,31 +197,17 @@ def weights_of(example: Example) -> int:
 # --- a process for each -------------------------------------------------------------------
 
 
-def in_child(connection: Any, arguments: tuple[Any, ...]) -> None:
-    """Sends the row, or the text of an error."""
-    common.limit_threads()
-    try:
-        connection.send(trained(*arguments))
-    except Exception:  # of any kind: the parent prints it, and goes on with the others
-        connection.send(f"{FAILED} {traceback.format_exc()}")
+def rows_of(*arguments: Any) -> Iterator[dict[str, Any]]:
+    """The one row of a problem and an optimizer."""
+    yield trained(*arguments)
 
 
 def row_of(*arguments: Any, seconds: float) -> dict[str, Any] | str:
     """A row, or a note why there is none."""
-    context = multiprocessing.get_context("spawn")
-    receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=in_child, args=(sending, arguments))
-    child.start()
-    sending.close()  # so that the end of the child is the end of the pipe
-    try:
-        if not receiving.poll(seconds + GRACE):
-            return f"its first step was not done within {seconds + GRACE:g} s"
-        return receiving.recv()
-    except EOFError:
-        return "its process ended without a result: out of memory?"
-    finally:
-        child.kill()
-        child.join()
+    until = time.perf_counter() + seconds + GRACE
+    late = f"its first step was not done within {seconds + GRACE:g} s"
+    with contextlib.closing(common.rows_of_child(rows_of, arguments, until, late)) as rows:
+        return next(rows)
 
 
 def line(name: str, label: str, seed: int, row: dict[str, Any] | str) -> str:
@@ -269,7 +251,7 @@ def main() -> None:
                     results.append(
                         {"problem": name, "optimizer": label, "seed": seed, "skipped": row}
                     )
-                    if row.startswith(FAILED):
+                    if row.startswith(common.FAILED):
                         failed.append(f"{name} by {label}")
                 else:
                     results.append(row)

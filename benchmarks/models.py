@@ -27,11 +27,9 @@ from __future__ import annotations
 
 import argparse
 import collections
-import multiprocessing
 import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,8 +44,6 @@ from keras_qnewton import QNewton
 L = keras.layers
 CLASSES = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 OPTIMIZERS = {"Adam": keras.optimizers.Adam, "QNewton": QNewton}
-# How a note begins that is an error; others say what the machine or the time did not allow.
-FAILED = "failed:"
 # An optimizer's step, compiled at its first call, and how many weights it trains.
 Step = tuple[Callable[[], Any], int]
 
@@ -207,38 +203,10 @@ def counted(words: list[str]) -> str:
     return "; ".join(f"{count} blocks: {word}" for word, count in counts.items())
 
 
-def in_child(connection: Any, name: str, steps: int, seconds: float) -> None:
-    """Sends a row for each optimizer as it comes, or the text of an error."""
-    common.limit_threads()
-    try:
-        for label in OPTIMIZERS:
-            connection.send(measured(name, label, steps, seconds))
-    except Exception:  # of any kind: the parent prints it, and goes on with the other models
-        connection.send(f"{FAILED} {traceback.format_exc()}")
-
-
-def rows_of(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any] | str]:
-    """A row for each optimizer as it comes; or, last, a note why there are no more."""
-    context = multiprocessing.get_context("spawn")
-    receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=in_child, args=(sending, name, options.steps, options.seconds))
-    until = time.perf_counter() + options.limit
-    child.start()
-    sending.close()  # so that the end of the child is the end of the pipe
-    try:
-        for _ in OPTIMIZERS:
-            if not receiving.poll(max(0.0, until - time.perf_counter())):
-                yield f"not done within {options.limit:g} s"
-                return
-            received = receiving.recv()
-            yield received
-            if isinstance(received, str):
-                return
-    except EOFError:
-        yield "its process ended without a result: out of memory?"
-    finally:
-        child.kill()
-        child.join()
+def rows_of(name: str, steps: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """A row for each optimizer."""
+    for label in OPTIMIZERS:
+        yield measured(name, label, steps, seconds)
 
 
 def line(name: str, label: str, row: dict[str, Any] | str) -> str:
@@ -267,11 +235,14 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     failed: list[str] = []
     for name in options.models:
-        for label, row in zip(OPTIMIZERS, rows_of(name, options), strict=False):
+        until, late = time.perf_counter() + options.limit, f"not done within {options.limit:g} s"
+        arguments = name, options.steps, options.seconds
+        rows = common.rows_of_child(rows_of, arguments, until, late)
+        for label, row in zip(OPTIMIZERS, rows, strict=False):
             print(line(name, label, row), flush=True)
             if isinstance(row, str):
                 results.append({"model": name, "optimizer": label, "skipped": row})
-                if row.startswith(FAILED):
+                if row.startswith(common.FAILED):
                     failed.append(name)
             else:
                 results.append(row)

@@ -289,6 +289,7 @@ def test_two_terms_with_batches_of_their_own(double):
         inside = tf.constant(rng.uniform(0, 1, (examples, 1)))
         border = tf.constant(rng.uniform(0, 1, (at_border, 1)))
         before = get_flat(problem.variables)
+        # Called before the loop goes on.
         matrix, gradient = block_of(lambda: problem.loss(inside, border), problem.variables)  # noqa: B023
         step(inside, border)
         d = optimizer.decisions[-1]
