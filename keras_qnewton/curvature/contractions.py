@@ -3,7 +3,7 @@
     a  [B, P, ...]      what a weight is multiplied by
     d  [R, B, P, ...]   derivatives, one a root
     -> [B, R, ...]      the letters B, P and R stand for these axes, others for the weight's own;
-                        or summed over these, too
+                        or summed over these, too, of a d without R
 
 `tf.einsum` puts the axes of its result in order at the end, which are the most numbers of all.
 """
@@ -24,6 +24,8 @@ def contracted(
         return _ordered(tf.reduce_sum(d, axes), "".join(c for c in of_d if c in to), to)
     shared = set(of_a) & set(of_d)
     summed = (set(of_a) | set(of_d)) - set(to)
+    if summed == shared:
+        return _one_product(a, of_a, d, of_d, to)
     if d.shape[2] == 1 and summed == {"P"} and of_a.startswith("BP") and a.shape[1] == 1:
         a, d = tf.squeeze(a, [1]), tf.squeeze(d, [2])
         return _spread(a, of_a.replace("P", ""), to) * _spread(d, of_d.replace("P", ""), to)
@@ -36,6 +38,20 @@ def contracted(
         if to == "BR" + right + left:
             return _batched_product(d, of_d, a, of_a, right, left)
     return tf.einsum(f"{of_a},{of_d}->{to}", a, d)
+
+
+def _one_product(a: tf.Tensor, of_a: str, d: tf.Tensor, of_d: str, to: str) -> tf.Tensor:
+    """einsum(a, d) -> `to`, where all axes that both have are summed over: one matrix product."""
+    summed = "".join(c for c in of_a if c in of_d)
+    left, right = ("".join(c for c in to if c in letters) for letters in (of_a, of_d))
+    a = _ordered(a, of_a, summed + left)
+    d = _ordered(d, of_d, summed + right)
+    of_left, of_right = lengths(a)[len(summed) :], lengths(d)[len(summed) :]
+    flat = [tf.reshape(t, [-1, _size(kept)]) for t, kept in ((a, of_left), (d, of_right))]
+    if to == right + left:
+        return tf.reshape(tf.matmul(*reversed(flat), transpose_a=True), [*of_right, *of_left])
+    product = tf.reshape(tf.matmul(*flat, transpose_a=True), [*of_left, *of_right])
+    return _ordered(product, left + right, to)
 
 
 def _batched_product(

@@ -291,7 +291,7 @@ class Factor(NamedTuple):
 
     def rows(self, size: int) -> tf.Tensor:
         """Σ_p a ⊗ d `[B, R, size]`, at the weight's elements."""
-        return self._placed(self._contracted(self.derivatives, "BR"), size)
+        return self._placed(self._contracted(self.derivatives, "RBP", "BR"), size)
 
     def total(self, coefficients: tf.Tensor, size: int) -> tf.Tensor:
         """Σ_b,r c_br Σ_p a ⊗ d `[size]`, for c `[B, R]`."""
@@ -299,12 +299,17 @@ class Factor(NamedTuple):
         inner = [1] * (len(d.shape) - 2)
         shape = tf.concat([tf.shape(d)[:2], inner], 0)
         weighted = tf.reshape(tf.transpose(tf.cast(coefficients, d.dtype)), shape) * d
-        return self._placed(self._contracted(weighted, ""), size)
+        # Roots first: a is the same for all of them.
+        of_examples = weighted[0] if d.shape[0] == 1 else tf.reduce_sum(weighted, 0)
+        return self._placed(self._contracted(of_examples, "BP", ""), size)
 
-    def _contracted(self, derivatives: tf.Tensor, kept: str) -> tf.Tensor:
-        """a ⊗ d, summed over all axes but those of the weight and `kept`."""
+    def _contracted(self, derivatives: tf.Tensor, axes: str, kept: str) -> tf.Tensor:
+        """a ⊗ d, summed over all axes but those of the weight and `kept`.
+
+        `axes` are those of d before the weight's own.
+        """
         letters = self.use.equation
-        of_d = "RBP" + letters.outputs[1:]
+        of_d = axes + letters.outputs[1:]
         if self.inputs is None:
             of_a = None
         elif self._by_example:

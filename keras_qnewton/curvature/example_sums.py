@@ -3,12 +3,15 @@
 diagonal_block      Σ_b (a_b a_bᵀ) ⊗ H_b                        [i·o, i·o]
 cross_block         Σ_b (a_b ⊗ H_b + δ_b ⊗ D_b) ⊗ c_b           [i·o, k·p]
 half_of_gram        M with Σ_r u_r u_rᵀ = M + Mᵀ                [N, N]
+half_of_product     M with L Rᵀ = M + Mᵀ                        [N, N]
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +26,8 @@ _ASSUMED_BATCH = 4096
 # Columns, at least, of a panel of U; products of two of them make UᵀU, of which symmetry spares
 # nearly half. More panels would be narrower than matrix products like.
 _PANEL, _MOST_PANELS = 128, 5
+# A panel may be longer or shorter by the first part of its width, if nothing is copied then.
+_SLACK = 4
 
 
 def diagonal_block(a: tf.Tensor, hessian: tf.Tensor) -> tf.Tensor:
@@ -183,17 +188,60 @@ def cross_block(
     return tf.reshape(tf.transpose(stacked, [2, 0, 3, 1]), [i * o, k * p])
 
 
-def half_of_gram(rows: tf.Tensor) -> tf.Tensor:
-    """M with UᵀU = M + Mᵀ: `[r, N]` -> `[N, N]`; what is below its diagonal blocks is zero."""
-    size = int(rows.shape[1])
-    count = max(1, min(_MOST_PANELS, size // _PANEL))
-    width = -(-size // count)
-    starts = range(0, size, width)
-    panels = tf.split(rows, [min(width, size - start) for start in starts], axis=1)
-    found = []
-    for i, (start, left) in enumerate(zip(starts, panels, strict=True)):
-        on = tf.matmul(left, left, transpose_a=True)
-        right = [tf.matmul(left, panel, transpose_a=True) for panel in panels[i + 1 :]]
-        below = tf.zeros([int(left.shape[1]), start], rows.dtype)
-        found.append(tf.concat([below, on / 2, *right], 1))
+def half_of_gram(pieces: Sequence[tf.Tensor]) -> tf.Tensor:
+    """M with UᵀU = M + Mᵀ: columns of U, `[r, N_i]` each -> `[N, N]`."""
+    panels = _panels(pieces)
+    return _half(panels, panels, functools.partial(tf.matmul, transpose_a=True))
+
+
+def half_of_product(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """M with L Rᵀ = M + Mᵀ, which is known to be symmetric: `[N, Z]` twice -> `[N, N]`."""
+    size = int(left.shape[0])
+    heights = np.diff([0, *_cuts([size]), size]).tolist()
+    found = (tf.split(tensor, heights) for tensor in (left, right))
+    return _half(*found, functools.partial(tf.matmul, transpose_b=True))
+
+
+def _half(
+    left: Sequence[tf.Tensor],
+    right: Sequence[tf.Tensor],
+    product: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
+    """Of all products of two panels those on and above the diagonal; zero below."""
+    start, found = 0, []
+    for i, panel in enumerate(left):
+        on, *beyond = (product(panel, other) for other in right[i:])
+        below = [tf.zeros([int(on.shape[0]), start], on.dtype)] if start else []
+        found.append(tf.concat([*below, on / 2, *beyond], 1))
+        start += int(on.shape[0])
     return tf.concat(found, 0)
+
+
+def _panels(pieces: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The same columns `[r, N_i]` in few panels of about the same width."""
+    sizes = [int(piece.shape[1]) for piece in pieces]
+    starts = [0, *itertools.accumulate(sizes)]
+    cuts = [0, *_cuts(sizes), starts[-1]]
+    panels = []
+    for begin, end in itertools.pairwise(cuts):
+        some = [
+            piece[:, max(begin - start, 0) : end - start]
+            if start < begin or end < start + size
+            else piece
+            for piece, start, size in zip(pieces, starts[:-1], sizes, strict=True)
+            if start < end and begin < start + size
+        ]
+        panels.append(some[0] if len(some) == 1 else tf.concat(some, 1))
+    return panels
+
+
+def _cuts(sizes: Sequence[int]) -> list[int]:
+    """Where panels end within N columns: between two pieces, if these are about as wide."""
+    total = sum(sizes)
+    count = max(1, min(_MOST_PANELS, total // _PANEL))
+    ends = list(itertools.accumulate(sizes))
+    cuts = []
+    for wanted in (-(-total // count) * i for i in range(1, count)):
+        nearest = min(ends, key=lambda end, wanted=wanted: abs(end - wanted))
+        cuts.append(nearest if abs(nearest - wanted) <= total // count // _SLACK else wanted)
+    return cuts

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.curvature.example_rows import ExampleRows
-from keras_qnewton.curvature.example_sums import half_of_gram
+from keras_qnewton.curvature.example_sums import half_of_gram, half_of_product
 from keras_qnewton.curvature.formation import Way
 from keras_qnewton.curvature.outputs import OutputCurvature
 
@@ -33,8 +33,6 @@ _BYTES = 32.0
 # for each byte of an evaluation's intermediate results. From 15 to 40 were measured, and stacking
 # columns takes time, too.
 _PER_BYTE = 12.0
-# Parts in which the half of a symmetric product is made, and N from which on.
-_SLICES, _SLICED = 4, 512
 
 _Tensors = list[tf.Tensor]
 
@@ -146,8 +144,7 @@ class BlockByPasses:
 
             found.append(self._stacked(some, output.examples * output.count, [size])[0])
         rows = tf.ensure_shape(tf.cast(tf.concat(found, 0), self._dtype), [None, size])
-        half = half_of_gram(rows)
-        return half + tf.transpose(half)
+        return _both_halves(half_of_gram([rows]))
 
     # --- columns, and products ------------------------------------------------------------
 
@@ -190,9 +187,10 @@ class BlockByPasses:
         found = self._stacked(some, tf.constant(size), [None], [None], [None])
         along, curved, products = (tf.cast(t, self._dtype) for t in found)
         products = tf.pad(products, [[0, 0], [0, size - other]])
+        held = [tf.ensure_shape(t, [size, None]) for t in (along, curved)]
         matrix = tf.cond(
             columns,
-            lambda: _symmetric_product(along, curved, size),
+            lambda: _both_halves(half_of_product(*held)),
             lambda: (products + tf.transpose(products)) / 2,
         )
         way = tf.where(columns, Way.COLUMNS, Way.PRODUCTS)
@@ -246,15 +244,6 @@ def _joined(tensors: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
     return tf.concat(flat, 1)
 
 
-def _symmetric_product(left: tf.Tensor, right: tf.Tensor, size: int) -> tf.Tensor:
-    """`left` `right`ᵀ of which it is known that it is symmetric: `[N, Z]` twice -> `[N, N]`."""
-    width = -(-size // (_SLICES if size >= _SLICED else 1))
-    half = []
-    for start in range(0, size, width):
-        some = tf.matmul(left[start : start + width], right[start:], transpose_b=True)
-        height = min(width, size - start)
-        on, beyond = some[:, :height], some[:, height:]
-        before = tf.zeros([height, start], left.dtype)
-        half.append(tf.concat([before, (on + tf.transpose(on)) / 4, beyond], 1))
-    upper = tf.concat(half, 0)
-    return upper + tf.transpose(upper)
+def _both_halves(half: tf.Tensor) -> tf.Tensor:
+    """M + Mᵀ."""
+    return half + tf.transpose(half)

@@ -27,9 +27,10 @@ from keras_qnewton.curvature.example_rows import (
     Piece,
     pieces,
 )
-from keras_qnewton.curvature.example_sums import MANY_INPUTS, half_of_gram
+from keras_qnewton.curvature.example_sums import MANY_INPUTS
 from keras_qnewton.curvature.few_rows import Candidate, FewRows, apart
 from keras_qnewton.curvature.formation import Formation, Formed, by_passes
+from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
 from keras_qnewton.curvature.low_rank import RowFactors
 from keras_qnewton.curvature.memory import memory_of_a_batch
@@ -224,41 +225,19 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         ε is another column of U.
         """
-        size = self._parts[k].size
-        columns = size if self._is_proved else size + 1
-        half = tf.zeros([columns, columns], dtype)
-        for i, of_output in enumerate(self._rows):
-            of_pieces = self._shared[i][k] if self._shared else of_output.of_blocks([found])[0]
-            if any(of_piece.factors for of_piece in of_pieces):
-                half = self._with_output(i, of_pieces, half)
-        gram = half + tf.transpose(half)
-        if self._is_proved:
+        size, noise = self._parts[k].size, None if self._is_proved else self._noise
+        rows = [
+            RowsOfOutput(
+                of_output,
+                self._shared[i][k] if self._shared else of_output.of_blocks([found])[0],
+                None if noise is None else functools.partial(noise, i),
+            )
+            for i, of_output in enumerate(self._rows)
+        ]
+        gram = gram_of_rows(rows, size, self._memory, self.dtype, dtype)
+        if noise is None:
             return self._with_direct(k, gram), None
         return self._with_direct(k, gram[:size, :size]), gram[:size, size]
-
-    def _with_output(self, i: int, of_pieces: list[OfPiece], half: tf.Tensor) -> tf.Tensor:
-        """Adds an output's rows to half of Σ UᵀU; some examples at a time."""
-        of_output, dtype, columns = self._rows[i], half.dtype, int(half.shape[0])
-        examples, count = of_output.examples, of_output.count
-        noise = None if self._is_proved else self._noise(i)[:, :, None]
-        per_example = count * columns * dtype.size
-        chunk = tf.maximum(1, tf.minimum(examples, int(self._memory / per_example)))
-
-        def add(start: tf.Tensor, half: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            stop = tf.minimum(start + chunk, examples)
-            some = [p.rows(start, stop, count, self.dtype) for p in of_pieces]
-            if noise is not None:
-                some.append(noise[start:stop])
-            flat = tf.cast(tf.reshape(tf.concat(some, 2), [-1, columns]), dtype)
-            return stop, half + half_of_gram(flat)
-
-        known = of_output.known_examples
-        if known is not None and known * per_example <= self._memory:
-            return add(tf.constant(0), half)[1]
-        _, half = tf.while_loop(
-            lambda start, _: start < examples, add, (tf.constant(0), half), parallel_iterations=1
-        )
-        return half
 
     def _with_direct(self, k: int, matrix: tf.Tensor) -> tf.Tensor:
         """`matrix` and what depends on the block's weights beside the outputs."""

@@ -146,7 +146,7 @@ def test_one_output_keeps_small_eigenvalues_in_single_precision():
 @pytest.mark.parametrize("size", [1, 3, 255, 256, 257, 641, 1025])
 def test_half_of_gram(size, dtype, tolerance):
     rows = RNG.normal(size=(7, size)).astype(dtype)
-    half = half_of_gram(tf.constant(rows)).numpy()
+    half = half_of_gram([tf.constant(rows)]).numpy()
     assert np.array_equal(half + half.T, (half + half.T).T)
     assert relative_error(half + half.T, rows.T.astype("float64") @ rows) < tolerance
 

@@ -1,0 +1,106 @@
+"""G = Σ_i U_iᵀ U_i over outputs, of a block's rows of each; some examples at a time if need be.
+
+    U_i   rows of output i: its examples times its roots     [B_i R_i, N]
+    U     those of all outputs that fit into memory          [Σ_i B_i R_i, N]; one product
+
+Rows come in pieces, one for each weight's columns, and are not put together before the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_qnewton.curvature.example_rows import ExampleRows, OfPiece
+from keras_qnewton.curvature.example_sums import half_of_gram
+
+
+class RowsOfOutput(NamedTuple):
+    """A block's rows of one output.
+
+    Attributes:
+        output: The output.
+        pieces: What the columns of each weight are made of.
+        noise: Makes one more column `[B, R]`; None without one.
+    """
+
+    output: ExampleRows
+    pieces: Sequence[OfPiece]
+    noise: Callable[[], tf.Tensor] | None
+
+    @property
+    def are_any(self) -> bool:
+        """Whether the output depends on a weight of the block."""
+        return any(piece.factors for piece in self.pieces)
+
+    def bytes_per_example(self, columns: int, dtype: tf.DType) -> int:
+        """Of an example's rows."""
+        return self.output.count * columns * int(dtype.size)
+
+    def columns(
+        self, start: tf.Tensor | int, stop: tf.Tensor, dtypes: tuple[tf.DType, tf.DType]
+    ) -> list[tf.Tensor]:
+        """Of some examples, `[(stop - start)·R, N_i]` a piece; made in a precision, cast to one."""
+        count = self.output.count
+        found = [piece.rows(start, stop, count, dtypes[0]) for piece in self.pieces]
+        if self.noise is not None:
+            found.append(self.noise()[start:stop, :, None])
+        return [tf.cast(tf.reshape(t, [-1, t.shape[2]]), dtypes[1]) for t in found]
+
+
+def gram_of_rows(
+    rows: Sequence[RowsOfOutput],
+    size: int,
+    memory: float,
+    weights_dtype: tf.DType,
+    dtype: tf.DType,
+) -> tf.Tensor:
+    """G, symmetric to the bit: `[N, N]`, with the columns of noise, if there are any, at the end.
+
+    Args:
+        rows: Of all outputs.
+        size: Number of the weights.
+        memory: Bytes that rows may take at once.
+        weights_dtype: Precision in which rows are made.
+        dtype: Precision of G.
+    """
+    dtypes = (weights_dtype, dtype)
+    columns = size + any(of.noise is not None for of in rows)
+    half = tf.zeros([columns, columns], dtype)
+    together: list[RowsOfOutput] = []
+    for of_output in rows:
+        each, known = of_output.bytes_per_example(columns, dtype), of_output.output.known_examples
+        if not of_output.are_any:
+            continue
+        if known is not None and known * each <= memory:
+            together.append(of_output)
+            memory -= known * each
+        else:
+            half = _added(of_output, half, int(memory / each), dtypes)
+    if together:
+        parts = [of.columns(0, of.output.examples, dtypes) for of in together]
+        pieces = [
+            piece[0] if len(piece) == 1 else tf.concat(piece, 0)
+            for piece in zip(*parts, strict=True)
+        ]
+        half += half_of_gram(pieces)
+    return half + tf.transpose(half)
+
+
+def _added(
+    rows: RowsOfOutput, half: tf.Tensor, chunk: int, dtypes: tuple[tf.DType, tf.DType]
+) -> tf.Tensor:
+    """Half of the product added, some examples at a time."""
+    examples = rows.output.examples
+    step = tf.maximum(1, tf.minimum(examples, chunk))
+
+    def add(start: tf.Tensor, half: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        stop = tf.minimum(start + step, examples)
+        return stop, half + half_of_gram(rows.columns(start, stop, dtypes))
+
+    _, half = tf.while_loop(
+        lambda start, _: start < examples, add, (tf.constant(0), half), parallel_iterations=1
+    )
+    return half
