@@ -15,11 +15,9 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 
-def contracted(
-    a: tf.Tensor | None, of_a: str | None, d: tf.Tensor, of_d: str, to: str
-) -> tf.Tensor:
+def contracted(a: tf.Tensor | None, of_a: str, d: tf.Tensor, of_d: str, to: str) -> tf.Tensor:
     """einsum(a, d), of axes named `of_a` and `of_d`, with the axes `to`; of d alone without a."""
-    if a is None or of_a is None:
+    if a is None:
         axes = [i for i, letter in enumerate(of_d) if letter not in to]
         return _ordered(tf.reduce_sum(d, axes), "".join(c for c in of_d if c in to), to)
     shared = set(of_a) & set(of_d)

@@ -13,85 +13,22 @@ whoever builds on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.curvature.contractions import contracted, lengths
+from keras_qnewton.curvature.contractions import lengths
 from keras_qnewton.curvature.example_frames import Frame, frames
 from keras_qnewton.curvature.output_jacobian import OutputJacobian
 from keras_qnewton.curvature.outputs import OutputCurvature
+from keras_qnewton.curvature.pieces import Piece
+from keras_qnewton.curvature.row_factors import Factor, OfPiece, joined
 from keras_qnewton.loss.control_flow import ancestors
-from keras_qnewton.loss.uses import Equation, Use, Uses
+from keras_qnewton.loss.uses import Use
 from keras_qnewton.loss.windows import patches
 
 # Roots up to which a backward pass for each is traced: pfor takes longer to trace.
 _FEW_ROOTS = 4
-
-
-class Piece(NamedTuple):
-    """Columns of U: those of one weight, or of a product's weight and the bias added to it.
-
-    Attributes:
-        uses: Of the weight.
-        size: N, of the weight alone.
-        bias: Use of a bias that comes with it; then the weight's use is a matrix product, and the
-            bias's columns come after its own.
-    """
-
-    uses: tuple[Use, ...]
-    size: int
-    bias: Use | None = None
-
-    @property
-    def columns(self) -> int:
-        """Number of columns of U."""
-        return self.size + (0 if self.bias is None else int(self.bias.outputs.shape[-1]))
-
-    @property
-    def tensors(self) -> list[tf.Tensor]:
-        """Tensors in which derivatives are wanted."""
-        return [use.outputs for use in self.uses] if self.bias is None else [self.bias.outputs]
-
-    @property
-    def is_outer(self) -> bool:
-        """True if a row is a single outer product of an input and a derivative."""
-        (use, *more) = self.uses
-        whole = use.elements is None and use.window is use.inner is use.rows is None
-        simple = use.equation in (Equation("ay", "yz", "az"), Equation("", "b", "ab"))
-        return not more and whole and simple and use.factor == 1 and not use.positions
-
-
-def pieces(indices: Sequence[int], uses: Uses, sizes: Sequence[int]) -> list[Piece] | None:
-    """The pieces of a block of variables, in their order; None if one has uses of other kinds."""
-    found: list[Piece] = []
-    for i in indices:
-        used = uses.of(i)
-        if used is None:
-            return None
-        before = found[-1] if found else None
-        if before is not None and _comes_with(used, before, uses):
-            found[-1] = before._replace(bias=used[0])
-        else:
-            found.append(Piece(tuple(used), sizes[i]))
-    return found
-
-
-def _comes_with(used: list[Use], before: Piece, uses: Uses) -> bool:
-    """True if a bias is only ever added to the product of the piece before it."""
-    product = before.uses[0]
-    return (
-        len(used) == 1
-        and before.is_outer
-        and before.bias is None
-        and product.inputs is not None
-        and used[0].added_to is product.outputs
-        and used[0].elements is None
-        and used[0].equation == Equation("", "b", "ab")
-        and used[0].positions == product.positions
-        and uses.is_sole(product.outputs)
-    )
 
 
 class ExampleRows:
@@ -224,7 +161,7 @@ class ExampleRows:
         for use, d in zip(piece.uses, derivatives, strict=True):
             factor = self._factor(use, d)
             grouped.setdefault(factor.key, []).append(factor)
-        return [_joined(factors) for factors in grouped.values()]
+        return [joined(factors) for factors in grouped.values()]
 
     def _factor(self, use: Use, derivatives: tf.Tensor, with_one: bool = False) -> Factor:
         frame = self._frames[use.outputs.name] or Frame(None, self.known_examples)
@@ -255,123 +192,6 @@ class ExampleRows:
         # An empty batch has as many as it likes.
         total = self._total(frame)
         return tf.where(tf.equal(total, 0), 1, tf.shape(use.outputs)[0] // tf.maximum(total, 1))
-
-
-class Factor(NamedTuple):
-    """a and d of uses of one weight by the same equation.
-
-    Attributes:
-        use: One of them.
-        inputs: a `[B, P, ...]`, or without these axes; None for a weight that is added.
-        derivatives: d `[R, B, P, ...]`.
-    """
-
-    use: Use
-    inputs: tf.Tensor | None
-    derivatives: tf.Tensor
-
-    @property
-    def key(self) -> object:
-        """The same for factors whose positions can be joined."""
-        use = self.use
-        elements = None if use.elements is None else use.elements.tobytes()
-        shapes = tuple(self.derivatives.shape[3:])
-        shared = None if self.inputs is None or self._by_example else id(self.inputs)
-        return use.equation, elements, use.factor, shapes, shared
-
-    @property
-    def _by_example(self) -> bool:
-        return self.inputs is None or self.use.equation.by_example
-
-    def sliced(self, start: tf.Tensor, stop: tf.Tensor) -> Factor:
-        """Of some examples."""
-        a = self.inputs
-        a = a[start:stop] if a is not None and self._by_example else a
-        return self._replace(inputs=a, derivatives=self.derivatives[:, start:stop])
-
-    def rows(self, size: int) -> tf.Tensor:
-        """Σ_p a ⊗ d `[B, R, size]`, at the weight's elements."""
-        return self._placed(self._contracted(self.derivatives, "RBP", "BR"), size)
-
-    def total(self, coefficients: tf.Tensor, size: int) -> tf.Tensor:
-        """Σ_b,r c_br Σ_p a ⊗ d `[size]`, for c `[B, R]`."""
-        d = self.derivatives
-        inner = [1] * (len(d.shape) - 2)
-        shape = tf.concat([tf.shape(d)[:2], inner], 0)
-        weighted = tf.reshape(tf.transpose(tf.cast(coefficients, d.dtype)), shape) * d
-        # Roots first: a is the same for all of them.
-        of_examples = weighted[0] if d.shape[0] == 1 else tf.reduce_sum(weighted, 0)
-        return self._placed(self._contracted(of_examples, "BP", ""), size)
-
-    def _contracted(self, derivatives: tf.Tensor, axes: str, kept: str) -> tf.Tensor:
-        """a ⊗ d, summed over all axes but those of the weight and `kept`.
-
-        `axes` are those of d before the weight's own.
-        """
-        letters = self.use.equation
-        of_d = axes + letters.outputs[1:]
-        if self.inputs is None:
-            of_a = None
-        elif self._by_example:
-            of_a = "BP" + letters.inputs[1:]
-        else:
-            of_a = letters.inputs
-        found = contracted(self.inputs, of_a, derivatives, of_d, kept + letters.weights)
-        return found if self.use.factor == 1 else self.use.factor * found
-
-    def _placed(self, found: tf.Tensor, size: int) -> tf.Tensor:
-        """The weight's axes as one, and zero at elements that are not used."""
-        elements = self.use.elements
-        before = tf.shape(found)[: len(found.shape) - len(self.use.equation.weights)]
-        if elements is None:
-            return tf.reshape(found, tf.concat([before, [size]], 0))
-        flat = tf.reshape(found, tf.concat([before, [elements.size]], 0))
-        where = np.full(size, elements.size, np.int32)
-        (held,) = np.nonzero(elements.ravel() >= 0)
-        where[elements.ravel()[held]] = held
-        padding = [[0, 0]] * (len(flat.shape) - 1) + [[0, 1]]
-        return tf.gather(tf.pad(flat, padding), where, axis=-1)
-
-
-class OfPiece(NamedTuple):
-    """What a piece's columns of one output's rows are made of.
-
-    Attributes:
-        piece: The piece.
-        factors: None of them where the output does not depend on its weight.
-    """
-
-    piece: Piece
-    factors: list[Factor]
-
-    def rows(self, start: tf.Tensor, stop: tf.Tensor, count: int, dtype: tf.DType) -> tf.Tensor:
-        """Of some examples, `[stop - start, count, columns]`."""
-        if not self.factors:
-            return tf.zeros([stop - start, count, self.piece.columns], dtype)
-        return rows([f.sliced(start, stop) for f in self.factors], self.piece.columns)
-
-    def total(self, coefficients: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Uᵀc `[columns]`, for c `[B, R]`."""
-        found = [f.total(coefficients, self.piece.columns) for f in self.factors]
-        zero = [] if found else [tf.zeros([self.piece.columns], dtype)]
-        return tf.ensure_shape(tf.add_n([*found, *zero]), [self.piece.columns])
-
-
-def rows(factors: Sequence[Factor], columns: int) -> tf.Tensor:
-    """A piece's columns of U, `[B, R, columns]`."""
-    found = [factor.rows(columns) for factor in factors]
-    total = found[0] if len(found) == 1 else tf.add_n(found)
-    return tf.ensure_shape(total, [None, None, columns])
-
-
-def _joined(factors: list[Factor]) -> Factor:
-    """One factor with the positions of all."""
-    first = factors[0]
-    if len(factors) == 1:
-        return first
-    d = tf.concat([f.derivatives for f in factors], 2)
-    a = None if first.inputs is None else tf.concat([f.inputs for f in factors], 1)
-    return Factor(first.use, a, d)
 
 
 def _by_example(
@@ -411,3 +231,20 @@ def _inner_shape(
     shape = derivatives.shape[2:] if shape is None else shape
     known = [n if n is not None else tf.shape(derivatives)[i + 2] for i, n in enumerate(shape)]
     return known if inner is None else [*known[:-1], *inner]
+
+
+def rows_fit(outputs: Sequence[ExampleRows], found: Sequence[Piece]) -> tf.Tensor | bool:
+    """True if each output's examples have whole numbers of rows; a bool if known."""
+    checks = []
+    for output in outputs:
+        reached = [output.reached(piece) for piece in found]
+        checks.append(output.fit([piece for piece in reached if piece is not None]))
+    return all_hold(checks)
+
+
+def all_hold(checks: Sequence[tf.Tensor | bool]) -> tf.Tensor | bool:
+    """Whether all hold: a bool where that is known while tracing, else a scalar bool tensor."""
+    if any(check is False for check in checks):
+        return False
+    unknown = [check for check in checks if check is not True]
+    return tf.reduce_all(unknown) if unknown else True

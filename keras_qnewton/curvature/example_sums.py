@@ -198,8 +198,8 @@ def half_of_product(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """M with L Rᵀ = M + Mᵀ, which is known to be symmetric: `[N, Z]` twice -> `[N, N]`."""
     size = int(left.shape[0])
     heights = np.diff([0, *_cuts([size]), size]).tolist()
-    found = (tf.split(tensor, heights) for tensor in (left, right))
-    return _half(*found, functools.partial(tf.matmul, transpose_b=True))
+    product = functools.partial(tf.matmul, transpose_b=True)
+    return _half(tf.split(left, heights), tf.split(right, heights), product)
 
 
 def _half(
@@ -241,7 +241,9 @@ def _cuts(sizes: Sequence[int]) -> list[int]:
     count = max(1, min(_MOST_PANELS, total // _PANEL))
     ends = list(itertools.accumulate(sizes))
     cuts = []
-    for wanted in (-(-total // count) * i for i in range(1, count)):
-        nearest = min(ends, key=lambda end, wanted=wanted: abs(end - wanted))
-        cuts.append(nearest if abs(nearest - wanted) <= total // count // _SLACK else wanted)
+    for i in range(1, count):
+        wanted = -(-total // count) * i
+        # Of two as near as each other, the first.
+        off, end = min((abs(end - wanted), end) for end in ends)
+        cuts.append(end if off <= total // count // _SLACK else wanted)
     return cuts

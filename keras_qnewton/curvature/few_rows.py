@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.curvature.example_rows import ExampleRows, Factor, Piece, rows
+from keras_qnewton.curvature.example_rows import ExampleRows
 from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, PieceRows, RowFactors
+from keras_qnewton.curvature.pieces import Piece
+from keras_qnewton.curvature.row_factors import Factor, rows
 
 # Bytes of a block's rows, as many as it may have, up to which they are kept while it is solved.
 _CACHED = 2**25

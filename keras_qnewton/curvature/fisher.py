@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.gauss_newton import required_outputs
-from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.curvature.linearized import Linearized, Point
 from keras_qnewton.curvature.outputs import ConvexPart, OutputCurvature
 from keras_qnewton.curvature.policy import Curvature
 from keras_qnewton.curvature.structured_gauss_newton import StructuredGaussNewton
@@ -72,7 +72,8 @@ class EmpiricalFisher(Curvature):
                 )
             return SecondMoment(exact, terms_of[part.output.name])
 
-        return StructuredGaussNewton.at(loss, weights, parts, self.memory, convex, second_moment)
+        point = Point(loss, weights, parts, self.memory)
+        return StructuredGaussNewton.at(point, convex, second_moment)
 
 
 class SecondMoment(OutputCurvature):

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.curvature.linearized import Linearized, Point
 from keras_qnewton.curvature.outputs import ConvexLoss, convex_loss
 from keras_qnewton.curvature.policy import Curvature
 from keras_qnewton.curvature.structured_gauss_newton import StructuredGaussNewton
@@ -51,7 +51,8 @@ class GaussNewton(Curvature):
             ValueError: If no term of the loss is recognisably convex in any tensor.
         """
         convex = required_outputs(loss, "gauss_newton")
-        return StructuredGaussNewton.at(loss, weights, parts, self.memory, convex)
+        point = Point(loss, weights, parts, self.memory)
+        return StructuredGaussNewton.at(point, convex)
 
 
 @register("curvature", "auto")
@@ -71,7 +72,8 @@ class AutoCurvature(Curvature):
         convex = convex_loss(loss)
         if not convex.outputs or prefers_exact(loss, convex):
             return StructuredHessian(loss, weights, parts, self.memory)
-        return StructuredGaussNewton.at(loss, weights, parts, self.memory, convex)
+        point = Point(loss, weights, parts, self.memory)
+        return StructuredGaussNewton.at(point, convex)
 
 
 def prefers_exact(loss: RecordedLoss, convex: ConvexLoss) -> bool:

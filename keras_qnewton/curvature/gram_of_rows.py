@@ -13,20 +13,24 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.curvature.example_rows import ExampleRows, OfPiece
 from keras_qnewton.curvature.example_sums import half_of_gram
+from keras_qnewton.curvature.row_factors import OfPiece
 
 
 class RowsOfOutput(NamedTuple):
     """A block's rows of one output.
 
     Attributes:
-        output: The output.
+        examples: B, int32 scalar.
+        known_examples: B where it is known while tracing, else None.
+        roots: R.
         pieces: What the columns of each weight are made of.
         noise: Makes one more column `[B, R]`; None without one.
     """
 
-    output: ExampleRows
+    examples: tf.Tensor
+    known_examples: int | None
+    roots: int
     pieces: Sequence[OfPiece]
     noise: Callable[[], tf.Tensor] | None
 
@@ -37,14 +41,13 @@ class RowsOfOutput(NamedTuple):
 
     def bytes_per_example(self, columns: int, dtype: tf.DType) -> int:
         """Of an example's rows."""
-        return self.output.count * columns * int(dtype.size)
+        return self.roots * columns * int(dtype.size)
 
     def columns(
         self, start: tf.Tensor | int, stop: tf.Tensor, dtypes: tuple[tf.DType, tf.DType]
     ) -> list[tf.Tensor]:
         """Of some examples, `[(stop - start)·R, N_i]` a piece; made in a precision, cast to one."""
-        count = self.output.count
-        found = [piece.rows(start, stop, count, dtypes[0]) for piece in self.pieces]
+        found = [piece.rows(start, stop, self.roots, dtypes[0]) for piece in self.pieces]
         if self.noise is not None:
             found.append(self.noise()[start:stop, :, None])
         return [tf.cast(tf.reshape(t, [-1, t.shape[2]]), dtypes[1]) for t in found]
@@ -71,7 +74,7 @@ def gram_of_rows(
     half = tf.zeros([columns, columns], dtype)
     together: list[RowsOfOutput] = []
     for of_output in rows:
-        each, known = of_output.bytes_per_example(columns, dtype), of_output.output.known_examples
+        each, known = of_output.bytes_per_example(columns, dtype), of_output.known_examples
         if not of_output.are_any:
             continue
         if known is not None and known * each <= memory:
@@ -80,7 +83,7 @@ def gram_of_rows(
         else:
             half = _added(of_output, half, int(memory / each), dtypes)
     if together:
-        parts = [of.columns(0, of.output.examples, dtypes) for of in together]
+        parts = [of.columns(0, of.examples, dtypes) for of in together]
         pieces = [
             piece[0] if len(piece) == 1 else tf.concat(piece, 0)
             for piece in zip(*parts, strict=True)
@@ -93,7 +96,7 @@ def _added(
     rows: RowsOfOutput, half: tf.Tensor, chunk: int, dtypes: tuple[tf.DType, tf.DType]
 ) -> tf.Tensor:
     """Half of the product added, some examples at a time."""
-    examples = rows.output.examples
+    examples = rows.examples
     step = tf.maximum(1, tf.minimum(examples, chunk))
 
     def add(start: tf.Tensor, half: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

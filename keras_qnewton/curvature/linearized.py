@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -25,6 +25,22 @@ from keras_qnewton.loss import RecordedLoss
 # A backward pass of a backward pass keeps about this many times the bytes of one forward
 # evaluation for each vectorised row (measured on dense and convolutional models).
 _BACKWARD_FACTOR = 4.0
+
+
+class Point(NamedTuple):
+    """What is differentiated, and where: the arguments of a `Linearized`.
+
+    Attributes:
+        loss: The recorded loss.
+        weights: One tensor a variable.
+        parts: The blocks, whose `indices` refer to `weights`.
+        memory: Bytes that the vectorised rows of one chunk may take, approximately.
+    """
+
+    loss: RecordedLoss
+    weights: Sequence[tf.Tensor]
+    parts: Sequence[Part]
+    memory: float
 
 
 class Linearized(abc.ABC):

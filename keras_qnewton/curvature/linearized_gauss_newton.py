@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.curvature.linearized import Linearized, Point
 from keras_qnewton.curvature.output_jacobian import OutputJacobian, Remainder
 from keras_qnewton.curvature.outputs import (
     ConvexLoss,
@@ -21,7 +20,6 @@ from keras_qnewton.curvature.outputs import (
     ConvexPart,
     OutputCurvature,
 )
-from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.loss.independence import Passage
 from keras_qnewton.loss.loop_uses import UsesInLoops
 from keras_qnewton.loss.uses import Uses
@@ -34,10 +32,7 @@ class GaussNewtonLinearized(Linearized):
     """A loss differentiated once through the network and twice through its convex part.
 
     Args:
-        loss: See `Linearized`.
-        weights: See `Linearized`.
-        parts: See `Linearized`.
-        memory: See `Linearized`.
+        point: What is differentiated, and where.
         convex: The outputs z, and what is held beside them.
         output_curvature: From the loss behind a z to C; that of the rule which found z, if None.
         fetch: Names of other tensors of which the value is wanted.
@@ -45,15 +40,13 @@ class GaussNewtonLinearized(Linearized):
 
     def __init__(
         self,
-        loss: RecordedLoss,
-        weights: Sequence[tf.Tensor],
-        parts: Sequence[Part],
-        memory: float,
+        point: Point,
         convex: ConvexLoss,
         output_curvature: Callable[[ConvexPart], OutputCurvature] | None = None,
         fetch: Sequence[str] = (),
     ):
-        super().__init__(loss, weights, parts, memory)
+        super().__init__(*point)
+        loss, weights = point.loss, point.weights
         self.positive_semidefinite = not convex.rest
         self._convex = convex
         outputs = list(dict.fromkeys(output.name for output in convex.outputs))

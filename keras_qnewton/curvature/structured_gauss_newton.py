@@ -20,24 +20,21 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.example_rows import (
-    ExampleRows,
-    OfPiece,
-    Piece,
-    pieces,
-)
+from keras_qnewton.curvature.example_rows import ExampleRows, all_hold, rows_fit
 from keras_qnewton.curvature.example_sums import MANY_INPUTS
 from keras_qnewton.curvature.few_rows import Candidate, FewRows, apart
 from keras_qnewton.curvature.formation import Formation, Formed, by_passes
 from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows
+from keras_qnewton.curvature.linearized import Point
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
 from keras_qnewton.curvature.low_rank import RowFactors
 from keras_qnewton.curvature.memory import memory_of_a_batch
 from keras_qnewton.curvature.outputs import ConvexLoss, ConvexPart, OutputCurvature
+from keras_qnewton.curvature.pieces import Piece, pieces
+from keras_qnewton.curvature.row_check import RowCheck, rounding
+from keras_qnewton.curvature.row_factors import OfPiece
 from keras_qnewton.curvature.rows_by_passes import BlockByPasses, Limits, Passes
-from keras_qnewton.curvature.structured import ROUNDING, Assembly, LayerPair, Structured
-from keras_qnewton.loss import RecordedLoss
+from keras_qnewton.curvature.structured import Assembly, LayerPair, Structured
 from keras_qnewton.loss.structure import DenseLayer, dense_layers
 
 # N up to which a block may be in double precision: the solver of such a one holds it so anyway.
@@ -52,21 +49,18 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def __init__(
         self,
-        loss: RecordedLoss,
-        weights: Sequence[tf.Tensor],
-        parts: Sequence[Part],
-        memory: float,
+        point: Point,
         convex: ConvexLoss,
         output_curvature: Callable[[ConvexPart], OutputCurvature] | None = None,
     ):
-        inside = [
-            n for layer in dense_layers(loss) for n in (layer.activations, layer.preactivations)
-        ]
-        super().__init__(loss, weights, parts, memory, convex, output_curvature, fetch=inside)
+        layers = dense_layers(point.loss)
+        inside = [n for layer in layers for n in (layer.activations, layer.preactivations)]
+        super().__init__(point, convex, output_curvature, fetch=inside)
         self._rows = [
             ExampleRows(self._jacobian, i, curvature, self.of_each)
             for i, curvature in zip(self._position, self._curvatures, strict=True)
         ]
+        self._check_of_rows = RowCheck(self._rows, self.dtype)
         self._sizes = [shape.num_elements() for shape in self._shapes]
         # By output and block, where those of all blocks are made at once.
         self._shared: list[list[list[OfPiece]]] | None = None
@@ -114,16 +108,15 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return None
         found = [self._pieces(k) for k in range(len(self._parts))]
         known = [some for some in found if some is not None]
-        whole = len(known) == len(found) and all(self._rows_fit(some) is True for some in known)
+        whole = len(known) == len(found) and all(
+            rows_fit(self._rows, some) is True for some in known
+        )
         return known if whole else None
 
     @classmethod
     def at(
         cls,
-        loss: RecordedLoss,
-        weights: Sequence[tf.Tensor],
-        parts: Sequence[Part],
-        memory: float,
+        point: Point,
         convex: ConvexLoss,
         output_curvature: Callable[[ConvexPart], OutputCurvature] | None = None,
     ) -> StructuredGaussNewton:
@@ -132,11 +125,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         A block without them takes products with unit vectors, which are vectorised where loops are
         run in line.
         """
-        kept = loss.keeping_loops(longer_than=_UNROLLED)
-        found = cls(kept, weights, parts, memory, convex, output_curvature)
-        if loss.vectorizable == kept.vectorizable or found._all_may_have_rows():
+        kept = point.loss.keeping_loops(longer_than=_UNROLLED)
+        found = cls(point._replace(loss=kept), convex, output_curvature)
+        if point.loss.vectorizable == kept.vectorizable or found._all_may_have_rows():
             return found
-        return cls(loss, weights, parts, memory, convex, output_curvature)
+        return cls(point, convex, output_curvature)
 
     def _all_may_have_rows(self) -> bool:
         return self._has_rows() and all(
@@ -152,7 +145,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return self._unless_loop(Formation.OUTPUT)
         layers, found = self._covering(k), self._pieces(k)
         if found and (layers is None or self._has_one_row(layers)):
-            return self._assembly_of_rows(k, found, self._precision_of_rows(k))
+            dtype = self._precision_of_rows(k)
+            fitting = rows_fit(self._rows, found)
+            make = functools.partial(self._verified_rows, k, found, dtype)
+            return Assembly(fitting, make, dtype, Formation.ROWS)
         if layers is None:
             return self._unless_loop(Formation.NOT_LINEAR)
         fitting, affordable = self._layers_fit(layers), self._affordable(layers)
@@ -175,14 +171,6 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             lambda: tf.cond(affordable, from_layers, from_rows),
             self.dtype,
             tf.where(affordable, Formation.LAYERS, Formation.ROWS),
-        )
-
-    def _assembly_of_rows(self, k: int, found: list[Piece], dtype: tf.DType) -> Assembly:
-        return Assembly(
-            self._rows_fit(found),
-            lambda: self._verified_rows(k, found, dtype),
-            dtype,
-            Formation.ROWS,
         )
 
     def _has_one_row(self, layers: list[DenseLayer]) -> bool:
@@ -225,15 +213,12 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         ε is another column of U.
         """
-        size, noise = self._parts[k].size, None if self._is_proved else self._noise
-        rows = [
-            RowsOfOutput(
-                of_output,
-                self._shared[i][k] if self._shared else of_output.of_blocks([found])[0],
-                None if noise is None else functools.partial(noise, i),
-            )
-            for i, of_output in enumerate(self._rows)
-        ]
+        size, noise = self._parts[k].size, None if self._is_proved else self._check_of_rows.noise
+        rows = []
+        for i, of in enumerate(self._rows):
+            made = self._shared[i][k] if self._shared else of.of_blocks([found])[0]
+            column = None if noise is None else functools.partial(noise, i)
+            rows.append(RowsOfOutput(of.examples, of.known_examples, of.count, made, column))
         gram = gram_of_rows(rows, size, self._memory, self.dtype, dtype)
         if noise is None:
             return self._with_direct(k, gram), None
@@ -317,31 +302,14 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         return error <= self._rounding_of_outputs() * tf.norm(expected)
 
     def _rounding_of_outputs(self) -> float:
-        """Relative difference that rounding explains of what comes back from the outputs.
-
-        A loss, or a use, of another precision rounds it, whatever the weights have.
-        """
-        dtypes = {curvature.z.dtype for curvature in self._curvatures}
-        dtypes |= {use.outputs.dtype for use in self._uses.found}
-        return max(ROUNDING.get(t, 1e-2) for t in (self.dtype, *dtypes))
-
-    def _noise(self, i: int) -> tf.Tensor:
-        """ε of an output, `[B, R]`, random."""
-        of_output = self._rows[i]
-        shape = [of_output.examples, of_output.count]
-        return tf.random.stateless_normal(shape, [17, i], dtype=self.dtype)
+        """A loss, or a use, of another precision rounds it, whatever the weights have."""
+        used = [use.outputs.dtype for use in self._uses.found]
+        return rounding([self.dtype, *used, *(c.z.dtype for c in self._curvatures)])
 
     def _lifted_by_tapes(self, k: int) -> tf.Tensor:
-        """Σ Jᵀ(Σ_r ε_r s_r) over outputs: Uᵀε `[N_k]` by one backward pass."""
-        seeds = []
-        for i, of_output in enumerate(self._rows):
-            roots = of_output.roots
-            noise = tf.cast(tf.transpose(self._noise(i)), roots.dtype)
-            inner = [1] * (len(roots.shape) - 2)
-            weights = tf.reshape(noise, [of_output.count, -1, *inner][: len(roots.shape)])
-            seeds.append(tf.reduce_sum(weights * roots, 0))
-        indices = self._parts[k].indices
-        return self.flatten_block(k, self._jacobian.transposed(self._of_outputs(seeds), indices))
+        """Uᵀε `[N_k]` by one backward pass."""
+        seeds, indices = self._of_outputs(self._check_of_rows.seeds()), self._parts[k].indices
+        return self.flatten_block(k, self._jacobian.transposed(seeds, indices))
 
     # --- low rank -----------------------------------------------------------------------
 
@@ -352,7 +320,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         out: list[RowFactors | None] = [None] * len(max_ranks)
         if not self._has_rows():
             return out
-        few = FewRows(self._rows, self._noise, self._memory)
+        few = FewRows(self._rows, self._check_of_rows.noise, self._memory)
         found = {
             k: self._candidate(few, k, limit, used[k]) for k, limit in enumerate(max_ranks) if limit
         }
@@ -371,7 +339,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return None
         if has_diagonal:
             found = apart(found)
-        fitting = self._rows_fit(found)
+        fitting = rows_fit(self._rows, found)
         if fitting is False or not few.may_be_within(found, limit):
             return None
         return Candidate(
@@ -413,14 +381,6 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return None
         return pieces(indices, self._uses, self._sizes)
 
-    def _rows_fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
-        """True if each output's examples have whole numbers of rows; a bool if known."""
-        checks = []
-        for of_output in self._rows:
-            reached = [of_output.reached(piece) for piece in found]
-            checks.append(of_output.fit([piece for piece in reached if piece is not None]))
-        return _all(checks)
-
     def _layers_fit(self, layers: Sequence[DenseLayer]) -> tf.Tensor | bool:
         """True if these layers have a row an example of each output; a bool if known."""
         checks: list[tf.Tensor | bool] = []
@@ -432,12 +392,4 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
                     checks.append(total == known)
                 else:
                     checks.append(tf.equal(tf.shape(tensor)[0], total))
-        return _all(checks)
-
-
-def _all(checks: Sequence[tf.Tensor | bool]) -> tf.Tensor | bool:
-    """Whether all hold: a bool where that is known while tracing, else a scalar bool tensor."""
-    if any(check is False for check in checks):
-        return False
-    unknown = [check for check in checks if check is not True]
-    return tf.reduce_all(unknown) if unknown else True
+        return all_hold(checks)

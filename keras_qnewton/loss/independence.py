@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.loss import control_flow, custom_gradients, tensor_lists
-from keras_qnewton.loss.example_axes import MIXED, OF_WEIGHTS, Rows, State, after
+from keras_qnewton.loss.example_axes import after
+from keras_qnewton.loss.example_states import MIXED, OF_WEIGHTS, Rows, State
 from keras_qnewton.loss.uses import Use
 
 _APART = Rows(0, 1)

@@ -21,6 +21,8 @@ EQUATIONS = [
     ("BPbcy", "BPbcz", "zy"),
     ("BPbxy", "BPbz", "xzy"),
     ("BPbcxy", "BPbcyz", "xyz"),
+    ("BP", "BPz", "z"),
+    ("BP", "BPbz", "z"),
     (None, "BPbz", "z"),
     (None, "RBPbz", "BRz"),
     (None, "RBPbz", "BRzb"),
@@ -50,6 +52,6 @@ def test_equals_einsum(of_a, of_d, to, positions, known):
     @tf.function(input_signature=[spec(*pair) for pair in operands], autograph=False)
     def found(*tensors):
         a, d = tensors if len(tensors) == 2 else (None, *tensors)
-        return contracted(a, of_a, d, of_d, to)
+        return contracted(a, of_a or "", d, of_d, to)
 
     np.testing.assert_allclose(found(*arrays), expected, rtol=0, atol=1e-13)

@@ -7,9 +7,8 @@ import tensorflow as tf
 
 from keras_qnewton import QNewton
 from keras_qnewton.curvature import gauss_newton, hessian
-from keras_qnewton.curvature.example_sums import half_of_gram
 from keras_qnewton.curvature.gauss_newton import GaussNewton
-from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.curvature.linearized import Linearized, Point
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
 from keras_qnewton.curvature.outputs import (
     SigmoidCrossEntropy,
@@ -92,7 +91,7 @@ def test_equals_its_definition(build, name):
         recorded = record(lambda: loss(labels, model(X)), variables)
         parts = [_part(variables)]
         at = GaussNewtonLinearized(
-            recorded, recorded.at_variables(), parts, 1e9, convex_loss(recorded)
+            Point(recorded, recorded.at_variables(), parts, 1e9), convex_loss(recorded)
         )
         return at.product([v])[0], at.block_product(0, v)
 
@@ -140,15 +139,6 @@ def test_one_output_keeps_small_eigenvalues_in_single_precision():
     # What is public has the variables' precision.
     (public,) = gauss_newton(lambda: loss(np.ones((6, 1)), model(x)), model.trainable_variables)
     assert public.matrix.dtype == tf.float32
-
-
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-13)])
-@pytest.mark.parametrize("size", [1, 3, 255, 256, 257, 641, 1025])
-def test_half_of_gram(size, dtype, tolerance):
-    rows = RNG.normal(size=(7, size)).astype(dtype)
-    half = half_of_gram([tf.constant(rows)]).numpy()
-    assert np.array_equal(half + half.T, (half + half.T).T)
-    assert relative_error(half + half.T, rows.T.astype("float64") @ rows) < tolerance
 
 
 def _part(variables):

@@ -227,7 +227,10 @@ def test_loops_are_run_in_line_where_a_block_has_no_rows_otherwise():
     model = keras.Sequential([L.Input((12, 2)), L.SimpleRNN(2), L.BatchNormalization(), L.Dense(3)])
     x = tf.constant(sequences(12))
     variables = as_tensors(model.trainable_variables)
-    outputs = lambda: model(x, training=True)  # noqa: E731
+
+    def outputs():
+        return model(x, training=True)
+
     expected = of_cross_entropy(outputs, variables)
     matrix, how = block_of(lambda: cross_entropy(outputs()), variables)()
     assert reason(int(how)) is Formation.NOT_LINEAR

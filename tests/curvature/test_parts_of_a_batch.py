@@ -67,13 +67,19 @@ def nested():
 
 def split():
     model = mlp()
-    outputs = lambda: tf.split(model(X), [7, 5])  # noqa: E731
+
+    def outputs():
+        return tf.split(model(X), [7, 5])
+
     return model.trainable_variables, outputs, squares, Formation.ROWS
 
 
 def gathered():
     model = mlp()
-    outputs = lambda: [tf.gather(model(X), [7, 2, 3, 11, 0])]  # noqa: E731
+
+    def outputs():
+        return [tf.gather(model(X), [7, 2, 3, 11, 0])]
+
     return model.trainable_variables, outputs, squares, Formation.ROWS
 
 
@@ -122,14 +128,20 @@ def distances():
 
 def seen_twice():
     model = mlp()
-    outputs = lambda: [tf.gather(model(X), [1, 1, 4])]  # noqa: E731
+
+    def outputs():
+        return [tf.gather(model(X), [1, 1, 4])]
+
     return model.trainable_variables, outputs, squares, Formation.ROWS_REFUTED
 
 
 def rotated():
     """Rows that are moved, and then taken."""
     model = mlp()
-    outputs = lambda: [tf.roll(model(X), 2, 0)[:4]]  # noqa: E731
+
+    def outputs():
+        return [tf.roll(model(X), 2, 0)[:4]]
+
     return model.trainable_variables, outputs, squares, Formation.ROWS_REFUTED
 
 

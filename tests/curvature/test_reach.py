@@ -51,7 +51,10 @@ def squared(z, targets=TARGETS):
 def classifier(*layers, x=X):
     """The parts of a problem: variables, the outputs z, φ of them, how the block is formed."""
     model = net(*layers, L.Dense(3), shape=x.shape[1:])
-    outputs = lambda: [model(x, training=True)]  # noqa: E731
+
+    def outputs():
+        return [model(x, training=True)]
+
     return model.trainable_variables, outputs, lambda zs: cross_entropy(zs[0]), Formation.ROWS
 
 
@@ -77,7 +80,9 @@ def one_square():
     def loss(zs):
         return tf.reduce_sum(tf.square(tf.concat([(zs[0] - TARGETS) / 3, 2 * zs[1]], 0)))
 
-    outputs = lambda: [model(X), model(OTHERS)]  # noqa: E731
+    def outputs():
+        return [model(X), model(OTHERS)]
+
     return model.trainable_variables, outputs, loss, Formation.ROWS
 
 
@@ -140,7 +145,10 @@ def attention():
     h = L.GlobalAveragePooling1D()(L.Dense(4, activation="gelu")(h))
     model = keras.Model(inputs, L.Dense(3)(h))
     x = tf.constant(RNG.normal(size=(B, 6, 4)))
-    loss = lambda zs: cross_entropy(zs[0])  # noqa: E731
+
+    def loss(zs):
+        return cross_entropy(zs[0])
+
     return model.trainable_variables, lambda: [model(x)], loss, Formation.ROWS
 
 
@@ -165,7 +173,9 @@ def contrastive():
     def outputs():
         return [tf.matmul(model(X), model(near), transpose_b=True)]
 
-    loss = lambda zs: cross_entropy(zs[0], np.arange(B))  # noqa: E731
+    def loss(zs):
+        return cross_entropy(zs[0], np.arange(B))
+
     return model.trainable_variables, outputs, loss, Formation.COLUMNS_REFUTED
 
 
@@ -177,14 +187,19 @@ def integral():
         u = model(X)
         return [u, tf.reduce_mean(u)]
 
-    loss = lambda zs: squared(zs[0]) + (zs[1] - 1) ** 2  # noqa: E731
+    def loss(zs):
+        return squared(zs[0]) + (zs[1] - 1) ** 2
+
     return model.trainable_variables, outputs, loss, Formation.ROWS
 
 
 def distance_of_two_networks():
     first, second = mlp(2), mlp(2)
     variables = first.trainable_variables + second.trainable_variables
-    loss = lambda zs: tf.reduce_mean(tf.math.squared_difference(*zs))  # noqa: E731
+
+    def loss(zs):
+        return tf.reduce_mean(tf.math.squared_difference(*zs))
+
     return variables, lambda: [first(X), second(X)], loss, Formation.LAYERS
 
 
@@ -194,7 +209,10 @@ def poisson():
     rate.build((None, 4))
     counts = tf.abs(TARGETS) * 3
     variables = hidden.trainable_variables + rate.trainable_variables
-    loss = lambda zs: keras.losses.Poisson()(counts, tf.exp(zs[0]))  # noqa: E731
+
+    def loss(zs):
+        return keras.losses.Poisson()(counts, tf.exp(zs[0]))
+
     return variables, lambda: [rate(hidden(X))], loss, Formation.ROWS
 
 
@@ -486,7 +504,10 @@ def test_quadrature_by_a_matrix_product_keeps_squares_convex():
     model = mlp()
     variables = as_tensors(model.trainable_variables)
     weights = tf.constant(np.linspace(0.1, 1.0, B)[None])
-    loss = lambda zs: tf.matmul(weights, tf.square(zs[0] - TARGETS))[0, 0]  # noqa: E731
+
+    def loss(zs):
+        return tf.matmul(weights, tf.square(zs[0] - TARGETS))[0, 0]
+
     expected, _ = reference(variables, lambda: [model(X)], loss)
 
     @tf.function(autograph=False)

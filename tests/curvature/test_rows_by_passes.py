@@ -218,8 +218,13 @@ def test_more_outputs_an_example_than_have_roots(monkeypatch):
     monkeypatch.setattr(rows_by_passes, "_PER_BYTE", ALWAYS)
     x = tf.constant(X[:3])
     model = coupled(300)
-    outputs = lambda: [model(x, training=True)]  # noqa: E731
-    loss = lambda zs: tf.reduce_mean(tf.exp(zs[0]))  # noqa: E731
+
+    def outputs():
+        return [model(x, training=True)]
+
+    def loss(zs):
+        return tf.reduce_mean(tf.exp(zs[0]))
+
     expected, _ = reference(as_tensors(model.trainable_variables), outputs, loss)
     matrix, how = formed(model, lambda _: loss(outputs()))
     assert how == "COLUMNS_OUTPUT"

@@ -158,8 +158,10 @@ class OutputCurvature(abc.ABC):
     def roots(self) -> tf.Tensor | None:
         """s with C = Σ_r s_r s_rᵀ for each example, `[R, *z.shape]`; None where R is large.
 
-        Blocks are made of them as they are, where examples are proved to be apart: nothing
-        compares them with `product` there.
+        Blocks are made of them as they are, where examples are proved to be apart: no step compares
+        them with `product` there. Both are functions of z and of the terms' constants alone, so
+        that a test of the rule says all that a step could: S Sᵀ v = C v at random z
+        (`tests/curvature/test_outputs.py`, which a new rule joins).
         """
 
     def coefficients(self) -> tuple[tf.Tensor, tf.Tensor] | None:

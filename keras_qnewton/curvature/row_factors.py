@@ -1,0 +1,137 @@
+"""The factors of rows of U: what a weight is multiplied by, and derivatives in the product.
+
+U[(b,r)] = Σ_p a_bp ⊗ d_rbp        of uses by one equation       [B, R, N]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.curvature.contractions import contracted, lengths
+from keras_qnewton.curvature.pieces import Piece
+from keras_qnewton.loss.uses import Use
+
+
+class Factor(NamedTuple):
+    """a and d of uses of one weight by the same equation.
+
+    Attributes:
+        use: One of them.
+        inputs: a `[B, P, ...]`, or without these axes; None for a weight that is added.
+        derivatives: d `[R, B, P, ...]`.
+    """
+
+    use: Use
+    inputs: tf.Tensor | None
+    derivatives: tf.Tensor
+
+    @property
+    def key(self) -> object:
+        """The same for factors whose positions can be joined."""
+        use = self.use
+        elements = None if use.elements is None else use.elements.tobytes()
+        shapes = tuple(self.derivatives.shape[3:])
+        shared = None if self.inputs is None or self._by_example else id(self.inputs)
+        return use.equation, elements, use.factor, shapes, shared
+
+    @property
+    def _by_example(self) -> bool:
+        return self.inputs is None or self.use.equation.by_example
+
+    def sliced(self, start: tf.Tensor, stop: tf.Tensor) -> Factor:
+        """Of some examples."""
+        a = self.inputs
+        a = a[start:stop] if a is not None and self._by_example else a
+        return self._replace(inputs=a, derivatives=self.derivatives[:, start:stop])
+
+    def rows(self, size: int) -> tf.Tensor:
+        """Σ_p a ⊗ d `[B, R, size]`, at the weight's elements."""
+        return self._placed(self._contracted(self.inputs, self.derivatives, "RBP", "BR"), size)
+
+    def total(self, coefficients: tf.Tensor, size: int) -> tf.Tensor:
+        """Σ_b,r c_br Σ_p a ⊗ d `[size]`, for c `[B, R]`."""
+        d, a = self.derivatives, self.inputs
+        c = tf.cast(coefficients, d.dtype)
+        if d.shape[0] == 1 and self._by_example:
+            # a is the smaller of the two, as a rule.
+            if a is None:
+                a = tf.broadcast_to(c, lengths(d)[1:3])
+            else:
+                a *= tf.reshape(c, [-1, *[1] * (len(a.shape) - 1)])
+            return self._placed(self._contracted(a, d[0], "BP", ""), size)
+        inner = [1] * (len(d.shape) - 2)
+        shape = tf.concat([tf.shape(d)[:2], inner], 0)
+        # Roots first: a is the same for all of them.
+        of_examples = tf.reduce_sum(tf.reshape(tf.transpose(c), shape) * d, 0)
+        return self._placed(self._contracted(a, of_examples, "BP", ""), size)
+
+    def _contracted(
+        self, inputs: tf.Tensor | None, derivatives: tf.Tensor, axes: str, kept: str
+    ) -> tf.Tensor:
+        """a ⊗ d, summed over all axes but those of the weight and `kept`.
+
+        `axes` are those of d before the weight's own.
+        """
+        letters = self.use.equation
+        of_d = axes + letters.outputs[1:]
+        of_a = "BP" + letters.inputs[1:] if self._by_example else letters.inputs
+        found = contracted(inputs, of_a, derivatives, of_d, kept + letters.weights)
+        return found if self.use.factor == 1 else self.use.factor * found
+
+    def _placed(self, found: tf.Tensor, size: int) -> tf.Tensor:
+        """The weight's axes as one, and zero at elements that are not used."""
+        elements = self.use.elements
+        before = tf.shape(found)[: len(found.shape) - len(self.use.equation.weights)]
+        if elements is None:
+            return tf.reshape(found, tf.concat([before, [size]], 0))
+        flat = tf.reshape(found, tf.concat([before, [elements.size]], 0))
+        where = np.full(size, elements.size, np.int32)
+        (held,) = np.nonzero(elements.ravel() >= 0)
+        where[elements.ravel()[held]] = held
+        padding = [[0, 0]] * (len(flat.shape) - 1) + [[0, 1]]
+        return tf.gather(tf.pad(flat, padding), where, axis=-1)
+
+
+class OfPiece(NamedTuple):
+    """What a piece's columns of one output's rows are made of.
+
+    Attributes:
+        piece: The piece.
+        factors: None of them where the output does not depend on its weight.
+    """
+
+    piece: Piece
+    factors: list[Factor]
+
+    def rows(self, start: tf.Tensor, stop: tf.Tensor, count: int, dtype: tf.DType) -> tf.Tensor:
+        """Of some examples, `[stop - start, count, columns]`."""
+        if not self.factors:
+            return tf.zeros([stop - start, count, self.piece.columns], dtype)
+        return rows([f.sliced(start, stop) for f in self.factors], self.piece.columns)
+
+    def total(self, coefficients: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        """Uᵀc `[columns]`, for c `[B, R]`."""
+        found = [f.total(coefficients, self.piece.columns) for f in self.factors]
+        zero = [] if found else [tf.zeros([self.piece.columns], dtype)]
+        return tf.ensure_shape(tf.add_n([*found, *zero]), [self.piece.columns])
+
+
+def rows(factors: Sequence[Factor], columns: int) -> tf.Tensor:
+    """A piece's columns of U, `[B, R, columns]`."""
+    found = [factor.rows(columns) for factor in factors]
+    total = found[0] if len(found) == 1 else tf.add_n(found)
+    return tf.ensure_shape(total, [None, None, columns])
+
+
+def joined(factors: list[Factor]) -> Factor:
+    """One factor with the positions of all."""
+    first = factors[0]
+    if len(factors) == 1:
+        return first
+    d = tf.concat([f.derivatives for f in factors], 2)
+    a = None if first.inputs is None else tf.concat([f.inputs for f in factors], 1)
+    return Factor(first.use, a, d)

@@ -1,0 +1,87 @@
+"""Products UᵀU, by panels, pieces, outputs and a few examples at a time, against NumPy's."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton.curvature.example_sums import half_of_gram, half_of_product
+from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows
+from keras_qnewton.curvature.pieces import Piece
+from keras_qnewton.curvature.row_factors import Factor, OfPiece
+from keras_qnewton.loss.uses import Equation, Use
+
+RNG = np.random.default_rng(0)
+TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
+
+
+def both_halves(half):
+    return half.numpy() + half.numpy().T
+
+
+def error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    "sizes",
+    [[1], [255], [257], [641], [1025], [128, 64, 64, 1], [1, 700], [90] * 9, [300, 1, 2, 400]],
+    ids=str,
+)
+def test_half_of_gram(sizes, dtype):
+    rows = RNG.normal(size=(7, sum(sizes))).astype(dtype)
+    gram = both_halves(half_of_gram(tf.split(tf.constant(rows), sizes, axis=1)))
+    assert np.array_equal(gram, gram.T)
+    assert error(gram, rows.T.astype("float64") @ rows) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("size", [1, 255, 641, 1025])
+def test_half_of_product(size):
+    left = RNG.normal(size=(size, 5))
+    weights = RNG.uniform(size=5)
+    product = both_halves(half_of_product(tf.constant(left), tf.constant(left * weights)))
+    assert np.array_equal(product, product.T)
+    assert error(product, (left * weights) @ left.T) < TOLERANCE["float64"]
+
+
+def rows_of(examples, count, known=True, columns=6, noise=None):
+    """Rows of an output in a weight that is added, and the same as an array `[B R, columns]`."""
+    derivatives = RNG.normal(size=(count, examples, 1, columns))
+    use = Use(0, None, Equation("", "b", "ab"), None, tf.zeros([examples, columns], tf.float64))
+    of_piece = OfPiece(Piece((use,), columns), [Factor(use, None, tf.constant(derivatives))])
+    rows = RowsOfOutput(
+        tf.constant(examples), examples if known else None, count, [of_piece], noise
+    )
+    return rows, derivatives[:, :, 0].transpose(1, 0, 2).reshape(-1, columns)
+
+
+@pytest.mark.parametrize("memory", [1e9, 2000, 1], ids=["all", "some outputs", "one example"])
+@pytest.mark.parametrize("known", [True, False], ids=["known batch", "unknown batch"])
+def test_gram_of_several_outputs(memory, known):
+    made = [rows_of(*size, known) for size in ((9, 2), (4, 3), (30, 1))]
+    gram = gram_of_rows([rows for rows, _ in made], 6, memory, tf.float64, tf.float64)
+    expected = sum(array.T @ array for _, array in made)
+    assert error(gram, expected) < TOLERANCE["float64"]
+
+
+def test_noise_is_a_column_at_the_end():
+    noise = RNG.normal(size=(9, 2))
+    rows, array = rows_of(9, 2, noise=lambda: tf.constant(noise))
+    gram = gram_of_rows([rows], 6, 1e9, tf.float64, tf.float64).numpy()
+    assert error(gram[:6, 6], array.T @ noise.ravel()) < TOLERANCE["float64"]
+
+
+@pytest.mark.parametrize("roots", [1, 3])
+@pytest.mark.parametrize("positions", [1, 2])
+@pytest.mark.parametrize("equation", [("ay", "yz", "az"), ("az", "yz", "ay"), ("", "b", "ab")])
+def test_total_is_the_weighted_sum_of_rows(equation, positions, roots):
+    equation = Equation(*equation)
+    lengths = {"y": 3, "z": 2, "b": 4}
+    inner = [[lengths[c] for c in letters[1:]] for letters in (equation.inputs, equation.outputs)]
+    size = int(np.prod([lengths[c] for c in equation.weights]))
+    a = tf.constant(RNG.normal(size=(5, positions, *inner[0]))) if equation.inputs else None
+    d = tf.constant(RNG.normal(size=(roots, 5, positions, *inner[1])))
+    use = Use(0, None, equation, a, d)
+    factor, c = Factor(use, a, d), RNG.normal(size=(5, roots))
+    expected = np.einsum("br,brn->n", c, factor.rows(size).numpy())
+    assert error(factor.total(tf.constant(c), size), expected) < TOLERANCE["float64"]
