@@ -2,7 +2,7 @@
 
     a  [B, P, ...]      what a weight is multiplied by
     d  [R, B, P, ...]   derivatives, one a root
-    -> [B, R, ...]      the letters B, P and R stand for these axes, others for the weight's own;
+    -> [R, B, ...]      the letters B, P and R stand for these axes, others for the weight's own;
                         or summed over these, too, of a d without R
 
 `tf.einsum` puts the axes of its result in order at the end, which are the most numbers of all.
@@ -30,10 +30,10 @@ def contracted(a: tf.Tensor | None, of_a: str, d: tf.Tensor, of_d: str, to: str)
     left = "".join(c for c in to if c in of_a and c not in shared)
     right = "".join(c for c in to if c in of_d and c not in shared and c != "R")
     if shared - summed == {"B"} and summed <= shared:
-        a, of_a = a[:, None], "BR" + of_a[1:]
-        if to == "BR" + left + right:
+        a, of_a = a[None], "R" + of_a
+        if to == "RB" + left + right:
             return _batched_product(a, of_a, d, of_d, left, right)
-        if to == "BR" + right + left:
+        if to == "RB" + right + left:
             return _batched_product(d, of_d, a, of_a, right, left)
     return tf.einsum(f"{of_a},{of_d}->{to}", a, d)
 
@@ -55,10 +55,10 @@ def _one_product(a: tf.Tensor, of_a: str, d: tf.Tensor, of_d: str, to: str) -> t
 def _batched_product(
     first: tf.Tensor, of_first: str, second: tf.Tensor, of_second: str, left: str, right: str
 ) -> tf.Tensor:
-    """`[B, R, *left, *right]`, one matrix product an example and root."""
-    summed = "".join(c for c in of_second if c in of_first and c not in "BR")
-    first = _ordered(first, of_first, "BR" + summed + left)
-    second = _ordered(second, of_second, "BR" + summed + right)
+    """`[R, B, *left, *right]`, one matrix product an example and root."""
+    summed = "".join(c for c in of_second if c in of_first and c not in "RB")
+    first = _ordered(first, of_first, "RB" + summed + left)
+    second = _ordered(second, of_second, "RB" + summed + right)
     first, of_left = _as_matrices(first, len(summed))
     second, of_right = _as_matrices(second, len(summed))
     product = tf.matmul(first, second, transpose_a=True)
@@ -66,7 +66,7 @@ def _batched_product(
 
 
 def _as_matrices(tensor: tf.Tensor, summed: int) -> tuple[tf.Tensor, list[tf.Tensor | int]]:
-    """`[B, R, *summed, *kept]` -> `[B, R, rows, columns]`, and the lengths of `kept`."""
+    """`[R, B, *summed, *kept]` -> `[R, B, rows, columns]`, and the lengths of `kept`."""
     known = lengths(tensor)
     outer, inner = known[:2], known[2:]
     rows, kept = inner[:summed], inner[summed:]

@@ -2,7 +2,7 @@
 
     s_r                             root r of each example's C        [R, *z.shape]
     d = ∂(z . s_r)/∂z_u             at a use z_u = f(a, W)            [R, B, P, ...]
-    U[(b,r)] = Σ_u Σ_p a_bp ⊗ d_rbp   sums over uses and positions    [B, R, N]
+    U[(b,r)] = Σ_u Σ_p a_bp ⊗ d_rbp   sums over uses and positions    [R, B, N]
 
 One backward pass for each root gives d at all uses. An example has P rows of z_u: 1 in a dense
 layer, and as many as there are positions in a convolution. An output may be of some examples of a
@@ -160,6 +160,8 @@ class ExampleRows:
         grouped: dict[object, list[Factor]] = {}
         for use, d in zip(piece.uses, derivatives, strict=True):
             factor = self._factor(use, d)
+            if len(piece.uses) > 1:
+                factor = factor.with_smaller_inputs()
             grouped.setdefault(factor.key, []).append(factor)
         return [joined(factors) for factors in grouped.values()]
 

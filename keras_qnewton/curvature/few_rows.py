@@ -215,7 +215,7 @@ class _BlockOfRows:
         (factors,) = self._outputs[i].factors_of([piece], values)
         some = [factor.sliced(tf.constant(0), count) for factor in factors]
         if not self._outer[p]:
-            return FormedRows(rows(some, piece.columns))
+            return FormedRows(tf.transpose(rows(some, piece.columns), [1, 0, 2]))
         return _outer_rows(*some)
 
     def _padded(self, of_piece: Sequence[PieceRows | None]) -> tf.Tensor:

@@ -46,10 +46,10 @@ class RowsOfOutput(NamedTuple):
     def columns(
         self, start: tf.Tensor | int, stop: tf.Tensor, dtypes: tuple[tf.DType, tf.DType]
     ) -> list[tf.Tensor]:
-        """Of some examples, `[(stop - start)·R, N_i]` a piece; made in a precision, cast to one."""
+        """Of some examples, `[R·(stop - start), N_i]` a piece; made in a precision, cast to one."""
         found = [piece.rows(start, stop, self.roots, dtypes[0]) for piece in self.pieces]
         if self.noise is not None:
-            found.append(self.noise()[start:stop, :, None])
+            found.append(tf.transpose(self.noise()[start:stop])[:, :, None])
         return [tf.cast(tf.reshape(t, [-1, t.shape[2]]), dtypes[1]) for t in found]
 
 

@@ -1,6 +1,6 @@
 """The factors of rows of U: what a weight is multiplied by, and derivatives in the product.
 
-U[(b,r)] = Σ_p a_bp ⊗ d_rbp        of uses by one equation       [B, R, N]
+U[(b,r)] = Σ_p a_bp ⊗ d_rbp        of uses by one equation       [R, B, N]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.contractions import contracted, lengths
 from keras_qnewton.curvature.pieces import Piece
-from keras_qnewton.loss.uses import Use
+from keras_qnewton.loss.uses import Equation, Use
 
 
 class Factor(NamedTuple):
@@ -42,6 +42,20 @@ class Factor(NamedTuple):
     def _by_example(self) -> bool:
         return self.inputs is None or self.use.equation.by_example
 
+    def with_smaller_inputs(self) -> Factor:
+        """The same rows; of a single root a and d are alike, and the smaller of them becomes a.
+
+        A weight that enters plain and transposed, as in a network's derivatives, has one equation.
+        """
+        a, d, equation = self.inputs, self.derivatives, self.use.equation
+        if a is None or not self._by_example or d.shape[0] != 1:
+            return self
+        elements, others = a.shape[2:].num_elements(), d.shape[3:].num_elements()
+        if elements is None or others is None or elements <= others:
+            return self
+        mirrored = Equation(equation.outputs, equation.weights, equation.inputs)
+        return Factor(self.use._replace(equation=mirrored), d[0], a[None])
+
     def sliced(self, start: tf.Tensor, stop: tf.Tensor) -> Factor:
         """Of some examples."""
         a = self.inputs
@@ -49,25 +63,30 @@ class Factor(NamedTuple):
         return self._replace(inputs=a, derivatives=self.derivatives[:, start:stop])
 
     def rows(self, size: int) -> tf.Tensor:
-        """Σ_p a ⊗ d `[B, R, size]`, at the weight's elements."""
-        return self._placed(self._contracted(self.inputs, self.derivatives, "RBP", "BR"), size)
+        """Σ_p a ⊗ d `[R, B, size]`, at the weight's elements."""
+        return self._placed(self._contracted(self.inputs, self.derivatives, "RBP", "RB"), size)
 
     def total(self, coefficients: tf.Tensor, size: int) -> tf.Tensor:
         """Σ_b,r c_br Σ_p a ⊗ d `[size]`, for c `[B, R]`."""
-        d, a = self.derivatives, self.inputs
-        c = tf.cast(coefficients, d.dtype)
-        if d.shape[0] == 1 and self._by_example:
-            # a is the smaller of the two, as a rule.
-            if a is None:
-                a = tf.broadcast_to(c, lengths(d)[1:3])
-            else:
-                a *= tf.reshape(c, [-1, *[1] * (len(a.shape) - 1)])
-            return self._placed(self._contracted(a, d[0], "BP", ""), size)
+        if self.derivatives.shape[0] == 1 and self._by_example:
+            return self.with_smaller_inputs()._total_of_one_root(coefficients, size)
+        d = self.derivatives
         inner = [1] * (len(d.shape) - 2)
         shape = tf.concat([tf.shape(d)[:2], inner], 0)
+        c = tf.reshape(tf.transpose(tf.cast(coefficients, d.dtype)), shape)
         # Roots first: a is the same for all of them.
-        of_examples = tf.reduce_sum(tf.reshape(tf.transpose(c), shape) * d, 0)
-        return self._placed(self._contracted(a, of_examples, "BP", ""), size)
+        of_examples = tf.reduce_sum(c * d, 0)
+        return self._placed(self._contracted(self.inputs, of_examples, "BP", ""), size)
+
+    def _total_of_one_root(self, coefficients: tf.Tensor, size: int) -> tf.Tensor:
+        """The same where a may be multiplied by c, and not d, which is larger."""
+        d, a = self.derivatives, self.inputs
+        c = tf.cast(coefficients, d.dtype)
+        if a is None:
+            weighted = tf.broadcast_to(c, lengths(d)[1:3])
+        else:
+            weighted = a * tf.reshape(c, [-1, *[1] * (len(a.shape) - 1)])
+        return self._placed(self._contracted(weighted, d[0], "BP", ""), size)
 
     def _contracted(
         self, inputs: tf.Tensor | None, derivatives: tf.Tensor, axes: str, kept: str
@@ -108,9 +127,9 @@ class OfPiece(NamedTuple):
     factors: list[Factor]
 
     def rows(self, start: tf.Tensor, stop: tf.Tensor, count: int, dtype: tf.DType) -> tf.Tensor:
-        """Of some examples, `[stop - start, count, columns]`."""
+        """Of some examples, `[count, stop - start, columns]`."""
         if not self.factors:
-            return tf.zeros([stop - start, count, self.piece.columns], dtype)
+            return tf.zeros([count, stop - start, self.piece.columns], dtype)
         return rows([f.sliced(start, stop) for f in self.factors], self.piece.columns)
 
     def total(self, coefficients: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
@@ -121,7 +140,7 @@ class OfPiece(NamedTuple):
 
 
 def rows(factors: Sequence[Factor], columns: int) -> tf.Tensor:
-    """A piece's columns of U, `[B, R, columns]`."""
+    """A piece's columns of U, `[R, B, columns]`."""
     found = [factor.rows(columns) for factor in factors]
     total = found[0] if len(found) == 1 else tf.add_n(found)
     return tf.ensure_shape(total, [None, None, columns])

@@ -8,15 +8,15 @@ from keras_qnewton.curvature.contractions import contracted
 
 LENGTHS = {"R": 3, "B": 4, "P": 2, "a": 4, "b": 3, "c": 2, "x": 5, "y": 6, "z": 3}
 EQUATIONS = [
-    ("BPy", "RBPz", "BRyz"),
-    ("BPy", "RBPz", "BRzy"),
-    ("BPbcy", "RBPbcz", "BRyz"),
-    ("BPbcz", "RBPbcy", "BRyz"),
-    ("BPbxy", "RBPbz", "BRyxz"),
-    ("BPbcxy", "RBPbcyz", "BRxyz"),
-    ("BPby", "RBPcz", "BRyz"),
-    ("BPz", "RBPz", "BRz"),
-    ("y", "RBPz", "BRyz"),
+    ("BPy", "RBPz", "RByz"),
+    ("BPy", "RBPz", "RBzy"),
+    ("BPbcy", "RBPbcz", "RByz"),
+    ("BPbcz", "RBPbcy", "RByz"),
+    ("BPbxy", "RBPbz", "RByxz"),
+    ("BPbcxy", "RBPbcyz", "RBxyz"),
+    ("BPby", "RBPcz", "RByz"),
+    ("BPz", "RBPz", "RBz"),
+    ("y", "RBPz", "RByz"),
     ("BPy", "BPz", "yz"),
     ("BPbcy", "BPbcz", "zy"),
     ("BPbxy", "BPbz", "xzy"),
@@ -24,8 +24,8 @@ EQUATIONS = [
     ("BP", "BPz", "z"),
     ("BP", "BPbz", "z"),
     (None, "BPbz", "z"),
-    (None, "RBPbz", "BRz"),
-    (None, "RBPbz", "BRzb"),
+    (None, "RBPbz", "RBz"),
+    (None, "RBPbz", "RBzb"),
 ]
 
 

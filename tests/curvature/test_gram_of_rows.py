@@ -45,14 +45,14 @@ def test_half_of_product(size):
 
 
 def rows_of(examples, count, known=True, columns=6, noise=None):
-    """Rows of an output in a weight that is added, and the same as an array `[B R, columns]`."""
+    """Rows of an output in a weight that is added, and the same as an array `[R B, columns]`."""
     derivatives = RNG.normal(size=(count, examples, 1, columns))
     use = Use(0, None, Equation("", "b", "ab"), None, tf.zeros([examples, columns], tf.float64))
     of_piece = OfPiece(Piece((use,), columns), [Factor(use, None, tf.constant(derivatives))])
     rows = RowsOfOutput(
         tf.constant(examples), examples if known else None, count, [of_piece], noise
     )
-    return rows, derivatives[:, :, 0].transpose(1, 0, 2).reshape(-1, columns)
+    return rows, derivatives.reshape(-1, columns)
 
 
 @pytest.mark.parametrize("memory", [1e9, 2000, 1], ids=["all", "some outputs", "one example"])
@@ -68,20 +68,33 @@ def test_noise_is_a_column_at_the_end():
     noise = RNG.normal(size=(9, 2))
     rows, array = rows_of(9, 2, noise=lambda: tf.constant(noise))
     gram = gram_of_rows([rows], 6, 1e9, tf.float64, tf.float64).numpy()
-    assert error(gram[:6, 6], array.T @ noise.ravel()) < TOLERANCE["float64"]
+    assert error(gram[:6, 6], array.T @ noise.T.ravel()) < TOLERANCE["float64"]
+
+
+def factor_of(equation, positions, roots):
+    """Random a and d of an equation, and how many elements its weight has."""
+    lengths = {"y": 3, "z": 2, "b": 4}
+    inner = [[lengths[c] for c in letters[1:]] for letters in (equation.inputs, equation.outputs)]
+    a = tf.constant(RNG.normal(size=(5, positions, *inner[0]))) if equation.inputs else None
+    d = tf.constant(RNG.normal(size=(roots, 5, positions, *inner[1])))
+    size = int(np.prod([lengths[c] for c in equation.weights]))
+    return Factor(Use(0, None, equation, a, d), a, d), size
 
 
 @pytest.mark.parametrize("roots", [1, 3])
 @pytest.mark.parametrize("positions", [1, 2])
 @pytest.mark.parametrize("equation", [("ay", "yz", "az"), ("az", "yz", "ay"), ("", "b", "ab")])
 def test_total_is_the_weighted_sum_of_rows(equation, positions, roots):
-    equation = Equation(*equation)
-    lengths = {"y": 3, "z": 2, "b": 4}
-    inner = [[lengths[c] for c in letters[1:]] for letters in (equation.inputs, equation.outputs)]
-    size = int(np.prod([lengths[c] for c in equation.weights]))
-    a = tf.constant(RNG.normal(size=(5, positions, *inner[0]))) if equation.inputs else None
-    d = tf.constant(RNG.normal(size=(roots, 5, positions, *inner[1])))
-    use = Use(0, None, equation, a, d)
-    factor, c = Factor(use, a, d), RNG.normal(size=(5, roots))
-    expected = np.einsum("br,brn->n", c, factor.rows(size).numpy())
+    factor, size = factor_of(Equation(*equation), positions, roots)
+    c = RNG.normal(size=(5, roots))
+    expected = np.einsum("br,rbn->n", c, factor.rows(size).numpy())
     assert error(factor.total(tf.constant(c), size), expected) < TOLERANCE["float64"]
+
+
+def test_uses_that_mirror_each_other_have_one_equation():
+    plain, _ = factor_of(Equation("ay", "yz", "az"), 2, 1)
+    transposed, size = factor_of(Equation("az", "yz", "ay"), 2, 1)
+    found = [factor.with_smaller_inputs() for factor in (plain, transposed)]
+    assert found[0].key == found[1].key
+    for factor, mirrored in zip((plain, transposed), found, strict=True):
+        assert error(mirrored.rows(size), factor.rows(size).numpy()) < TOLERANCE["float64"]
