@@ -1,0 +1,131 @@
+"""A dense inverse Hessian that learns a pair a step, in place.
+
+    H   = γ (M + Wᵀ K W)     M `[N, N]`; rows of W `[2p, N]` are p pairs s, u = Hy that M does not
+                             hold yet; K of p blocks, `[p, 2, 2]`; γ a scalar
+
+A pair costs two rows and four numbers, and a product with H reads M once. What is pending goes into
+M by one matrix product for all p pairs, a panel of rows at a time: M is written once in p steps,
+not in each, and nothing of its size is held beside it. Panels are variables that are assigned as a
+whole: one of which rows were assigned is copied by TensorFlow at every reading from then on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian
+from keras_qnewton.quasi_newton.updates import RULES, Pair, update_of
+
+# Pairs that wait for M; and panels of M, of so many rows at least.
+PENDING = 16
+_PANELS, _LEAST_ROWS = 16, 256
+
+
+class DenseInverse(InverseHessian):
+    """H as N² numbers in double precision.
+
+    Args:
+        rule: A name of `updates.RULES`.
+        size: N.
+        add_variable: Makes the optimizer's variables.
+    """
+
+    BYTES_PER_ENTRY = 8.0
+
+    def __init__(self, rule: str, size: int, add_variable: AddVariable):
+        self._rule, self._size = RULES[rule], size
+        rows = max(math.ceil(size / _PANELS), _LEAST_ROWS)
+        self._firsts = range(0, size, rows)
+        self.panels = [
+            add_variable((min(rows, size - k), size), "float64", "inverse", _identity(k))
+            for k in self._firsts
+        ]
+        self.rows = add_variable((2 * PENDING, size), "float64", "pending_rows", "zeros")
+        self.weights = add_variable((PENDING, 2, 2), "float64", "pending", "zeros")
+        self.factor = add_variable((), "float64", "inverse_factor", "ones")
+        self.pending = add_variable((), "int32", "pending_count", "zeros")
+
+    def product(self, vector: tf.Tensor) -> tf.Tensor:
+        """H v, `[N]` float64."""
+        rows = self.rows.value
+        known = tf.concat([tf.linalg.matvec(panel.value, vector) for panel in self.panels], 0)
+        inner = self._weighted(tf.linalg.matvec(rows, vector)[:, None])
+        found = known + tf.linalg.matvec(rows, inner[:, 0], transpose_a=True)
+        return self.factor.value * found
+
+    def learned(
+        self, s: tf.Tensor, y: tf.Tensor, gradient: tf.Tensor, Hg: tf.Tensor, sbs: tf.Tensor
+    ) -> tf.Tensor:
+        """Takes in a pair; see `InverseHessian.learned`."""
+        product = self.product(gradient)
+        u = product - Hg
+        pair = Pair(_dot(y, s), sbs, _dot(y, u), self._size)
+        tau, a, b, c = update_of(self._rule, pair)
+        with tf.control_dependencies([product]):
+            self._append(s, u, tf.stack([[a, b], [b, c]]), tau)
+        along_s, along_u = _dot(s, gradient), _dot(u, gradient)
+        return product / tau + (a * along_s + b * along_u) * s + (b * along_s + c * along_u) * u
+
+    def reset(self) -> None:
+        """H = I."""
+        for first, panel in zip(self._firsts, self.panels, strict=True):
+            panel.assign(_identity(first)(panel.shape, tf.float64))
+        self.weights.assign(tf.zeros_like(self.weights.value))
+        self.factor.assign(1.0)
+        self.pending.assign(0)
+
+    def _append(self, s: tf.Tensor, u: tf.Tensor, block: tf.Tensor, tau: tf.Tensor) -> None:
+        """A pair into W and K, and all pairs into M once there is no room for another."""
+        at = tf.convert_to_tensor(self.pending.value)
+        factor = self.factor.value / tau
+        both = tf.stack([2 * at, 2 * at + 1])
+        rows = self.rows.value.scatter_update(tf.IndexedSlices(tf.stack([s, u]), both))
+        weights = self.weights.value.scatter_update(tf.IndexedSlices([block / factor], [at]))
+        with tf.control_dependencies([rows, weights]):
+            full = at + 1 == PENDING
+            done = tf.cond(full, lambda: self._merge(factor), lambda: self._keep(at, factor))
+        del done
+
+    def _weighted(self, vectors: tf.Tensor) -> tf.Tensor:
+        """K times `[2p, n]`."""
+        pairs = tf.reshape(vectors, [PENDING, 2, -1])
+        return tf.reshape(self.weights.value @ pairs, tf.shape(vectors))
+
+    def _keep(self, at: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        self.factor.assign(factor)
+        self.pending.assign(at + 1)
+        return tf.constant(True)
+
+    def _merge(self, factor: tf.Tensor) -> tf.Tensor:
+        """M = γ (M + Wᵀ K W), W and K empty, γ = 1."""
+        rows = tf.convert_to_tensor(self.rows.value)
+        weighted = factor * self._weighted(rows)
+        done: list[tf.Operation] = []
+        for first, panel in zip(self._firsts, self.panels, strict=True):
+            # One after the other, so that there is one new panel at a time.
+            with tf.control_dependencies(done):
+                ours = weighted[:, first : first + panel.shape[0]]
+                new = factor * panel.value + tf.matmul(ours, rows, transpose_a=True)
+                done = [panel.value.assign(new)]
+        with tf.control_dependencies(done):
+            self.weights.assign(tf.zeros_like(self.weights.value))
+            self.factor.assign(1.0)
+            self.pending.assign(0)
+            return tf.constant(True)
+
+
+def _identity(first: int) -> Callable[..., tf.Tensor]:
+    """Rows of the identity from `first` on."""
+
+    def rows(shape: Sequence[int], dtype: Any = None) -> tf.Tensor:
+        return tf.one_hot(tf.range(first, first + shape[0]), shape[1], dtype=dtype or tf.float64)
+
+    return rows
+
+
+def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.tensordot(a, b, 1)
