@@ -15,6 +15,7 @@ from keras_qnewton.conditioning import Adaptive, Constant, Pruning
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.explain import explain
 from keras_qnewton.optimizer import QNewton
+from keras_qnewton.quasi_newton import QuasiNewton, StrongWolfe
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.types import Decision, Solution
 from keras_qnewton.virtual_clock import project
@@ -29,8 +30,10 @@ __all__ = [
     "NewtonLog",
     "Pruning",
     "QNewton",
+    "QuasiNewton",
     "Scheduler",
     "Solution",
+    "StrongWolfe",
     "audit",
     "explain",
     "project",

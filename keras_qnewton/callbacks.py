@@ -32,7 +32,8 @@ class NewtonLog(keras.callbacks.Callback):
     first step's are those of tracing.
 
     The epoch's logs, and so `History` and the progress bar, get "damping", "trust_ratio" (mean
-    of the epoch where it is known) and "accepted_steps" (share of the epoch).
+    of the epoch where it is known) and "accepted_steps" (share of the epoch). Quasi-Newton steps
+    have no λ and no ρ; they get "evaluations", the mean of a step.
 
     Args:
         path: File to append each decision to, one JSON object a line; None for none. `python -m
@@ -111,7 +112,11 @@ class NewtonLog(keras.callbacks.Callback):
         if logs is None or not steps:
             return
         ratios = [ratio for ratio in (d.trust_ratio for d in steps) if is_known(ratio)]
-        logs["damping"] = steps[-1].damping
+        if is_known(steps[-1].damping):
+            logs["damping"] = steps[-1].damping
+        evaluations = [d.evaluations for d in steps if d.evaluations is not None]
+        if evaluations:
+            logs["evaluations"] = sum(evaluations) / len(evaluations)
         if ratios:
             logs["trust_ratio"] = sum(ratios) / len(ratios)
         logs["accepted_steps"] = sum(bool(d.accepted) for d in steps) / len(steps)

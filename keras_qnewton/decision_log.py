@@ -26,6 +26,8 @@ from keras_qnewton.types import Decision
 # Rows of the log kept in the optimizer's state; `NewtonLog` keeps all.
 CAPACITY = 1024
 
+# The route of a step for which no system was solved.
+_LEARNED = "quasi_newton"
 _INDEFINITE = directions.FIXED_ROUTES.index("ldl")
 FIELDS = (
     "step",
@@ -195,8 +197,10 @@ def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str])
         route: s for route, s in zip(scheduler.routes, seconds, strict=True) if not math.isnan(s)
     }
     rule, size = int(values["rule"]), int(values["size"])
-    kappa, sparsity = values["condition_number"], int(values["sparsity"])
+    kappa = values["condition_number"]
+    sparsity = size if math.isnan(values["sparsity"]) else int(values["sparsity"])
     routes = (*directions.FIXED_ROUTES, *scheduler.routes)
+    learned = rule in directions.RULES_LEARNED.values()
     if rule < 0:
         reason = directions.explain(rule)
     else:
@@ -206,6 +210,8 @@ def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str])
         if absolute:
             reason = f"saddle-free, by eigendecomposition (priced as a solve) or circuit: {reason}"
     route, solved_by = routes[int(values["route"])], routes[int(values["solved_by"])]
+    if learned:
+        route = solved_by = _LEARNED
     if int(values["solved_by"]) == _INDEFINITE:
         reason += f"; not positive definite, so that {solved_by} took over from {route}"
     elif route != solved_by:
@@ -219,6 +225,9 @@ def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str])
     elif bound is not None:
         reason += f"; reshaping failed its check (error bound {bound:.2g}), solved as it is"
     products = _known(values["products"])
+    evaluations = int(values["products"]) if learned else None
+    if learned:
+        products = None
     number = int(values["block"])
     return Decision(
         route=route,
@@ -227,6 +236,7 @@ def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str])
         size=size,
         condition_number=kappa,
         sparsity=sparsity,
+        evaluations=evaluations,
         step=int(values["step"]),
         block=block_names[number] if number < len(block_names) else str(number),
         damping=values["damping"],

@@ -13,6 +13,7 @@ from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import Pruning
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.decision_log import DecisionLog, Decisions
+from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
     RecordedLoss,
     as_tensors,
@@ -20,11 +21,11 @@ from keras_qnewton.loss import (
     losses_of,
     with_calls_in_line,
 )
+from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
-from keras_qnewton.state import NewtonState, check_state
-from keras_qnewton.step import Batch, newton_step
+from keras_qnewton.step import Batch, check_arguments, check_method, new_state, next_step, remember
 
 _NO_LOSS = (
     "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
@@ -55,6 +56,8 @@ class QNewton(keras.optimizers.Optimizer):
             of the network, such as squared errors and cross-entropies; positive semidefinite
             if the loss has no other parts), "fisher" (empirical), "auto"
             (Gauss-Newton where terms are recognised as convex, else exact), or an object.
+            "quasi_newton", or a `QuasiNewton`, learns an inverse Hessian from gradients, with a
+            line search: no linear system is formed, solved or scheduled.
         blocks: How weights are grouped into Hessian blocks: "auto" or "full" (one block),
             "layer", "variable", or a `Blocks` object. Blocks over its `max_size`, 2,048 weights,
             are not formed: see `Blocks`.
@@ -118,7 +121,8 @@ class QNewton(keras.optimizers.Optimizer):
                 f"Received: scheduler={scheduler!r}"
             )
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.curvature = resolve("curvature", curvature, "curvature", needs=("at",))
+        needs = () if isinstance(curvature, QuasiNewton) else ("at",)
+        self.curvature = resolve("curvature", curvature, "curvature", needs=needs)
         blocks = Blocks(blocks) if isinstance(blocks, str) else blocks
         self.blocks = resolve("blocks", blocks, "blocks", needs=("split",))
         self.damping = resolve("damping", damping, "damping", needs=("shift", "update"))
@@ -128,7 +132,8 @@ class QNewton(keras.optimizers.Optimizer):
         self.sparsity, self._pruning = _checked_pruning(sparsity)
         self.update_every = update_every
         self.seed = seed
-        self._has_default_scheduler = scheduler is None
+        self.has_default_scheduler = scheduler is None
+        check_arguments(self)
         self._pending_loss: tf.Tensor | None = None
         self._gradients_known = False  # to be those of the pending loss
         self._last_loss: tf.Tensor | None = None  # of the step that is being traced
@@ -145,13 +150,13 @@ class QNewton(keras.optimizers.Optimizer):
 
     def _build(self, variables: Sequence[Any]) -> None:
         parts = self.blocks.split(variables)
-        check_state(parts, variables, self._settings)
+        check_method(parts, variables, self._settings)
         super().build(variables)
         # State is saved by position: new variables go to the end.
         damping = self.add_variable((), dtype="float64", name="damping")
         names = [part.name for part in parts]
         self._log = DecisionLog(self, self.scheduler, names)
-        self._state = NewtonState.create(
+        self._state = new_state(
             self, damping, parts, variables, self._settings, self._log.foreseen_loss
         )
 
@@ -269,12 +274,12 @@ class QNewton(keras.optimizers.Optimizer):
             weights=weights,
             gradients=None if known else [tf.convert_to_tensor(g) for g in grads],
             parts=self.blocks.split(variables),
-            update=_KerasUpdate(self, weights, variables),
+            update=KerasUpdate(self, weights, variables),
         )
         state = self._state.of_weights([self._get_variable_index(v) for v in variables])
-        step = newton_step(batch, self._settings, state)
+        step = next_step(batch, self._settings, state)
         self._log.append(step, batch.parts, tf.convert_to_tensor(self._iterations))
-        state.remember(step.memory)
+        remember(state, step)
         self._last_loss = step.loss
         return step.directions
 
@@ -304,7 +309,7 @@ class QNewton(keras.optimizers.Optimizer):
             blocks=serialize(self.blocks),
             damping=serialize(self.damping),
             sparsity=(serialize(self.sparsity) if callable(self.sparsity) else self.sparsity),
-            scheduler=None if self._has_default_scheduler else serialize(self.scheduler),
+            scheduler=None if self.has_default_scheduler else serialize(self.scheduler),
             update_every=self.update_every,
             seed=self.seed,
         )
@@ -327,35 +332,6 @@ def _listed(found: Sequence[tf.Tensor]) -> str:
         return "no scalar of the graph leads to these gradients"
     names = ", ".join(repr(tensor.name) for tensor in found)
     return f"the gradients may be those of several scalars of the graph, {names}"
-
-
-class _KerasUpdate:
-    """The very change of the weights that Keras makes of directions; see `step.batch.Update`.
-
-    Args:
-        optimizer: Clips, and has the learning rate.
-        weights: Present values.
-        variables: They may have constraints.
-    """
-
-    def __init__(self, optimizer: QNewton, weights: Sequence[tf.Tensor], variables: Sequence[Any]):
-        self._optimizer, self._weights = optimizer, weights
-        self._constraints = [getattr(v, "constraint", None) for v in variables]
-
-    @property
-    def proportional(self) -> bool:
-        """Whether a step is the learning rate times the directions: no clipping, no constraint."""
-        optimizer = self._optimizer
-        clips = (optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)
-        return all(c is None for c in (*clips, *self._constraints))
-
-    def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        out = []
-        clipped = self._optimizer._clip_gradients(list(directions))
-        for x, w, constraint in zip(clipped, self._weights, self._constraints, strict=True):
-            step = -tf.cast(self._optimizer.learning_rate, x.dtype) * x
-            out.append(step if constraint is None else constraint(w + step) - w)
-        return out
 
 
 def _checked_pruning(sparsity: Any) -> tuple[Any, Any]:

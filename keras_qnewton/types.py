@@ -105,6 +105,8 @@ class Decision:
         error_bound: Upper bound of ‖x̂ - x‖/‖x‖, of reshaping; above the scheduler's bound if its
             check failed and the system was solved as it is. None where nothing was tried.
         step_seconds: Wall seconds of the whole training step, as `NewtonLog` measured them.
+        evaluations: Evaluations of the loss and its gradient by a quasi-Newton step's line search;
+            None of other steps.
     """
 
     route: str
@@ -130,6 +132,7 @@ class Decision:
     added_shift: float | None = None
     error_bound: float | None = None
     step_seconds: float | None = dataclasses.field(default=None, compare=False)
+    evaluations: int | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Decision:

@@ -120,8 +120,12 @@ def projections(
         ValueError: As for `project`.
     """
     decisions = Decisions.from_jsonl(log) if isinstance(log, (str, os.PathLike)) else list(log)
+    decisions = [d for d in decisions if d.evaluations is None]
     if not decisions:
-        raise ValueError(f"Argument `log` must have at least one decision. Received: log={log!r}")
+        raise ValueError(
+            "Argument `log` must have at least one decision about a linear system; quasi-Newton "
+            f"steps solve none. Received: log={log!r}"
+        )
     scheduler = Scheduler() if scheduler is None else scheduler
     if scheduler.quantum is None:
         raise ValueError(

@@ -16,9 +16,11 @@ solved again classically.
 from keras_qnewton.directions.block_step import (
     FIXED_ROUTES,
     RULE_ABSOLUTE,
+    RULES_LEARNED,
     UNSCHEDULED,
     BlockStep,
     explain,
+    learned,
     unknown,
 )
 from keras_qnewton.directions.choice import direction
@@ -29,6 +31,7 @@ from keras_qnewton.directions.woodbury import max_rank
 
 __all__ = [
     "FIXED_ROUTES",
+    "RULES_LEARNED",
     "RULE_ABSOLUTE",
     "UNSCHEDULED",
     "BlockProblem",
@@ -38,6 +41,7 @@ __all__ = [
     "Scheduled",
     "direction",
     "explain",
+    "learned",
     "max_rank",
     "unknown",
 ]

@@ -17,9 +17,15 @@ UNSCHEDULED = ("eigen", "cg", "woodbury")
 FIXED_ROUTES = (*UNSCHEDULED, "ldl")
 # Rules that decided without the scheduler; its own rules count from 0.
 RULE_SADDLE_FREE, RULE_MATRIX_FREE, RULE_LOW_RANK = -1, -2, -3
+# Rules by which an inverse Hessian was learned, where no linear system is solved.
+RULES_LEARNED = {"bfgs": -4, "ssbfgs": -5, "ssbroyden": -6, "lbfgs": -7}
 # Added to the scheduler's rule where it chose for a saddle-free step.
 RULE_ABSOLUTE = 100
 
+_LEARNED = (
+    "no linear system was solved: the gradient times {}, which is learned from differences of "
+    "gradients; the step's length is a line search's"
+)
 _EXPLANATIONS = {
     RULE_SADDLE_FREE: ("a saddle-free step takes an eigendecomposition, whatever it costs"),
     RULE_MATRIX_FREE: (
@@ -29,6 +35,14 @@ _EXPLANATIONS = {
         "of low rank on so small a batch: solved exactly in as many dimensions as its rank "
         "(Woodbury), and not formed"
     ),
+    RULES_LEARNED["bfgs"]: _LEARNED.format("a dense inverse Hessian, by BFGS's updates"),
+    RULES_LEARNED["ssbfgs"]: _LEARNED.format(
+        "a dense inverse Hessian, by self-scaled BFGS's updates"
+    ),
+    RULES_LEARNED["ssbroyden"]: _LEARNED.format(
+        "a dense inverse Hessian, by self-scaled Broyden updates"
+    ),
+    RULES_LEARNED["lbfgs"]: _LEARNED.format("the inverse Hessian of the last pairs (L-BFGS)"),
 }
 
 
@@ -45,6 +59,7 @@ class BlockStep(NamedTuple):
         residual: `||A x - b|| / ||b||`, float64 scalar.
         predicted: Seconds by scheduler route, float64 `[R]`; NaN where nothing was priced.
         products: Products with the matrix that κ took, float64; NaN where it took something else.
+            Of a learned inverse, evaluations of the loss and its gradient by the line search.
         sparsity_before: d before reshaping, float64; NaN for a system solved as it is.
         added_shift: ε of reshaping, likewise.
         error_bound: Of a reshaped system's solution, as checked; NaN if none was tried.
@@ -98,6 +113,12 @@ def unknown(size: int, dtype: tf.DType, scheduler: Scheduler) -> BlockStep:
     nan, none = tf.constant(math.nan, tf.float64), tf.constant(0)
     zeros = tf.zeros([size], dtype)
     return BlockStep(zeros, nan, nan, none, none, none, nan, _unpriced(scheduler), *(nan,) * 4)
+
+
+def learned(blank: BlockStep, update: str, evaluations: tf.Tensor) -> BlockStep:
+    """`blank` as the log's entry of a step along a learned inverse Hessian times the gradient."""
+    rule = tf.constant(RULES_LEARNED[update])
+    return blank._replace(rule=rule, products=tf.cast(evaluations, tf.float64))
 
 
 def _unpriced(scheduler: Scheduler) -> tf.Tensor:

@@ -18,6 +18,7 @@ from keras_qnewton.curvature.outputs import ConvexLoss, convex_loss
 from keras_qnewton.explain.explanation import BlockExplanation, Explanation, OutputExplanation
 from keras_qnewton.loss import RecordedLoss, as_tensors, record
 from keras_qnewton.optimizer import QNewton
+from keras_qnewton.quasi_newton import QuasiNewton
 
 
 def explain(
@@ -51,6 +52,8 @@ def explain(
     if not isinstance(settings, QNewton):
         settings = QNewton()
     tensors, parts = as_tensors(weights), settings.blocks.split(weights)
+    if isinstance(settings.curvature, QuasiNewton):
+        return _of_learned(settings.curvature, parts[0])
     found: dict[str, Any] = {}
 
     @tf.function(autograph=False)
@@ -78,6 +81,20 @@ def explain(
         blocks=tuple(
             _block(part, next(formed) if part.dense else None, settings, found) for part in parts
         ),
+    )
+
+
+def _of_learned(policy: QuasiNewton, part: Part) -> Explanation:
+    """Of an inverse Hessian that is learned: nothing is differentiated twice."""
+    rule, size = policy.rule(part.size), int(policy.bytes(part.size))
+    solved = f"no linear system: {rule}'s inverse Hessian times the gradient"
+    return Explanation(
+        curvature=f"learned inverse Hessian ({rule})",
+        reason="It was asked for.",
+        semidefinite=True,
+        outputs=(),
+        rest=(),
+        blocks=(BlockExplanation(part.name, part.size, "learned from gradients", solved, size),),
     )
 
 

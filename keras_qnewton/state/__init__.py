@@ -1,6 +1,15 @@
-"""State: the optimizer's variables that one Newton step leaves to the next."""
+"""State: the optimizer's variables that one step leaves to the next."""
 
 from keras_qnewton.state.kept_block import FactorKind, KeptBlock
 from keras_qnewton.state.newton_state import Memory, NewtonState, check_state
+from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
 
-__all__ = ["FactorKind", "KeptBlock", "Memory", "NewtonState", "check_state"]
+__all__ = [
+    "FactorKind",
+    "Here",
+    "KeptBlock",
+    "Memory",
+    "NewtonState",
+    "QuasiNewtonState",
+    "check_state",
+]

@@ -1,7 +1,27 @@
-"""One Newton step: `newton` tells it on one screen, the other modules hold what it is made of."""
+"""One step: `newton` and `quasi_newton` tell theirs on a screen each, of what the others hold."""
 
 from keras_qnewton.step.batch import Batch, Update
 from keras_qnewton.step.gradient_check import verified
+from keras_qnewton.step.method import (
+    State,
+    check_arguments,
+    check_method,
+    new_state,
+    next_step,
+    remember,
+)
 from keras_qnewton.step.newton import Step, newton_step
 
-__all__ = ["Batch", "Step", "Update", "newton_step", "verified"]
+__all__ = [
+    "Batch",
+    "State",
+    "Step",
+    "Update",
+    "check_arguments",
+    "check_method",
+    "new_state",
+    "newton_step",
+    "next_step",
+    "remember",
+    "verified",
+]

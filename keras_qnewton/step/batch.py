@@ -36,6 +36,10 @@ class Update(Protocol):
         """The step d of the directions x, one tensor a weight each."""
         ...
 
+    def directions_of(self, step: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Directions of which it makes `step`, or a shorter one of the same direction."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:

@@ -30,7 +30,7 @@ from keras_qnewton.curvature.formation import Formed
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.directions import BlockProblem, BlockStep, direction, max_rank, unknown
 from keras_qnewton.settings import Settings
-from keras_qnewton.state import KeptBlock, Memory, NewtonState
+from keras_qnewton.state import Here, KeptBlock, Memory, NewtonState
 from keras_qnewton.step.batch import Batch, batches_to_average, value_and_gradient
 from keras_qnewton.step.quadratic_model import QuadraticModel, scaled
 from keras_qnewton.step.trial import Trial, first_sufficient, judged, lengthened
@@ -44,14 +44,14 @@ class Step(NamedTuple):
         trial: The last attempt, at the step's length; its ratio is at length t.
         formations: How each block's matrix came about, a `Formation`, int32 scalars.
         loss: L(w), scalar.
-        memory: For the next step.
+        memory: For the next step; a `Here` of a quasi-Newton one.
     """
 
     directions: list[tf.Tensor]
     trial: Trial
     formations: list[tf.Tensor]
     loss: tf.Tensor
-    memory: Memory
+    memory: Memory | Here
 
 
 def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
@@ -68,8 +68,8 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     policy = settings.damping
     curvature = settings.curvature.at(batch.loss, batch.weights, batch.parts)
     value, flat = value_and_gradient(batch, curvature)
-    loss = _finite(value, "The loss")
-    gradient = curvature.sharpened([_finite(g, "The gradient of the loss") for g in flat])
+    loss = finite(value, "The loss")
+    gradient = curvature.sharpened([finite(g, "The gradient of the loss") for g in flat])
     last = state.memory(loss.dtype)
     count = batches_to_average(batch, curvature, loss, last, state.foreseen_loss(), policy)
     noisy = count > 1
@@ -143,7 +143,7 @@ def _block_problems(
     def form(k: int, part: Part, kept: KeptBlock) -> Formed:
         formed = kept.matrix(lambda: curvature.formed(k), count)
         # The sum has a NaN or Inf wherever the matrix has one.
-        total = _finite(tf.reduce_sum(formed.matrix), f"The Hessian block {part.name!r}")
+        total = finite(tf.reduce_sum(formed.matrix), f"The Hessian block {part.name!r}")
         with tf.control_dependencies([total]):
             matrix = tf.identity(formed.matrix)
         if settings.pruning is not None:
@@ -189,7 +189,7 @@ def _divided(block: BlockStep, count: tf.Tensor) -> BlockStep:
     return block._replace(x=block.x / tf.cast(count, block.x.dtype))
 
 
-def _finite(tensor: tf.Tensor, what: str) -> tf.Tensor:
+def finite(tensor: tf.Tensor, what: str) -> tf.Tensor:
     """Stops the run with a message before any weight has changed."""
     return tf.debugging.assert_all_finite(
         tensor,

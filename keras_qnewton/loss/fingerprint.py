@@ -1,0 +1,84 @@
+"""A number that tells whether a loss's data are those of another step, with no loss evaluated.
+
+What a recorded loss takes beside the weights are tensors of the graph: the batch, masks, moving
+statistics. Those that are made of constants alone cannot change. The bits of the others are added
+up, each times an odd number of its position:
+
+    F   = F₀ + Σ_k Σ_i bits(t_k[i]) m(i, k)   mod 2⁶⁴,   m(i, k) odd             int64 scalar
+
+Equal data have equal numbers. Others share one by chance alone, once in some 10¹⁹.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_qnewton import _tf_private
+from keras_qnewton.loss.recorded import RecordedLoss
+
+# Odd multipliers of positions; 64-bit mixing constants (Steele, Lea & Flood 2014, SplitMix).
+_OF_ELEMENTS, _OF_TENSORS = -0x61C8864680B583EB, -0x40A7B892E31B1A47
+_OF_NOTHING = 0x106689D45497FDB5
+_SHIFT = 29
+_BITS = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}
+
+
+def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
+    """F of what `loss` takes beside its weights, int64 scalar; None if that cannot be told.
+
+    It cannot where an operation takes a table, or another variable itself.
+    """
+    taken = _taken(loss)
+    if any(t.dtype in (tf.resource, tf.variant, tf.string) for t in taken):
+        return None
+    return fingerprint([t for t in taken if not _is_constant(t.op)])
+
+
+def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """F of tensors, int64 scalar."""
+    # Of zeros it is another number than of nothing, which is what a new optimizer remembers.
+    total = tf.constant(_OF_NOTHING, tf.int64)
+    for k, tensor in enumerate(tensors):
+        bits = tf.reshape(_bits(tensor), [-1])
+        positions = tf.range(tf.size(bits, out_type=tf.int64), dtype=tf.int64)
+        mixed = positions * _OF_ELEMENTS + (k + 1) * (_OF_TENSORS >> 8)
+        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, _SHIFT))
+        total += tf.reduce_sum(bits * tf.bitwise.bitwise_or(mixed, tf.constant(1, tf.int64)))
+    return total
+
+
+def _bits(tensor: tf.Tensor) -> tf.Tensor:
+    """The bits of each number, int64; of a complex one both parts."""
+    if tensor.dtype.is_complex:
+        return tf.stack([_bits(tf.math.real(tensor)), _bits(tf.math.imag(tensor))])
+    if tensor.dtype.is_floating:
+        tensor = tf.bitcast(tensor, _BITS[tensor.dtype.size])
+    return tf.cast(tensor, tf.int64)
+
+
+def _taken(loss: RecordedLoss) -> list[tf.Tensor]:
+    """Tensors that recorded operations take and none of them makes, but for the weights."""
+    made = {t.name for op in loss.operations for t in op.outputs} | loss.handles
+    taken = {t.name: t for op in loss.operations for t in op.inputs if t.name not in made}
+    return list(taken.values())
+
+
+def _is_constant(op: tf.Operation) -> bool:
+    """Whether an operation's results are the same in every step, as far as the graph tells."""
+    pending, seen = [op], set()
+    while pending:
+        op = pending.pop()
+        if op in seen:
+            continue
+        seen.add(op)
+        if op.type == "Placeholder":
+            # A captured tensor that was computed before has one value; an argument has not.
+            outer = _tf_private.resolve_capture(op.outputs[0])
+            if tf.is_symbolic_tensor(outer) or outer.dtype in (tf.resource, tf.variant):
+                return False
+        elif op.op_def.is_stateful:
+            return False
+        pending.extend(t.op for t in op.inputs)
+    return True

@@ -1,0 +1,121 @@
+"""The optimizer's variables that one quasi-Newton step leaves to the next.
+
+H       the inverse Hessian, learned so far; assigned while it learns
+here    loss L and gradient g at the weights that the last step led to, H g, and fingerprints
+        of those weights and the data: while both are the same, none is computed again
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_qnewton.quasi_newton.inverse import InverseHessian
+
+
+class Here(NamedTuple):
+    """What is known of the weights that a step starts from, or led to.
+
+    Attributes:
+        loss: L, float64 scalar.
+        gradient: g, float64 `[N]`.
+        product: H g, float64 `[N]`.
+        decrease: By how much the step that led here lowered the loss, float64 scalar: the next
+            step's first length is made of it. Zero where H has learned nothing, infinite where the
+            data are others.
+        error: About how far rounding moves the loss, as line searches found, float64 scalar.
+        count: m, the number of batches that share a step, float64 scalar; 1 if the data stay.
+        data: Fingerprint of the data, int64 scalar.
+        weights: Fingerprint of the weights, int64 scalar.
+    """
+
+    loss: tf.Tensor
+    gradient: tf.Tensor
+    product: tf.Tensor
+    decrease: tf.Tensor
+    error: tf.Tensor
+    count: tf.Tensor
+    data: tf.Tensor
+    weights: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class QuasiNewtonState:
+    """The variables, and how weights lie in a vector of all N.
+
+    Attributes:
+        inverse: H.
+        here: The variables of a `Here`.
+        shapes: Of all weights.
+        positions: Which of them the present step is about.
+    """
+
+    inverse: InverseHessian
+    here: tuple[keras.Variable, ...]
+    shapes: Sequence[tf.TensorShape]
+    positions: Sequence[int]
+
+    @classmethod
+    def create(
+        cls,
+        optimizer: keras.optimizers.Optimizer,
+        inverse: InverseHessian,
+        weights: Sequence[keras.Variable | tf.Variable],
+    ) -> QuasiNewtonState:
+        """New variables of `optimizer`; a fingerprint that no data have, as good as surely."""
+        shapes = [tf.TensorShape(w.shape) for w in weights]
+        size = sum(shape.num_elements() for shape in shapes)
+
+        def add(shape: tuple[int, ...], name: str, dtype: str = "float64") -> keras.Variable:
+            return optimizer.add_variable(shape, dtype=dtype, name=name)
+
+        here = (
+            add((), "last_loss"),
+            add((size,), "last_gradient"),
+            add((size,), "last_product"),
+            add((), "last_decrease"),
+            add((), "last_error"),
+            add((), "batches"),
+            add((), "last_data", "int64"),
+            add((), "last_weights", "int64"),
+        )
+        return cls(inverse, here, shapes, range(len(shapes)))
+
+    def of_weights(self, positions: Sequence[int]) -> QuasiNewtonState:
+        """The state of a step about those weights, in that order; the others stay."""
+        return dataclasses.replace(self, positions=list(positions))
+
+    def last(self) -> Here:
+        """What the last step left."""
+        return Here(*(tf.convert_to_tensor(v) for v in self.here))
+
+    def remember(self, memory: Here) -> None:
+        """Assigns the values for the next step."""
+        for variable, value in zip(self.here, memory, strict=True):
+            variable.assign(value)
+
+    def flatten(self, tensors: Sequence[tf.Tensor | None]) -> tf.Tensor:
+        """One tensor a weight of the step -> float64 `[N]`; None, and other weights', as zeros."""
+        given = dict(zip(self.positions, tensors, strict=True))
+        pieces = []
+        for k, shape in enumerate(self.shapes):
+            tensor = given.get(k)
+            size = shape.num_elements()
+            if tensor is None:
+                pieces.append(tf.zeros([size], tf.float64))
+            else:
+                dense = tf.convert_to_tensor(tensor)
+                pieces.append(tf.cast(tf.reshape(dense, [size]), tf.float64))
+        return tf.concat(pieces, 0)
+
+    def unflatten(self, vector: tf.Tensor, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """`[N]` -> one tensor a weight of the step, of the dtypes of `like`."""
+        pieces = tf.split(vector, [shape.num_elements() for shape in self.shapes])
+        return [
+            tf.cast(tf.reshape(pieces[k], self.shapes[k]), tensor.dtype)
+            for k, tensor in zip(self.positions, like, strict=True)
+        ]

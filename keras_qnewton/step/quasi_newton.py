@@ -1,0 +1,296 @@
+"""The quasi-Newton step.
+
+    L, g     loss of the batch and its gradient at the weights w     scalar, [N]
+    H        inverse Hessian, learned from the pairs of past steps   [N, N]
+    m        number of batches that share a step; 1 if data stay     scalar
+    x        direction H g / m                                       [N]
+    d(α)     change of the weights that the optimizer makes of α x   [N]
+    α        length; the strong Wolfe conditions hold at d(α)        scalar
+    s, y     the pair d(α), g(w + d(α)) - g                          [N]
+
+Both gradients of a pair are of one batch. Where the next step is on the same data, what the line
+search knows of its end, L, g and H g, is that step's beginning: a step costs one loss and gradient,
+and one product with H.
+
+References:
+    Nocedal & Wright 2006, algorithm 6.1; procedure 18.2 (damped pairs, after Powell 1978).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.conditioning import data_changed
+from keras_qnewton.curvature.formation import Formation
+from keras_qnewton.directions import BlockStep, learned, unknown
+from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint
+from keras_qnewton.quasi_newton.line_search import Point, Searched, StrongWolfe
+from keras_qnewton.quasi_newton.policy import QuasiNewton
+from keras_qnewton.settings import Settings
+from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
+from keras_qnewton.step.batch import Batch
+from keras_qnewton.step.gradient_check import verified
+from keras_qnewton.step.newton import Step, finite
+from keras_qnewton.step.quadratic_model import scaled
+from keras_qnewton.step.trial import Trial
+from keras_qnewton.step.trust_ratio import ROUNDING
+
+# A pair whose curvature is less than this, relative to its lengths, is rounding.
+_LEAST_CURVATURE = 1e-12
+# The first length supposes that the loss falls as much as in the last step, and a bit more.
+_OPTIMISM = 1.01
+# A fall of the loss of fewer of its rounding errors tells nothing.
+_VISIBLE = 8.0
+_TINY = 2.0**-1000
+# Where the data change, the share of a batch's step falls to that of so many.
+_MOST_BATCHES = 20.0
+# Of its expected curvature, what a pair of one batch among others has at least (Powell 1978).
+_LEAST_SHARE = 0.2
+_INFINITE = np.float64(math.inf)
+
+
+def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState) -> Step:
+    """One step of `batch`; it assigns no weight, and no variable but H's.
+
+    Args:
+        batch: The loss, the weights, and the update that the optimizer makes of directions.
+        settings: Their curvature is a `QuasiNewton`.
+        state: The last step's values, and H.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the loss or its gradient has NaN or Inf.
+    """
+    policy = settings.curvature
+    assert isinstance(policy, QuasiNewton)
+    data = data_fingerprint(batch.loss)
+    here = _here(batch, state, data)
+    line = Line.of(batch, state, here)
+    searched = _searched(policy, line, here, batch.loss.value.dtype)
+    found = searched.point
+    accepted = found.step > 0
+    after = line.weights(found.step)
+    product = _learn(state, line, here, searched)
+    trial = Trial(
+        blocks=[_block(policy, state, settings, searched)],
+        damping=tf.constant(math.nan, tf.float64),
+        length=found.step,
+        loss_after=found.value,
+        ratio=tf.constant(math.nan, tf.float64),
+        accepted=accepted,
+    )
+    return Step(
+        directions=line.directions(found.step),
+        trial=trial,
+        formations=[tf.constant(Formation.NOT_FORMED)],
+        loss=here.loss,
+        memory=Here(
+            loss=found.value,
+            gradient=found.gradient,
+            product=product,
+            # Not zero where H has learned, be the loss's decrease lost in rounding.
+            decrease=tf.where(
+                accepted | (searched.pair.step > 0),
+                tf.maximum(here.loss - found.value, _TINY),
+                0.0,
+            ),
+            error=searched.value_error,
+            count=here.count,
+            data=here.data,
+            weights=fingerprint(after),
+        ),
+    )
+
+
+def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here:
+    """L, g and H g at the weights: the last step's, if those and the data are the same."""
+    last = state.last()
+    here_before = last.weights == fingerprint(batch.weights)
+    known = tf.constant(False) if data is None else here_before & (last.data == data)
+
+    def evaluated() -> tuple[tf.Tensor, tf.Tensor]:
+        loss, gradients = value_and_gradients(batch, batch.weights)
+        return tf.cast(loss, tf.float64), state.flatten(gradients)
+
+    loss, gradient = tf.cond(known, lambda: (last.loss, last.gradient), evaluated)
+    if batch.gradients is not None:
+        loss = tf.cast(batch.loss.value, tf.float64)
+        own = state.unflatten(gradient, batch.weights)
+        gradient = state.flatten(verified(batch.loss, batch.weights, batch.gradients, own))
+    loss = finite(loss, "The loss")
+    gradient = finite(gradient, "The gradient of the loss")
+    if data is not None:
+        # Nothing is remembered of a batch that is refused.
+        with tf.control_dependencies([loss, gradient]):
+            data = tf.identity(data)
+    same = tf.reduce_all(gradient == last.gradient)
+    product = tf.cond(same, lambda: last.product, lambda: state.inverse.product(gradient))
+    # Positive definite but for rounding; where that has the last word, H is forgotten.
+    usable = _dot(gradient, product) > 0
+    with tf.control_dependencies([tf.cond(usable, _nothing, lambda: _forgotten(state))]):
+        product = tf.where(usable, product, gradient)
+    # A batch in another order has another fingerprint, and the same loss.
+    moved = here_before & ~known & _differ(last.loss, loss, batch, state, gradient)
+    noisy = moved | (~here_before & (last.count > 1))
+    return Here(
+        loss=loss,
+        gradient=gradient,
+        product=product,
+        decrease=tf.where(usable, tf.where(noisy, _INFINITE, last.decrease), 0.0),
+        error=tf.where(noisy, tf.zeros_like(last.error), last.error),
+        count=tf.where(noisy, tf.minimum(last.count + 1, _MOST_BATCHES), 1.0),
+        data=last.data if data is None else data,
+        weights=last.weights,
+    )
+
+
+def _differ(
+    then: tf.Tensor, now: tf.Tensor, batch: Batch, state: QuasiNewtonState, gradient: tf.Tensor
+) -> tf.Tensor:
+    """Whether two losses at the weights are those of different data, boolean scalar."""
+    dtype = batch.loss.value.dtype
+    weights = state.flatten(batch.weights)
+    return data_changed(tf.cast(then, dtype), tf.cast(now, dtype), [weights], [gradient])
+
+
+def value_and_gradients(
+    batch: Batch, weights: Sequence[tf.Tensor]
+) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+    """The loss at `weights`, scalar, and its gradient, one tensor or None a weight."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        value = batch.loss.value_at(weights)
+    return value, tape.gradient(value, weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """The points w + d(α) that a step may lead to.
+
+    Attributes:
+        batch: Its loss, weights and update.
+        state: Knows how weights lie in a vector.
+        share: 1/m, scalar.
+        direction: x, one tensor a weight.
+        whole: d(1), one tensor a weight.
+        flat: d(1), float64 `[N]`.
+    """
+
+    batch: Batch
+    state: QuasiNewtonState
+    share: tf.Tensor
+    direction: list[tf.Tensor]
+    whole: list[tf.Tensor]
+    flat: tf.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, state: QuasiNewtonState, here: Here) -> Line:
+        """The line of H g / m."""
+        share = 1 / here.count
+        direction = state.unflatten(share * here.product, batch.weights)
+        whole = batch.update(direction)
+        return cls(batch, state, share, direction, whole, state.flatten(whole))
+
+    def directions(self, length: tf.Tensor) -> list[tf.Tensor]:
+        """What the optimizer makes d(α) of, one tensor a weight."""
+        if self.batch.update.proportional:
+            return scaled(self.direction, length)
+        return self.batch.update.directions_of(scaled(self.whole, length))
+
+    def weights(self, length: tf.Tensor) -> list[tf.Tensor]:
+        """w + d(α), as the optimizer will compute it."""
+        steps = self.batch.update(self.directions(length))
+        return [w + d for w, d in zip(self.batch.weights, steps, strict=True)]
+
+    def at(self, length: tf.Tensor) -> Point:
+        """The loss, its slope in α and its gradient at w + d(α).
+
+        A step that was clipped, or stopped at a constraint, may be cut back and not lengthened:
+        what is beyond has a loss of NaN.
+        """
+        value, gradients = value_and_gradients(self.batch, self.weights(length))
+        value, gradient = tf.cast(value, tf.float64), self.state.flatten(gradients)
+        if not self.batch.update.proportional:
+            value = tf.where(length > 1, tf.constant(math.nan, tf.float64), value)
+        return Point(length, value, _dot(gradient, self.flat), gradient)
+
+
+def _searched(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> Searched:
+    slope = _dot(here.gradient, line.flat)
+    start = Point(tf.constant(0.0, tf.float64), here.loss, slope, here.gradient)
+    # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
+    error = tf.maximum(ROUNDING[dtype] * tf.abs(here.loss), here.error)
+    decrease = tf.where(here.decrease > 0, here.decrease, tf.norm(here.gradient) / 2)
+    first = tf.math.divide_no_nan(-2 * _OPTIMISM * decrease, slope)
+    visible = (decrease > _VISIBLE * error) & (first > 0)
+    first = tf.where(visible, tf.minimum(first, 1.0), 1.0)
+    search = copy.copy(policy.line_search or StrongWolfe())
+    # Of a batch among others only the sufficient decrease: its minimum is not looked for.
+    search.curvature = tf.where(here.count > 1, _INFINITE, search.curvature)
+    return search.search(line.at, start, first, error)
+
+
+def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) -> tf.Tensor:
+    """H' g at the end of the step, once H has taken in the search's pair.
+
+    A search without an end and without a pair says that H is of no use: it is forgotten.
+    """
+    end, pair = searched.point, searched.pair
+    # As the weights' precision has it.
+    moved = zip(line.batch.weights, line.weights(pair.step), strict=True)
+    s = state.flatten([after - before for before, after in moved])
+    y = pair.gradient - here.gradient
+    minus_bs = pair.step * line.share * here.gradient
+    sbs, ys = -_dot(minus_bs, s), _dot(y, s)
+    noisy = here.count > 1
+    # A batch's own curvature is no reason to believe much less in that of the others: damped.
+    damped = noisy & (ys < _LEAST_SHARE * sbs)
+    theta = tf.where(damped, (1 - _LEAST_SHARE) * sbs / (sbs - ys), 1.0)
+    y = theta * y - (1 - theta) * minus_bs
+    sbs = tf.where(noisy, tf.minimum(sbs, _dot(y, s)), sbs)
+    curved = _dot(y, s) > _LEAST_CURVATURE * tf.norm(y) * tf.norm(s)
+    known = (pair.step > 0) & curved & (sbs > 0)
+
+    def learn() -> tf.Tensor:
+        # H y from H g' - H g, where y is the difference.
+        to = tf.where(noisy, y, pair.gradient)
+        since = tf.where(noisy, tf.zeros_like(y), here.product)
+        product = state.inverse.learned(s, y, to, since, sbs)
+        with tf.control_dependencies([product]):
+            ready = (pair.step == end.step) & ~noisy
+            return tf.cond(ready, lambda: tf.identity(product), multiply)
+
+    def multiply() -> tf.Tensor:
+        return state.inverse.product(end.gradient)
+
+    def forget() -> tf.Tensor:
+        with tf.control_dependencies([_forgotten(state)]):
+            return tf.identity(here.gradient)
+
+    return tf.cond(known, learn, lambda: tf.cond(end.step > 0, multiply, forget))
+
+
+def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.tensordot(a, b, 1)
+
+
+def _forgotten(state: QuasiNewtonState) -> tf.Tensor:
+    state.inverse.reset()
+    return tf.constant(True)
+
+
+def _nothing() -> tf.Tensor:
+    return tf.constant(True)
+
+
+def _block(
+    policy: QuasiNewton, state: QuasiNewtonState, settings: Settings, searched: Searched
+) -> BlockStep:
+    size = int(state.here[1].shape[0])
+    blank = unknown(size, tf.float64, settings.scheduler)
+    return learned(blank, policy.rule(size), searched.evaluations)
