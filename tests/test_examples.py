@@ -62,6 +62,13 @@ def test_quantum_classifier(run):
     assert "Rx(x00)" in out and "Largest differences from" in out
 
 
+def test_pinn(tmp_path, run):
+    picture = tmp_path / "pinn.png"
+    out = run("pinn.py", "--quick", "--out", str(picture))
+    assert "after quasi-Newton" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.slow
 def test_digits_mlp(run):
     run("digits_mlp.py")

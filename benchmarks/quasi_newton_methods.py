@@ -1,0 +1,346 @@
+"""Our steps and their peers on one loss, each as a `turns.Method`.
+
+Methods with a line search also evaluate points that they do not take: their answer is the lowest
+so far. Peers get TensorFlow's loss and gradient as one compiled function of a flat vector.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import common
+import keras
+import numpy as np
+import scipy.optimize
+import tensorflow as tf
+from problems import Task
+from self_scaled import self_scaled_bfgs
+
+from keras_qnewton import QNewton, QuasiNewton
+
+Tick = Callable[[], None]
+PAIRS = 50
+# SciPy's BFGS forms products of N x N matrices at each update.
+LARGEST_DENSE_SCIPY = 1000
+# Of the seconds, before L-BFGS begins: Rathore et al. switch after 1,000 to 31,000 of 41,000 steps.
+ADAMS_SHARE = 0.25
+
+
+class Flat:
+    """A task's weights as one vector, with the loss and gradient there.
+
+    `lowest` and `lowest_at` are the lowest finite loss that was seen, and where.
+    """
+
+    def __init__(self, task: Task):
+        self.variables = [v.value for v in task.variables]
+        sizes = [math.prod(v.shape) for v in self.variables]
+        self._dtype = self.variables[0].dtype
+
+        def value_and_gradient(flat: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            for v, piece in zip(self.variables, tf.split(flat, sizes), strict=True):
+                v.assign(tf.reshape(piece, v.shape))
+            with tf.GradientTape() as tape:
+                value = task.loss()
+            gradients = tape.gradient(value, self.variables)
+            return value, tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
+
+        # For other libraries' graphs, and compiled on its own.
+        self.traceable = value_and_gradient
+        self._compiled = tf.function(value_and_gradient, autograph=False)
+        self.evaluations = 0
+        self.lowest, self.lowest_at = math.inf, self.weights()
+
+    def weights(self) -> np.ndarray:
+        return np.concatenate([v.numpy().ravel() for v in self.variables]).astype("float64")
+
+    def tensor(self, weights: np.ndarray) -> tf.Tensor:
+        return tf.constant(weights, self._dtype)
+
+    def __call__(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = self._compiled(self.tensor(weights))
+        loss = float(value)
+        self.evaluations += 1
+        if loss < self.lowest:
+            self.lowest, self.lowest_at = loss, weights.copy()
+        return loss, gradient.numpy().astype("float64")
+
+
+class _OnFlat:
+    """A peer on `Flat`; its answer is the lowest."""
+
+    def __init__(self, task: Task):
+        self.flat = Flat(task)
+        self.begin = self.flat.weights()
+        self.flat(self.begin)
+
+    def weights(self) -> np.ndarray:
+        return self.flat.lowest_at
+
+    def evaluations(self) -> int:
+        return self.flat.evaluations
+
+    def timed(self, tick: Tick) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        def evaluate(weights: np.ndarray) -> tuple[float, np.ndarray]:
+            out = self.flat(weights)
+            tick()
+            return out
+
+        return evaluate
+
+
+class FortyLines(_OnFlat):
+    def run(self, tick: Tick) -> str:
+        return self_scaled_bfgs(self.timed(tick), self.begin)
+
+
+class _SciPy(_OnFlat):
+    """Begun again from its lowest where it ends, as long as that lowers the loss."""
+
+    method: str
+    options: dict[str, Any]
+
+    def run(self, tick: Tick) -> str:
+        evaluate, runs, before = self.timed(tick), 0, math.inf
+        while self.flat.lowest < before:
+            before, runs = self.flat.lowest, runs + 1
+            result = scipy.optimize.minimize(
+                evaluate,
+                self.flat.lowest_at,
+                jac=True,
+                method=self.method,
+                options={"maxiter": 10**8, **self.options},
+            )
+        return f"begun {runs} times: {result.message}"
+
+
+class SciPyLBFGSB(_SciPy):
+    method = "L-BFGS-B"
+    options = {"maxfun": 10**8, "maxcor": PAIRS, "ftol": 0, "gtol": 0}  # noqa: RUF012
+
+
+class SciPyBFGS(_SciPy):
+    method = "BFGS"
+    options = {"gtol": 0}  # noqa: RUF012
+
+    def __init__(self, task: Task):
+        if task.size > LARGEST_DENSE_SCIPY:
+            raise common.SkippedError(f"SciPy BFGS: only up to {LARGEST_DENSE_SCIPY} weights")
+        super().__init__(task)
+
+
+class TorchLBFGS(_OnFlat):
+    """On a vector of PyTorch's, whose gradient is TensorFlow's."""
+
+    def __init__(self, task: Task):
+        self.torch = common.optional("torch")
+        if self.torch is None:
+            raise common.SkippedError("torch L-BFGS: torch is not installed")
+        super().__init__(task)
+
+    def run(self, tick: Tick) -> str:
+        torch, evaluate = self.torch, self.timed(tick)
+        weights = torch.tensor(self.begin, requires_grad=True)
+        optimizer = torch.optim.LBFGS(
+            [weights],
+            history_size=PAIRS,
+            max_iter=100,
+            tolerance_grad=0,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> Any:
+            loss, gradient = evaluate(weights.detach().numpy())
+            weights.grad = torch.from_numpy(gradient)
+            return torch.tensor(loss, dtype=torch.float64)
+
+        while True:
+            optimizer.step(closure)
+
+
+class TFPLBFGS(_OnFlat):
+    """Iterations inside one graph; out of it every few, to look at the clock."""
+
+    each = 10
+
+    def __init__(self, task: Task):
+        tfp = common.optional("tensorflow_probability")
+        if tfp is None:
+            raise common.SkippedError("TFP L-BFGS: tensorflow_probability is not installed")
+        super().__init__(task)
+
+        def iterations(number: Any, state: Any = None) -> Any:
+            return tfp.optimizer.lbfgs_minimize(
+                self.flat.traceable,
+                None if state else self.flat.tensor(self.begin),
+                previous_optimizer_results=state,
+                num_correction_pairs=PAIRS,
+                tolerance=0,
+                max_iterations=number,
+            )
+
+        self._first = tf.function(lambda: iterations(0), autograph=False)
+        self._more = tf.function(lambda state, n: iterations(n, state), autograph=False)
+        self._state = self._first()
+        self._more(self._state, tf.constant(1))  # compiles; its result is thrown away
+
+    def weights(self) -> np.ndarray:
+        return self._state.position.numpy().astype("float64")
+
+    def evaluations(self) -> int:
+        return int(self._state.num_objective_evaluations)
+
+    def run(self, tick: Tick) -> str:
+        iterations = 0
+        while not (bool(self._state.converged) or bool(self._state.failed)):
+            iterations += self.each
+            self._state = self._more(self._state, tf.constant(iterations))
+            bool(self._state.failed)  # waits for it
+            tick()
+        return "converged" if bool(self._state.converged) else "its line search failed"
+
+
+# --- steps of Keras optimizers ----------------------------------------------------------------
+
+
+class _Steps:
+    """A step compiled as a `tf.function`.
+
+    Two are taken to compile it: what only later steps run is set up when one first does.
+    """
+
+    def __init__(self, task: Task):
+        self.task = task
+        self.optimizer = self.make_optimizer()
+        self._compiled = tf.function(self.update, autograph=False)
+        self.steps = 0
+        for _ in range(2):
+            self.step()
+
+    def make_optimizer(self) -> Any:
+        raise NotImplementedError
+
+    def update(self) -> tf.Tensor:
+        raise NotImplementedError
+
+    def step(self) -> None:
+        float(self._compiled())  # waits for it
+        self.steps += 1
+
+    def evaluations(self) -> int:
+        return self.steps
+
+    def weights(self) -> np.ndarray:
+        return np.concatenate([v.numpy().ravel() for v in self.task.variables]).astype("float64")
+
+    def run(self, tick: Tick) -> str:
+        while True:
+            self.step()
+            tick()
+
+
+class Adam(_Steps):
+    def make_optimizer(self) -> Any:
+        return keras.optimizers.Adam()
+
+    def update(self) -> tf.Tensor:
+        variables = list(self.task.variables)
+        with tf.GradientTape() as tape:
+            value = self.task.loss()
+        gradients = tape.gradient(value, [v.value for v in variables])
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return value
+
+
+class AdamThenLBFGS(SciPyLBFGSB):
+    """Adam for a quarter of the seconds, and L-BFGS-B from where it came to."""
+
+    def __init__(self, task: Task, seconds: float):
+        super().__init__(task)
+        self._adam, self._is_adam = Adam(task), True
+        self._adams_seconds = ADAMS_SHARE * seconds
+
+    def weights(self) -> np.ndarray:
+        return self._adam.weights() if self._is_adam else super().weights()
+
+    def evaluations(self) -> int:
+        return self._adam.evaluations() + super().evaluations()
+
+    def run(self, tick: Tick) -> str:
+        spent = 0.0
+        while spent < self._adams_seconds:
+            began = time.perf_counter()
+            self._adam.step()
+            spent += time.perf_counter() - began
+            tick()
+        self.flat.lowest = math.inf
+        self.flat(self._adam.weights())
+        self._is_adam = False
+        tick()
+        return super().run(tick)
+
+
+class Newton(_Steps):
+    """Ours at its defaults; a step counts as one gradient, whatever its curvature costs."""
+
+    def make_optimizer(self) -> Any:
+        return QNewton()
+
+    def update(self) -> tf.Tensor:
+        return self.optimizer.minimize(self.task.loss, list(self.task.variables))
+
+
+class QuasiNewtonSteps(Newton):
+    """Ours, quasi-Newton by one of its updates."""
+
+    rule: str
+
+    def __init__(self, task: Task):
+        self._searched = self._counted = 0
+        super().__init__(task)
+
+    def make_optimizer(self) -> Any:
+        return QNewton(curvature=QuasiNewton(update=self.rule))
+
+    def evaluations(self) -> int:
+        """Those of the line searches, which the log of decisions has, and the first."""
+        new = self.steps - self._counted
+        if new:
+            self._searched += sum(d.evaluations or 0 for d in self.optimizer.decisions[-new:])
+            self._counted = self.steps
+        return 1 + self._searched
+
+
+def _ours(rule: str) -> type[QuasiNewtonSteps]:
+    return type(f"Ours_{rule}", (QuasiNewtonSteps,), {"rule": rule})
+
+
+# By the name on the command line: the label, and the class.
+METHODS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "ssbfgs": ("QNewton, ssbfgs", _ours("ssbfgs")),
+    "ssbroyden": ("QNewton, ssbroyden", _ours("ssbroyden")),
+    "bfgs": ("QNewton, bfgs", _ours("bfgs")),
+    "lbfgs": ("QNewton, lbfgs", _ours("lbfgs")),
+    "newton": ("QNewton()", Newton),
+    "forty_lines": ("forty lines", FortyLines),
+    "scipy_lbfgs": ("SciPy L-BFGS-B", SciPyLBFGSB),
+    "scipy_bfgs": ("SciPy BFGS", SciPyBFGS),
+    "torch_lbfgs": ("torch L-BFGS", TorchLBFGS),
+    "tfp_lbfgs": ("TFP L-BFGS", TFPLBFGS),
+    "adam": ("Adam(0.001)", Adam),
+    "adam_lbfgs": ("Adam, L-BFGS-B", AdamThenLBFGS),
+}
+
+
+def make(name: str, task: Task, seconds: float) -> Any:
+    """A method at its start, compiled.
+
+    Raises:
+        common.SkippedError: It is not installed, or the task is too large for it.
+    """
+    kind = METHODS[name][1]
+    return kind(task, seconds) if kind is AdamThenLBFGS else kind(task)
