@@ -80,14 +80,16 @@ class LimitedMemoryInverse(InverseHessian):
         count = tf.convert_to_tensor(self.count.value)
         slot = count % self._history
         # TensorFlow copies a variable of which slices were assigned when it is read: once a step.
-        self.pairs.value[slot].assign(s)
-        self.pairs.value[slot + self._history].assign(y)
+        places = tf.stack([slot, slot + self._history])
+        self.pairs.value.scatter_update(tf.IndexedSlices(tf.stack([s, y]), places))
         self.count.assign(count + 1)
         pairs = tf.convert_to_tensor(self.pairs.value)
-        column, row = tf.split(self._inner(pairs, y), 2)
-        self.products.value[:, slot].assign(column)
-        self.gram.value[:, slot].assign(row)
-        self.gram.value[slot].assign(row)
+        by_steps, by_changes = (v[:, tf.newaxis] for v in tf.split(self._inner(pairs, y), 2))
+        # As a whole: XLA assigns no column whose number is not constant.
+        here = tf.one_hot(slot, self._history, on_value=True, off_value=False)
+        self.products.assign(tf.where(here, by_steps, self.products.value))
+        gram = tf.where(here, by_changes, self.gram.value)
+        self.gram.assign(tf.where(here[:, tf.newaxis], tf.transpose(by_changes), gram))
         return self._outer(pairs, gradient, self._inner(pairs, gradient))
 
     def _inner(self, pairs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:

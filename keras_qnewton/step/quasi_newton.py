@@ -47,6 +47,9 @@ _LEAST_CURVATURE = 1e-12
 _OPTIMISM = 1.01
 # A fall of the loss of fewer of its rounding errors tells nothing.
 _VISIBLE = 8.0
+# What a search found of the loss's error is believed a bit less by the next, and up to so many
+# times the rounding of the loss itself.
+_FADING, _UNDERRATED = 0.9, 2.0**16
 _TINY = 2.0**-1000
 # Where the data change, the share of a batch's step falls to that of so many.
 _MOST_BATCHES = 20.0
@@ -224,7 +227,8 @@ def _searched(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> S
     slope = _dot(here.gradient, line.flat)
     start = Point(tf.constant(0.0, tf.float64), here.loss, slope, here.gradient)
     # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
-    error = tf.maximum(ROUNDING[dtype] * tf.abs(here.loss), here.error)
+    rounding = ROUNDING[dtype] * tf.abs(here.loss)
+    error = tf.clip_by_value(_FADING * here.error, rounding, _UNDERRATED * rounding)
     decrease = tf.where(here.decrease > 0, here.decrease, tf.norm(here.gradient) / 2)
     first = tf.math.divide_no_nan(-2 * _OPTIMISM * decrease, slope)
     visible = (decrease > _VISIBLE * error) & (first > 0)

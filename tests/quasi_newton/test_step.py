@@ -35,15 +35,17 @@ def learner(update: str = "ssbfgs", **kwargs: Any) -> QNewton:
 class Rosenbrock:
     """The chained function of Rosenbrock, of a TensorFlow variable and of an array."""
 
-    def __init__(self, size: int = 4, dtype: str = "float64", scale: float = 1.0):
+    def __init__(
+        self, size: int = 4, dtype: str = "float64", scale: float = 1.0, shift: float = 0.0
+    ):
         # That of two weights has a minimum near (-1, 1), too, of more than three weights.
         start = np.tile([-1.2, 1.0], size)[:size] if size < 5 else np.zeros(size)
         self.w = tf.Variable(start, dtype=dtype)
-        self.scale = tf.constant(scale, dtype)
+        self.scale, self.shift = tf.constant(scale, dtype), tf.constant(shift, dtype)
 
     def loss(self) -> tf.Tensor:
         w = self.w
-        return self.scale * tf.reduce_sum(
+        return self.shift + self.scale * tf.reduce_sum(
             100 * tf.square(w[1:] - tf.square(w[:-1])) + tf.square(1 - w[:-1])
         )
 
@@ -90,6 +92,31 @@ def test_no_step_raises_the_loss(dtype: str) -> None:
     losses = [float(step()) for _ in range(120)]
     assert losses == sorted(losses, reverse=True)
     assert all(d.loss_after <= d.loss for d in optimizer.decisions)
+
+
+def test_every_accepted_step_meets_the_strong_wolfe_conditions() -> None:
+    problem = Rosenbrock(6)
+    step = problem.stepper(learner())
+    for _ in range(40):
+        before = problem.w.numpy()
+        step()
+        moved = problem.w.numpy() - before
+        slope = scipy.optimize.rosen_der(before) @ moved
+        fall = scipy.optimize.rosen(problem.w.numpy()) - scipy.optimize.rosen(before)
+        assert fall <= 1e-4 * slope < 0
+        assert abs(scipy.optimize.rosen_der(problem.w.numpy()) @ moved) <= 0.9 * abs(slope)
+
+
+def test_single_precision_goes_on_to_its_rounding() -> None:
+    problem = Rosenbrock(6, "float32", shift=1.0)
+    optimizer = learner()
+    step = problem.stepper(optimizer)
+    for _ in range(150):
+        step()
+    # A loss of 1 is known to 1e-7, which weights that are off by 1e-3 change it by.
+    np.testing.assert_allclose(problem.w.numpy(), np.ones(6), rtol=2e-4)
+    searching = [d for d in optimizer.decisions if d.evaluations]
+    assert sum(not d.accepted for d in searching[:60]) <= 6
 
 
 def test_decisions_say_that_no_system_was_solved() -> None:
@@ -362,6 +389,16 @@ def test_nothing_is_there_to_be_priced() -> None:
     problem.stepper(optimizer)()
     with pytest.raises(ValueError, match="quasi-Newton steps solve none"):
         project(optimizer.decisions, 1e-9)
+
+
+def test_small_batches_do_not_undo_one_another() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 3)).astype("float32")
+    y = (np.sin(x @ [1.0, -0.5, 0.3]) + 0.3 * rng.normal(size=256))[:, None].astype("float32")
+    model = compiled(learner())
+    losses = model.fit(x, y, batch_size=8, epochs=12, verbose=0).history["loss"]
+    # The noise's variance is 0.09; batches of eight have as many points as four weights' share.
+    assert max(losses[6:]) < 0.2
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
