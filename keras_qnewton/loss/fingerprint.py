@@ -2,11 +2,13 @@
 
 What a recorded loss takes beside the weights are tensors of the graph: the batch, masks, moving
 statistics. Those that are made of constants alone cannot change. The bits of the others are added
-up, each times an odd number of its position:
+up as integers, each times odd numbers of its place: along a row of tensor k, and over rows.
 
-    F   = F₀ + Σ_k Σ_i bits(t_k[i]) m(i, k)   mod 2⁶⁴,   m(i, k) odd             int64 scalar
+    r[i]   = Σ_j bits(t_k[i, j]) c[j]     mod 2³²                              int32, a row
+    F      = F₀ + Σ_k Σ_i r[i] m(i, k)    mod 2⁶⁴                              int64 scalar
 
-Equal data have equal numbers. Others share one by chance alone, once in some 10¹⁹.
+Equal data have equal numbers, and one number that is another changes F. Other data share an F by
+chance alone. Rows are a matrix product: of a large batch that takes less than a layer does.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from keras_qnewton.loss.recorded import RecordedLoss
 _OF_ELEMENTS, _OF_TENSORS = -0x61C8864680B583EB, -0x40A7B892E31B1A47
 _OF_NOTHING = 0x106689D45497FDB5
 _SHIFT = 29
-_BITS = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}
+_BITS = {1: tf.int8, 2: tf.int16, 4: tf.int32}
 
 
 def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
@@ -41,21 +43,34 @@ def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     # Of zeros it is another number than of nothing, which is what a new optimizer remembers.
     total = tf.constant(_OF_NOTHING, tf.int64)
     for k, tensor in enumerate(tensors):
-        bits = tf.reshape(_bits(tensor), [-1])
-        positions = tf.range(tf.size(bits, out_type=tf.int64), dtype=tf.int64)
-        mixed = positions * _OF_ELEMENTS + (k + 1) * (_OF_TENSORS >> 8)
-        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, _SHIFT))
-        total += tf.reduce_sum(bits * tf.bitwise.bitwise_or(mixed, tf.constant(1, tf.int64)))
+        bits = _bits(tensor)
+        rows, columns = tf.unstack(tf.shape(bits))
+        by_rows = tf.linalg.matvec(bits, tf.cast(_odd(columns, 0), tf.int32))
+        total += tf.reduce_sum(tf.cast(by_rows, tf.int64) * _odd(rows, k + 1))
     return total
 
 
+def _odd(count: tf.Tensor, salt: int) -> tf.Tensor:
+    """Odd numbers of places 0 to `count` - 1, int64."""
+    places = tf.range(tf.cast(count, tf.int64), dtype=tf.int64)
+    mixed = places * _OF_ELEMENTS + salt * (_OF_TENSORS >> 8)
+    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, _SHIFT))
+    return tf.bitwise.bitwise_or(mixed, tf.constant(1, tf.int64))
+
+
 def _bits(tensor: tf.Tensor) -> tf.Tensor:
-    """The bits of each number, int64; of a complex one both parts."""
+    """The bits of each number, int32 `[rows, columns]`; of a complex one both parts."""
     if tensor.dtype.is_complex:
-        return tf.stack([_bits(tf.math.real(tensor)), _bits(tf.math.imag(tensor))])
-    if tensor.dtype.is_floating:
+        parts = [_bits(tf.math.real(tensor)), _bits(tf.math.imag(tensor))]
+        return tf.concat(parts, 1)
+    shape = tf.shape(tensor)
+    rows = tf.reduce_prod(shape[:1])
+    columns = tf.reduce_prod(shape[1:])
+    if tensor.dtype.size == 8:
+        tensor, columns = tf.bitcast(tensor, tf.int32), 2 * columns
+    elif tensor.dtype.is_floating:
         tensor = tf.bitcast(tensor, _BITS[tensor.dtype.size])
-    return tf.cast(tensor, tf.int64)
+    return tf.reshape(tf.cast(tensor, tf.int32), [rows, columns])
 
 
 def _taken(loss: RecordedLoss) -> list[tf.Tensor]:

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from keras_qnewton.loss import record
 from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint
 
-DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int32", "bool", "complex64")
+DTYPES = (
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "int8",
+    "int32",
+    "int64",
+    "bool",
+    "complex64",
+)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -39,6 +49,11 @@ def test_another_order_changes_it(seed: int) -> None:
 
 def test_zeros_are_not_nothing() -> None:
     assert fingerprint([tf.zeros([3])]) != 0
+
+
+@pytest.mark.parametrize("shape", [[], [0], [0, 3], [2, 0], [1], [2, 3, 4]])
+def test_tensors_of_any_shape_have_one(shape: list[int]) -> None:
+    assert fingerprint([tf.ones(shape)]).dtype == tf.int64
 
 
 def test_tensors_that_change_places_change_it() -> None:
