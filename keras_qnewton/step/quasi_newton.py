@@ -105,7 +105,7 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
             error=searched.value_error,
             count=here.count,
             data=here.data,
-            weights=fingerprint(after),
+            weights=fingerprint([state.flatten(after)]),
         ),
     )
 
@@ -113,7 +113,7 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
 def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here:
     """L, g and H g at the weights: the last step's, if those and the data are the same."""
     last = state.last()
-    here_before = last.weights == fingerprint(batch.weights)
+    here_before = last.weights == fingerprint([state.flatten(batch.weights)])
     known = tf.constant(False) if data is None else here_before & (last.data == data)
 
     def evaluated() -> tuple[tf.Tensor, tf.Tensor]:
@@ -280,7 +280,8 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
 
 
 def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    return tf.tensordot(a, b, 1)
+    """aᵀb; a matrix product would wait for threads, which costs more than it is worth."""
+    return tf.reduce_sum(a * b)
 
 
 def _forgotten(state: QuasiNewtonState) -> tf.Tensor:
