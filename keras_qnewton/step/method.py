@@ -46,7 +46,7 @@ def check_arguments(given: Arguments) -> None:
     if not isinstance(given.curvature, QuasiNewton):
         return
     unused = {
-        "blocks": given.blocks.partition not in ("auto", "full"),
+        "blocks": getattr(given.blocks, "partition", None) not in ("auto", "full"),
         "damping": repr(given.damping) != repr(Adaptive()),
         "sparsity": given.sparsity is not None,
         "scheduler": not given.has_default_scheduler,
