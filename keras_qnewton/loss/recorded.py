@@ -107,6 +107,16 @@ class RecordedLoss:
         (loss,) = self.fetch([self.recorded.name], weights, unroll=0)
         return tf.ensure_shape(loss, [])
 
+    def value_and_gradients(
+        self, weights: Sequence[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        """`value_at`, and its gradient by one tape: a tensor a weight, None where there is none."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            value = self.value_at(weights)
+        gradients = tape.gradient(value, weights)
+        return value, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
     def evaluate(
         self,
         weights: Sequence[tf.Tensor],

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian
+from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian, dot
 from keras_qnewton.quasi_newton.updates import RULES, Pair, update_of
 
 # Pairs that wait for M; and panels of M, of so many rows at least.
@@ -63,11 +63,11 @@ class DenseInverse(InverseHessian):
         """Takes in a pair; see `InverseHessian.learned`."""
         product = self.product(gradient)
         u = product - Hg
-        pair = Pair(_dot(y, s), sbs, _dot(y, u), self._size)
+        pair = Pair(dot(y, s), sbs, dot(y, u), self._size)
         tau, a, b, c = update_of(self._rule, pair)
         with tf.control_dependencies([product]):
             self._append(s, u, tf.stack([[a, b], [b, c]]), tau)
-        along_s, along_u = _dot(s, gradient), _dot(u, gradient)
+        along_s, along_u = dot(s, gradient), dot(u, gradient)
         return product / tau + (a * along_s + b * along_u) * s + (b * along_s + c * along_u) * u
 
     def reset(self) -> None:
@@ -125,7 +125,3 @@ def _identity(first: int) -> Callable[..., tf.Tensor]:
         return tf.one_hot(tf.range(first, first + shape[0]), shape[1], dtype=dtype or tf.float64)
 
     return rows
-
-
-def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(a * b)

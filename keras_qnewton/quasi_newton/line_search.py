@@ -180,6 +180,8 @@ class StrongWolfe(Policy):
         start: Point,
         first: tf.Tensor,
         value_error: tf.Tensor,
+        *,
+        any_slope: tf.Tensor | bool = False,
     ) -> Searched:
         """A point of lower loss on the ray; one evaluation if the first trial is taken.
 
@@ -191,10 +193,19 @@ class StrongWolfe(Policy):
             first: The first trial's α, float64 scalar, positive.
             value_error: e, an absolute bound of a loss's rounding error, float64 scalar; 0 goes by
                 losses alone.
+            any_slope: Whether sufficient decrease is enough, boolean scalar.
         """
         start = Point(*(tf.convert_to_tensor(field) for field in start))
         first = tf.convert_to_tensor(first, tf.float64)
-        trials = _Trials(self, start, _LONGEST * first, tf.convert_to_tensor(value_error))
+        flat = self.curvature * tf.abs(start.slope)
+        flat = tf.where(any_slope, tf.constant(float("inf"), flat.dtype), flat)
+        trials = _Trials(
+            self.sufficient_decrease * start.slope,
+            flat,
+            start,
+            _LONGEST * first,
+            tf.convert_to_tensor(value_error),
+        )
 
         def body(*fields: Any) -> _State:
             state = _State(*fields)
@@ -233,16 +244,29 @@ class StrongWolfe(Policy):
 
 
 class _Trials:
-    """Judges trials of one search, and says where the next one is."""
+    """Judges trials of one search, and says where the next one is.
+
+    Args:
+        decrease: c₁ ψ'(0), scalar.
+        flat: c₂ |ψ'(0)|, scalar.
+        start: The point at α = 0.
+        longest: The largest step, scalar.
+        value_error: See `StrongWolfe.search`.
+    """
 
     def __init__(
-        self, policy: StrongWolfe, start: Point, longest: tf.Tensor, value_error: tf.Tensor
+        self,
+        decrease: tf.Tensor,
+        flat: tf.Tensor,
+        start: Point,
+        longest: tf.Tensor,
+        value_error: tf.Tensor,
     ):
         self._start = start
         self._longest = longest
         self.error = 2 * value_error
-        self._decrease = policy.sufficient_decrease * start.slope
-        self._flat = policy.curvature * tf.abs(start.slope)
+        self._decrease = decrease
+        self._flat = flat
 
     def after(self, state: _State, point: Point) -> _State:
         """The state that follows `state` once its trial has been evaluated."""

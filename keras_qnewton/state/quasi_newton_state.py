@@ -68,7 +68,7 @@ class QuasiNewtonState:
     ) -> QuasiNewtonState:
         """New variables of `optimizer`; a fingerprint that no data have, as good as surely."""
         shapes = [tf.TensorShape(w.shape) for w in weights]
-        size = sum(shape.num_elements() for shape in shapes)
+        size = _size(shapes)
 
         def add(shape: tuple[int, ...], name: str, dtype: str = "float64") -> keras.Variable:
             return optimizer.add_variable(shape, dtype=dtype, name=name)
@@ -84,6 +84,11 @@ class QuasiNewtonState:
             add((), "last_weights", "int64"),
         )
         return cls(inverse, here, shapes, range(len(shapes)))
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return _size(self.shapes)
 
     def of_weights(self, positions: Sequence[int]) -> QuasiNewtonState:
         """The state of a step about those weights, in that order; the others stay."""
@@ -119,3 +124,7 @@ class QuasiNewtonState:
             tf.cast(tf.reshape(pieces[k], self.shapes[k]), tensor.dtype)
             for k, tensor in zip(self.positions, like, strict=True)
         ]
+
+
+def _size(shapes: Sequence[tf.TensorShape]) -> int:
+    return sum(int(shape.num_elements()) for shape in shapes)

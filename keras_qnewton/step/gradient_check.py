@@ -77,13 +77,6 @@ def verified(
     return out
 
 
-def _gradient(loss: RecordedLoss, weights: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        value = loss.value_at(weights)
-    return [None if r is None else tf.convert_to_tensor(r) for r in tape.gradient(value, weights)]
-
-
 def _same(
     loss: RecordedLoss,
     weights: Sequence[tf.Tensor],
@@ -101,7 +94,7 @@ def _same(
     finite = tf.math.is_finite(tf.reduce_sum(given))
 
     def within_rounding() -> tf.Tensor:
-        moved = _gradient(loss, _moved(weights, precision))
+        _, moved = loss.value_and_gradients(_moved(weights, precision))
         changes = [_norm(m - r) for m, r in zip(moved, recorded, strict=True) if m is not None]
         noise = tf.norm(tf.stack(changes)) if changes else tf.constant(0.0, tf.float64)
         return tf.reduce_all(apart <= allowed + _ROUNDINGS * noise)

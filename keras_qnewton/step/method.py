@@ -69,7 +69,7 @@ def check_method(parts: Sequence[Part], variables: Variables, settings: Settings
         ValueError: With the number of weights that would fit, and the setting to change.
     """
     if isinstance(settings.curvature, QuasiNewton):
-        _check_inverse(settings.curvature, _size(variables), available_memory())
+        _check_inverse(settings.curvature, _size(parts), available_memory())
     else:
         check_state(parts, variables, settings)
 
@@ -87,7 +87,7 @@ def new_state(
     if not isinstance(policy, QuasiNewton):
         return NewtonState.create(optimizer, damping, parts, variables, settings, foreseen_loss)
     add_variable = functools.partial(_add_variable, optimizer)
-    inverse = policy.inverse(_size(variables), add_variable)
+    inverse = policy.inverse(_size(parts), add_variable)
     return QuasiNewtonState.create(optimizer, inverse, variables)
 
 
@@ -118,8 +118,8 @@ def _add_variable(
     return optimizer.add_variable(shape, initializer=initializer, dtype=dtype, name=name)
 
 
-def _size(variables: Variables) -> int:
-    return sum(math.prod(int(n) for n in v.shape) for v in variables)
+def _size(parts: Sequence[Part]) -> int:
+    return sum(part.size for part in parts)
 
 
 def _check_inverse(policy: QuasiNewton, size: int, available: float) -> None:

@@ -18,10 +18,8 @@ References:
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +28,7 @@ from keras_qnewton.conditioning import data_changed
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.directions import BlockStep, learned, unknown
 from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint
+from keras_qnewton.quasi_newton.inverse import dot
 from keras_qnewton.quasi_newton.line_search import Point, Searched, StrongWolfe
 from keras_qnewton.quasi_newton.policy import QuasiNewton
 from keras_qnewton.settings import Settings
@@ -117,7 +116,7 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here
     known = tf.constant(False) if data is None else here_before & (last.data == data)
 
     def evaluated() -> tuple[tf.Tensor, tf.Tensor]:
-        loss, gradients = value_and_gradients(batch, batch.weights)
+        loss, gradients = batch.loss.value_and_gradients(batch.weights)
         return tf.cast(loss, tf.float64), state.flatten(gradients)
 
     loss, gradient = tf.cond(known, lambda: (last.loss, last.gradient), evaluated)
@@ -134,7 +133,7 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here
     same = tf.reduce_all(gradient == last.gradient)
     product = tf.cond(same, lambda: last.product, lambda: state.inverse.product(gradient))
     # Positive definite but for rounding; where that has the last word, H is forgotten.
-    usable = _dot(gradient, product) > 0
+    usable = dot(gradient, product) > 0
     with tf.control_dependencies([tf.cond(usable, _nothing, lambda: _forgotten(state))]):
         product = tf.where(usable, product, gradient)
     # A batch in another order has another fingerprint, and the same loss.
@@ -159,16 +158,6 @@ def _differ(
     dtype = batch.loss.value.dtype
     weights = state.flatten(batch.weights)
     return data_changed(tf.cast(then, dtype), tf.cast(now, dtype), [weights], [gradient])
-
-
-def value_and_gradients(
-    batch: Batch, weights: Sequence[tf.Tensor]
-) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
-    """The loss at `weights`, scalar, and its gradient, one tensor or None a weight."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        value = batch.loss.value_at(weights)
-    return value, tape.gradient(value, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,15 +205,15 @@ class Line:
         A step that was clipped, or stopped at a constraint, may be cut back and not lengthened:
         what is beyond has a loss of NaN.
         """
-        value, gradients = value_and_gradients(self.batch, self.weights(length))
+        value, gradients = self.batch.loss.value_and_gradients(self.weights(length))
         value, gradient = tf.cast(value, tf.float64), self.state.flatten(gradients)
         if not self.batch.update.proportional:
             value = tf.where(length > 1, tf.constant(math.nan, tf.float64), value)
-        return Point(length, value, _dot(gradient, self.flat), gradient)
+        return Point(length, value, dot(gradient, self.flat), gradient)
 
 
 def _searched(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> Searched:
-    slope = _dot(here.gradient, line.flat)
+    slope = dot(here.gradient, line.flat)
     start = Point(tf.constant(0.0, tf.float64), here.loss, slope, here.gradient)
     # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
     rounding = ROUNDING[dtype] * tf.abs(here.loss)
@@ -233,10 +222,9 @@ def _searched(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> S
     first = tf.math.divide_no_nan(-2 * _OPTIMISM * decrease, slope)
     visible = (decrease > _VISIBLE * error) & (first > 0)
     first = tf.where(visible, tf.minimum(first, 1.0), 1.0)
-    search = copy.copy(policy.line_search or StrongWolfe())
+    search = policy.line_search or StrongWolfe()
     # Of a batch among others only the sufficient decrease: its minimum is not looked for.
-    search.curvature = tf.where(here.count > 1, _INFINITE, search.curvature)
-    return search.search(line.at, start, first, error)
+    return search.search(line.at, start, first, error, any_slope=here.count > 1)
 
 
 def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) -> tf.Tensor:
@@ -250,14 +238,14 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
     s = state.flatten([after - before for before, after in moved])
     y = pair.gradient - here.gradient
     minus_bs = pair.step * line.share * here.gradient
-    sbs, ys = -_dot(minus_bs, s), _dot(y, s)
+    sbs, ys = -dot(minus_bs, s), dot(y, s)
     noisy = here.count > 1
     # A batch's own curvature is no reason to believe much less in that of the others: damped.
     damped = noisy & (ys < _LEAST_SHARE * sbs)
     theta = tf.where(damped, (1 - _LEAST_SHARE) * sbs / (sbs - ys), 1.0)
     y = theta * y - (1 - theta) * minus_bs
-    sbs = tf.where(noisy, tf.minimum(sbs, _dot(y, s)), sbs)
-    curved = _dot(y, s) > _LEAST_CURVATURE * tf.norm(y) * tf.norm(s)
+    sbs = tf.where(noisy, tf.minimum(sbs, dot(y, s)), sbs)
+    curved = dot(y, s) > _LEAST_CURVATURE * tf.norm(y) * tf.norm(s)
     known = (pair.step > 0) & curved & (sbs > 0)
 
     def learn() -> tf.Tensor:
@@ -279,11 +267,6 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
     return tf.cond(known, learn, lambda: tf.cond(end.step > 0, multiply, forget))
 
 
-def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """aᵀb; a matrix product would wait for threads, which costs more than it is worth."""
-    return tf.reduce_sum(a * b)
-
-
 def _forgotten(state: QuasiNewtonState) -> tf.Tensor:
     state.inverse.reset()
     return tf.constant(True)
@@ -296,6 +279,5 @@ def _nothing() -> tf.Tensor:
 def _block(
     policy: QuasiNewton, state: QuasiNewtonState, settings: Settings, searched: Searched
 ) -> BlockStep:
-    size = int(state.here[1].shape[0])
-    blank = unknown(size, tf.float64, settings.scheduler)
-    return learned(blank, policy.rule(size), searched.evaluations)
+    blank = unknown(state.size, tf.float64, settings.scheduler)
+    return learned(blank, policy.rule(state.size), searched.evaluations)
