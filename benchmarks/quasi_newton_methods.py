@@ -6,10 +6,11 @@ so far. Peers get TensorFlow's loss and gradient as one compiled function of a f
 
 from __future__ import annotations
 
+import abc
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import common
 import keras
@@ -101,7 +102,7 @@ class _SciPy(_OnFlat):
     """Begun again from its lowest where it ends, as long as that lowers the loss."""
 
     method: str
-    options: dict[str, Any]
+    options: ClassVar[dict[str, Any]]
 
     def run(self, tick: Tick) -> str:
         evaluate, runs, before = self.timed(tick), 0, math.inf
@@ -119,12 +120,12 @@ class _SciPy(_OnFlat):
 
 class SciPyLBFGSB(_SciPy):
     method = "L-BFGS-B"
-    options = {"maxfun": 10**8, "maxcor": PAIRS, "ftol": 0, "gtol": 0}  # noqa: RUF012
+    options: ClassVar = {"maxfun": 10**8, "maxcor": PAIRS, "ftol": 0, "gtol": 0}
 
 
 class SciPyBFGS(_SciPy):
     method = "BFGS"
-    options = {"gtol": 0}  # noqa: RUF012
+    options: ClassVar = {"gtol": 0}
 
     def __init__(self, task: Task):
         if task.size > LARGEST_DENSE_SCIPY:
@@ -207,7 +208,7 @@ class TFPLBFGS(_OnFlat):
 # --- steps of Keras optimizers ----------------------------------------------------------------
 
 
-class _Steps:
+class _Steps(abc.ABC):
     """A step compiled as a `tf.function`.
 
     Two are taken to compile it: what only later steps run is set up when one first does.
@@ -221,11 +222,13 @@ class _Steps:
         for _ in range(2):
             self.step()
 
+    @abc.abstractmethod
     def make_optimizer(self) -> Any:
-        raise NotImplementedError
+        """A new one."""
 
+    @abc.abstractmethod
     def update(self) -> tf.Tensor:
-        raise NotImplementedError
+        """One step, traced once."""
 
     def step(self) -> None:
         float(self._compiled())  # waits for it

@@ -91,10 +91,13 @@ def test_initial_conditions_have_their_weight(name, factor):
 # --- spectral references ----------------------------------------------------------------------
 
 
-def test_burgers_reference_has_converged():
-    x, u = spectral.burgers()
-    finer, v = spectral.burgers(4096, 80)
-    np.testing.assert_array_equal(x, finer)
+@pytest.mark.parametrize(
+    ("reference", "finer"), [(spectral.burgers, (4096, 80)), (spectral.allen_cahn, (4096, 20))]
+)
+def test_reference_has_converged(reference, finer):
+    x, u = reference()
+    points, v = reference(*finer)
+    np.testing.assert_array_equal(x, points)
     np.testing.assert_allclose(u, v, atol=5e-9)
 
 
@@ -110,13 +113,6 @@ def test_burgers_reference_is_that_of_cole_and_hopf():
     weight = np.exp(exponent - exponent.max(1, keepdims=True))
     expected = -(np.sin(argument) * weight).sum(1) / weight.sum(1)
     np.testing.assert_allclose(u[some], expected, atol=5e-9)
-
-
-def test_allen_cahn_reference_has_converged():
-    x, u = spectral.allen_cahn()
-    finer, v = spectral.allen_cahn(4096, 20)
-    np.testing.assert_array_equal(x, finer)
-    np.testing.assert_allclose(u, v, atol=5e-9)
 
 
 def test_allen_cahn_reference_solves_the_equation():

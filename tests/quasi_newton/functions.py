@@ -14,13 +14,13 @@ Function = Callable[[tf.Tensor], tf.Tensor]
 
 def _rounded_corner(beta: float) -> Function:
     """Moré & Thuente 1994, equation 5.3, with the wiggles of l = 39."""
-    l = 39.0  # noqa: E741
+    wiggles = 39.0
 
     def base(a: tf.Tensor) -> tf.Tensor:
         middle = 0.5 * (a - 1) ** 2 / beta + 0.5 * beta
         return tf.where(a <= 1 - beta, 1 - a, tf.where(a >= 1 + beta, a - 1, middle))
 
-    return lambda a: base(a) + 2 * (1 - beta) / (l * np.pi) * tf.sin(l * np.pi / 2 * a)
+    return lambda a: base(a) + 2 * (1 - beta) / (wiggles * np.pi) * tf.sin(wiggles * np.pi / 2 * a)
 
 
 def _yanai(beta1: float, beta2: float) -> Function:
