@@ -8,7 +8,7 @@ Points and weights at the start are the same for all methods:
     ssbfgs, ssbroyden, bfgs, lbfgs
                  ours: `QNewton(curvature=QuasiNewton(update=...))`, `minimize` in a `tf.function`
     newton       ours: `QNewton()` at its defaults
-    forty_lines  dense self-scaled BFGS in NumPy and BLAS, SciPy's line search (`self_scaled`)
+    self_scaled  dense self-scaled BFGS in NumPy and BLAS, SciPy's line search (`self_scaled`)
     scipy_lbfgs  SciPy's L-BFGS-B of 50 pairs, begun again where it ends above its lowest loss
     scipy_bfgs   SciPy's BFGS, up to 1,000 weights
     torch_lbfgs  PyTorch's L-BFGS of 50 pairs, strong Wolfe, on TensorFlow's loss and gradient
@@ -26,7 +26,7 @@ folder for one figure each. `--profile minutes` takes some 15, `--profile hour` 
 the three problems in Rathore et al.'s table.
 
     python benchmarks/quasi_newton.py [--profile minutes] [--problems poisson2d ...]
-        [--methods ssbfgs forty_lines ...] [--seconds 30] [--seeds 0 1 2] [--width 50]
+        [--methods ssbfgs self_scaled ...] [--seconds 30] [--seeds 0 1 2] [--width 50]
         [--points 2000] [--dtype float64] [--json FILE] [--figures FOLDER]
 """
 
@@ -73,7 +73,7 @@ STYLES = {
     "bfgs": ("#000000", "-."),
     "lbfgs": ("#000000", ":"),
     "newton": ("#CC79A7", "-"),
-    "forty_lines": ("#0072B2", "-"),
+    "self_scaled": ("#0072B2", "-"),
     "scipy_lbfgs": ("#D55E00", "-"),
     "scipy_bfgs": ("#D55E00", "--"),
     "torch_lbfgs": ("#E69F00", "-"),

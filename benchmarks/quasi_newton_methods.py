@@ -93,7 +93,7 @@ class _OnFlat:
         return evaluate
 
 
-class FortyLines(_OnFlat):
+class SelfScaled(_OnFlat):
     def run(self, tick: Tick) -> str:
         return self_scaled_bfgs(self.timed(tick), self.begin)
 
@@ -329,7 +329,7 @@ METHODS: dict[str, tuple[str, Callable[..., Any]]] = {
     "bfgs": ("QNewton, bfgs", _ours("bfgs")),
     "lbfgs": ("QNewton, lbfgs", _ours("lbfgs")),
     "newton": ("QNewton()", Newton),
-    "forty_lines": ("forty lines", FortyLines),
+    "self_scaled": ("self-scaled, BLAS", SelfScaled),
     "scipy_lbfgs": ("SciPy L-BFGS-B", SciPyLBFGSB),
     "scipy_bfgs": ("SciPy BFGS", SciPyBFGS),
     "torch_lbfgs": ("torch L-BFGS", TorchLBFGS),

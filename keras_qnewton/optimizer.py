@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
+from keras_qnewton.arguments import check_count
 from keras_qnewton.conditioning import Pruning
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.decision_log import DecisionLog, Decisions
@@ -113,8 +113,8 @@ class QNewton(keras.optimizers.Optimizer):
                 "steps, not gradients. Use a larger batch. Received: "
                 f"gradient_accumulation_steps={kwargs['gradient_accumulation_steps']}"
             )
-        update_every = _checked_integer("update_every", update_every, least=1)
-        seed = None if seed is None else _checked_integer("seed", seed, least=0)
+        update_every = check_count("update_every", update_every)
+        seed = None if seed is None else check_count("seed", seed, least=0)
         if scheduler is not None and not isinstance(scheduler, Scheduler):
             raise ValueError(
                 "Argument `scheduler` must be a `Scheduler` object or None. "
@@ -340,12 +340,3 @@ def _checked_pruning(sparsity: Any) -> tuple[Any, Any]:
         return sparsity, sparsity
     pruning = Pruning(sparsity)
     return pruning.sparsity, pruning
-
-
-def _checked_integer(argument: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(
-            f"Argument `{argument}` must be an integer of at least {least}. "
-            f"Received: {argument}={value!r}"
-        )
-    return int(value)

@@ -149,7 +149,7 @@ def test_friedmans_function_is_scikit_learns():
     np.testing.assert_allclose(4.9 * fits.friedman(x)[:, 0] + 14.4, y, rtol=1e-12)
 
 
-# --- the forty lines --------------------------------------------------------------------------
+# --- self-scaled BFGS by BLAS -----------------------------------------------------------------
 
 
 def test_a_self_scaled_update_by_its_dense_formula():
@@ -179,7 +179,7 @@ def test_the_scale_is_the_ratio_of_curvatures():
 
 
 @pytest.mark.filterwarnings("ignore:The line search algorithm")
-def test_forty_lines_find_rosenbrocks_minimum():
+def test_self_scaled_bfgs_finds_rosenbrocks_minimum():
     def evaluate(x):
         return scipy.optimize.rosen(x), scipy.optimize.rosen_der(x)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count
 from keras_qnewton.registry import Policy, register
 
 PARTITIONS = ("auto", "full", "layer", "variable")
@@ -89,13 +90,8 @@ class Blocks(Policy):
                 f"Argument `blocks` must be one of {PARTITIONS}, or a `Blocks` object. "
                 f"Received: {partition!r}"
             )
-        if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
-            raise ValueError(
-                "Argument `max_size` must be a positive integer, a number of weights. "
-                f"Received: max_size={max_size!r}"
-            )
         self.partition = partition
-        self.max_size = max_size
+        self.max_size = check_count("max_size", max_size, what="a number of weights")
 
     def split(self, variables: Sequence[Variable]) -> list[Part]:
         """The blocks of `variables` (`tf.Variable` or `keras.Variable`)."""

@@ -13,7 +13,7 @@ chance alone. Rows are a matrix product: of a large batch that takes less than a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
@@ -35,7 +35,8 @@ def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
     taken = _taken(loss)
     if any(t.dtype in (tf.resource, tf.variant, tf.string) for t in taken):
         return None
-    return fingerprint([t for t in taken if not _is_constant(t.op)])
+    constants = _constants(t.op for t in taken)
+    return fingerprint([t for t in taken if t.op not in constants])
 
 
 def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -80,20 +81,26 @@ def _taken(loss: RecordedLoss) -> list[tf.Tensor]:
     return list(taken.values())
 
 
-def _is_constant(op: tf.Operation) -> bool:
-    """Whether an operation's results are the same in every step, as far as the graph tells."""
-    pending, seen = [op], set()
+def _constants(ops: Iterable[tf.Operation]) -> set[tf.Operation]:
+    """Those of `ops` whose results are the same in every step, as far as the graph tells."""
+    known: dict[tf.Operation, bool] = {}
+    pending = list(ops)
     while pending:
-        op = pending.pop()
-        if op in seen:
+        op = pending[-1]
+        before = [t.op for t in op.inputs]
+        unknown = [] if op in known else [other for other in before if other not in known]
+        if unknown:
+            pending.extend(unknown)
             continue
-        seen.add(op)
-        if op.type == "Placeholder":
-            # A captured tensor that was computed before has one value; an argument has not.
-            outer = _tf_private.resolve_capture(op.outputs[0])
-            if tf.is_symbolic_tensor(outer) or outer.dtype in (tf.resource, tf.variant):
-                return False
-        elif op.op_def.is_stateful:
-            return False
-        pending.extend(t.op for t in op.inputs)
-    return True
+        pending.pop()
+        known.setdefault(op, _adds_nothing(op) and all(known[other] for other in before))
+    return {op for op, constant in known.items() if constant}
+
+
+def _adds_nothing(op: tf.Operation) -> bool:
+    """Whether an operation's results can only change with what it takes."""
+    if op.type != "Placeholder":
+        return not op.op_def.is_stateful
+    # A captured tensor that was computed before has one value; an argument has not.
+    outer = _tf_private.resolve_capture(op.outputs[0])
+    return not tf.is_symbolic_tensor(outer) and outer.dtype not in (tf.resource, tf.variant)

@@ -45,6 +45,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count
 from keras_qnewton.quasi_newton.more_thuente import FARTHEST, Interval, Knot
 from keras_qnewton.registry import Policy
 
@@ -161,18 +162,9 @@ class StrongWolfe(Policy):
                 "Argument `sufficient_decrease` must be positive and at most `curvature`. "
                 f"Received: sufficient_decrease={sufficient_decrease!r}"
             )
-        if (
-            isinstance(max_evaluations, bool)
-            or not isinstance(max_evaluations, int)
-            or max_evaluations < 1
-        ):
-            raise ValueError(
-                "Argument `max_evaluations` must be a positive integer. "
-                f"Received: max_evaluations={max_evaluations!r}"
-            )
         self.sufficient_decrease = float(sufficient_decrease)
         self.curvature = float(curvature)
-        self.max_evaluations = max_evaluations
+        self.max_evaluations = check_count("max_evaluations", max_evaluations)
 
     def search(
         self,

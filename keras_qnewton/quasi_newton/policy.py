@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_qnewton.arguments import check_count
 from keras_qnewton.quasi_newton.dense import DenseInverse
 from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian
 from keras_qnewton.quasi_newton.limited_memory import LimitedMemoryInverse
@@ -57,8 +58,8 @@ class QuasiNewton(Policy):
                 f"Argument `update` must be one of {UPDATES}. Received: update={update!r}"
             )
         self.update = update
-        self.history = _positive("history", history)
-        self.max_size = _positive("max_size", max_size)
+        self.history = check_count("history", history)
+        self.max_size = check_count("max_size", max_size)
         if line_search is not None and not isinstance(line_search, StrongWolfe):
             raise ValueError(
                 "Argument `line_search` must be a `StrongWolfe` object or None. "
@@ -100,11 +101,3 @@ class QuasiNewton(Policy):
         if isinstance(config.get("line_search"), dict):
             config["line_search"] = keras.saving.deserialize_keras_object(config["line_search"])
         return cls(**config)
-
-
-def _positive(argument: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"Argument `{argument}` must be a positive integer. Received: {argument}={value!r}"
-        )
-    return value

@@ -6,14 +6,13 @@ graph, where κ and d are tensors, is the one that the same numbers give eagerly
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count
 from keras_qnewton.registry import Policy
 from keras_qnewton.types import Scalar
 
@@ -195,35 +194,3 @@ def check_epsilon(epsilon: float) -> float:
             f"Argument `epsilon` must be an accuracy between 0 and 1. Received: epsilon={epsilon}"
         )
     return float(epsilon)
-
-
-def check_count(argument: str, value: Any) -> int:
-    """`value` as an int of at least 1.
-
-    Raises:
-        ValueError: If it is not; `argument` is its name there.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(
-            f"Argument `{argument}` must be a positive integer. Received: {argument}={value!r}"
-        )
-    return number
-
-
-def check_number(argument: str, value: Any, meaning: str, least: float = 0.0) -> float:
-    """`value` as a finite float, positive and at least `least`.
-
-    Raises:
-        ValueError: If it is not; `argument` is its name there, `meaning` what it must be.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (0 < number < math.inf and number >= least) or isinstance(value, bool):
-        raise ValueError(f"Argument `{argument}` must be {meaning}. Received: {argument}={value!r}")
-    return number

@@ -21,6 +21,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count
 from keras_qnewton.registry import Policy
 
 # Share of the bound that is used; the rest is for the solver's own residual.
@@ -57,13 +58,9 @@ class Reshape(Policy):
                 "Argument `sparsities` must be fractions between 0 and 1. "
                 f"Received: sparsities={sparsities!r}"
             )
-        if isinstance(shifts, bool) or not isinstance(shifts, int) or shifts < 0:
-            raise ValueError(
-                f"Argument `shifts` must be a non-negative integer. Received: shifts={shifts!r}"
-            )
         self.bound = float(bound)
         self.sparsities = tuple(sorted((float(f) for f in sparsities), reverse=True))
-        self.shifts = shifts
+        self.shifts = check_count("shifts", shifts, least=0)
 
     def row_limits(self, size: int) -> tuple[int, ...]:
         """d to try for N = `size`, descending."""

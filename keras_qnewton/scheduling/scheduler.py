@@ -22,7 +22,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import registry
-from keras_qnewton.scheduling.cost import CostModel, check_count, check_number, float64
+from keras_qnewton.arguments import check_count, check_number
+from keras_qnewton.scheduling.cost import CostModel, float64
 from keras_qnewton.scheduling.policies import (
     Classical,
     ClassicalCost,

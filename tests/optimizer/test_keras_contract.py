@@ -213,8 +213,8 @@ def test_mixed_bfloat16_trains():
         ({"sparsity": 1.5}, "`sparsity` must be a positive integer"),
         ({"sparsity": "half"}, "`sparsity` must be a positive integer"),
         ({"scheduler": "fast"}, "`scheduler` must be a `Scheduler` object or None"),
-        ({"update_every": 0}, "`update_every` must be an integer of at least 1"),
-        ({"seed": -1}, "`seed` must be an integer of at least 0"),
+        ({"update_every": 0}, "`update_every` must be a positive integer"),
+        ({"seed": -1}, "`seed` must be a non-negative integer"),
         ({"gradient_accumulation_steps": 2}, "`gradient_accumulation_steps` is not supported"),
     ],
 )
