@@ -72,8 +72,13 @@ class DenseInverse(InverseHessian):
 
     def reset(self) -> None:
         """H = I."""
+        # No constant of the graph: TensorFlow would compute the matrix when it optimises that.
+        unseen = tf.minimum(tf.convert_to_tensor(self.pending.value), 0)
+        done: list[tf.Operation] = []
         for first, panel in zip(self._firsts, self.panels, strict=True):
-            panel.assign(_identity(first)(panel.shape, tf.float64))
+            with tf.control_dependencies(done):
+                identity = _identity(first + unseen)(panel.shape, tf.float64)
+                done = [panel.value.assign(identity)]
         self.weights.assign(tf.zeros_like(self.weights.value))
         self.factor.assign(1.0)
         self.pending.assign(0)
@@ -118,10 +123,11 @@ class DenseInverse(InverseHessian):
             return tf.constant(True)
 
 
-def _identity(first: int) -> Callable[..., tf.Tensor]:
+def _identity(first: int | tf.Tensor) -> Callable[..., tf.Tensor]:
     """Rows of the identity from `first` on."""
 
     def rows(shape: Sequence[int], dtype: Any = None) -> tf.Tensor:
-        return tf.one_hot(tf.range(first, first + shape[0]), shape[1], dtype=dtype or tf.float64)
+        places = first + tf.range(shape[0])
+        return tf.one_hot(places, shape[1], dtype=dtype or tf.float64)
 
     return rows
