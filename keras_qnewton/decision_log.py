@@ -200,7 +200,7 @@ def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str])
     kappa = values["condition_number"]
     sparsity = size if math.isnan(values["sparsity"]) else int(values["sparsity"])
     routes = (*directions.FIXED_ROUTES, *scheduler.routes)
-    learned = rule in directions.RULES_LEARNED.values()
+    learned = directions.is_learned(rule)
     if rule < 0:
         reason = directions.explain(rule)
     else:

@@ -18,6 +18,7 @@ from keras_qnewton.loss import (
     RecordedLoss,
     as_tensors,
     called,
+    has_constant_data,
     losses_of,
     with_calls_in_line,
 )
@@ -25,7 +26,15 @@ from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
-from keras_qnewton.step import Batch, check_arguments, check_method, new_state, next_step, remember
+from keras_qnewton.step import (
+    Batch,
+    check_arguments,
+    check_method,
+    learned_policy,
+    new_state,
+    next_step,
+    remember,
+)
 
 _NO_LOSS = (
     "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
@@ -136,6 +145,7 @@ class QNewton(keras.optimizers.Optimizer):
         check_arguments(self)
         self._pending_loss: tf.Tensor | None = None
         self._gradients_known = False  # to be those of the pending loss
+        self._data_stay = False  # in all steps, for sure
         self._last_loss: tf.Tensor | None = None  # of the step that is being traced
 
     # --- the Keras contract -------------------------------------------------------------
@@ -198,7 +208,9 @@ class QNewton(keras.optimizers.Optimizer):
         """
         tensors = as_tensors(variables)
         variables = list(variables) if isinstance(variables, Sequence) else [variables]
-        self.build(variables)
+        # A state is made for what is known of the data.
+        if not self.built:
+            check_method(self.blocks.split(variables), variables, self._settings)
 
         def step() -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -211,6 +223,8 @@ class QNewton(keras.optimizers.Optimizer):
                     "The loss does not depend on any of `variables`. Received: variables="
                     f"{[v.name for v in tensors]}"
                 )
+            if not self.built:
+                self._data_stay = has_constant_data(RecordedLoss(loss, tensors))
             self._gradients_known = True
             self.apply(gradients, variables)
             before, self._last_loss = self._last_loss, None
@@ -239,6 +253,7 @@ class QNewton(keras.optimizers.Optimizer):
             pruning=self._pruning,
             update_every=self.update_every,
             seed=self.seed or 0,
+            learned=learned_policy(self, self._data_stay),
         )
 
     # --- the Newton step ----------------------------------------------------------------
@@ -300,6 +315,19 @@ class QNewton(keras.optimizers.Optimizer):
         return len(self._log) if self.built else 0
 
     # --- serialisation ------------------------------------------------------------------
+
+    def load_own_variables(self, store: Any) -> None:
+        """Sets the state from a saved file; one of an earlier version may lack the last of it.
+
+        Those variables keep their values, and the training goes on from the others.
+        """
+        first = self.variables[: len(store.keys())]
+        known = [tuple(v.shape) == tuple(store[str(k)].shape) for k, v in enumerate(first)]
+        if not first or not all(known):
+            super().load_own_variables(store)  # which warns
+            return
+        for k, variable in enumerate(first):
+            variable.assign(store[str(k)])
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

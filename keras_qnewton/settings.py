@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_qnewton.conditioning.damping import Damping
 from keras_qnewton.conditioning.pruning import Pruned
 from keras_qnewton.curvature.policy import Curvature
+from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.scheduling import Scheduler
 
 
@@ -24,6 +25,8 @@ class Settings:
         pruning: From a matrix `[N, N]` to a `Pruned`; None keeps all entries.
         update_every: Steps between two evaluations of the blocks.
         seed: Seed of the Lanczos start vectors.
+        learned: The policy of quasi-Newton steps where those are taken in place of Newton's, see
+            `step.either`; None where they are not.
     """
 
     curvature: Curvature
@@ -32,6 +35,7 @@ class Settings:
     pruning: Callable[[tf.Tensor], Pruned] | None = None
     update_every: int = 1
     seed: int = 0
+    learned: QuasiNewton | None = None
 
     @property
     def averages(self) -> bool:

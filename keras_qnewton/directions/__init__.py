@@ -16,10 +16,10 @@ solved again classically.
 from keras_qnewton.directions.block_step import (
     FIXED_ROUTES,
     RULE_ABSOLUTE,
-    RULES_LEARNED,
     UNSCHEDULED,
     BlockStep,
     explain,
+    is_learned,
     learned,
     unknown,
 )
@@ -31,7 +31,6 @@ from keras_qnewton.directions.woodbury import max_rank
 
 __all__ = [
     "FIXED_ROUTES",
-    "RULES_LEARNED",
     "RULE_ABSOLUTE",
     "UNSCHEDULED",
     "BlockProblem",
@@ -41,6 +40,7 @@ __all__ = [
     "Scheduled",
     "direction",
     "explain",
+    "is_learned",
     "learned",
     "max_rank",
     "unknown",

@@ -19,12 +19,18 @@ FIXED_ROUTES = (*UNSCHEDULED, "ldl")
 RULE_SADDLE_FREE, RULE_MATRIX_FREE, RULE_LOW_RANK = -1, -2, -3
 # Rules by which an inverse Hessian was learned, where no linear system is solved.
 RULES_LEARNED = {"bfgs": -4, "ssbfgs": -5, "ssbroyden": -6, "lbfgs": -7}
+# Added to those where nobody asked for it.
+_BY_DATA = -4
 # Added to the scheduler's rule where it chose for a saddle-free step.
 RULE_ABSOLUTE = 100
 
 _LEARNED = (
     "no linear system was solved: the gradient times {}, which is learned from differences of "
     "gradients; the step's length is a line search's"
+)
+_WHY_BY_DATA = (
+    "more weights than a matrix is formed of, more rows than a system is solved by, and data that "
+    "stay: "
 )
 _EXPLANATIONS = {
     RULE_SADDLE_FREE: ("a saddle-free step takes an eigendecomposition, whatever it costs"),
@@ -81,7 +87,14 @@ class BlockStep(NamedTuple):
 
 def explain(rule: int) -> str:
     """The sentence for a rule of this module."""
+    if is_learned(rule) and rule not in RULES_LEARNED.values():
+        return _WHY_BY_DATA + _EXPLANATIONS[rule - _BY_DATA]
     return _EXPLANATIONS[rule]
+
+
+def is_learned(rule: int) -> bool:
+    """Whether no linear system was solved, by this rule."""
+    return rule in RULES_LEARNED.values() or rule - _BY_DATA in RULES_LEARNED.values()
 
 
 def unscheduled(
@@ -115,9 +128,18 @@ def unknown(size: int, dtype: tf.DType, scheduler: Scheduler) -> BlockStep:
     return BlockStep(zeros, nan, nan, none, none, none, nan, _unpriced(scheduler), *(nan,) * 4)
 
 
-def learned(blank: BlockStep, update: str, evaluations: tf.Tensor) -> BlockStep:
-    """`blank` as the log's entry of a step along a learned inverse Hessian times the gradient."""
-    rule = tf.constant(RULES_LEARNED[update])
+def learned(
+    blank: BlockStep, update: str, evaluations: tf.Tensor, asked_for: bool = True
+) -> BlockStep:
+    """`blank` as the log's entry of a step along a learned inverse Hessian times the gradient.
+
+    Args:
+        blank: A step of which no number is known.
+        update: By which the inverse Hessian learns.
+        evaluations: Of the loss and its gradient, by the line search.
+        asked_for: False where the data made it the choice.
+    """
+    rule = tf.constant(RULES_LEARNED[update] + (0 if asked_for else _BY_DATA))
     return blank._replace(rule=rule, products=tf.cast(evaluations, tf.float64))
 
 

@@ -19,6 +19,7 @@ from keras_qnewton.explain.explanation import BlockExplanation, Explanation, Out
 from keras_qnewton.loss import RecordedLoss, as_tensors, record
 from keras_qnewton.optimizer import QNewton
 from keras_qnewton.quasi_newton import QuasiNewton
+from keras_qnewton.step import learned_policy
 
 
 def explain(
@@ -169,6 +170,8 @@ def _block(
     if how is None:
         formed, size = f"not formed: over {settings.blocks.max_size:,} weights", 0
         solved = "in as many dimensions as its rank on a batch if that is low, else by products"
+        if learned_policy(settings, data_stay=True) is not None:
+            solved += "; learned from gradients in place of those, where the data stay"
     else:
         formed, size = sentence(how), found["bytes"] * part.size**2
         linear = found["semidefinite"] or settings.scheduler.quantum is not None

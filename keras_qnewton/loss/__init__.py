@@ -6,6 +6,7 @@ its operations again for other weights: the same batch, the same dropout masks.
 """
 
 from keras_qnewton.loss.closure import as_tensors, called, record
+from keras_qnewton.loss.fingerprint import has_constant_data
 from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
@@ -15,6 +16,7 @@ __all__ = [
     "RecordedLoss",
     "as_tensors",
     "called",
+    "has_constant_data",
     "losses_of",
     "record",
     "with_calls_in_line",

@@ -39,6 +39,11 @@ def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
     return fingerprint([t for t in taken if t.op not in constants])
 
 
+def has_constant_data(loss: RecordedLoss) -> bool:
+    """Whether all that `loss` takes beside its weights is the same in every step, by the graph."""
+    return all(_is_constant(t.op) for t in _taken(loss))
+
+
 def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """F of tensors, int64 scalar."""
     # Of zeros it is another number than of nothing, which is what a new optimizer remembers.

@@ -1,4 +1,4 @@
-"""Which step an optimizer takes, and the state that it needs: Newton's, or a quasi-Newton one."""
+"""Which step an optimizer takes, and its state: Newton's, a quasi-Newton one, or either."""
 
 from __future__ import annotations
 
@@ -11,17 +11,34 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.conditioning import Adaptive
+from keras_qnewton.curvature import AutoCurvature
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.memory import available_memory
 from keras_qnewton.quasi_newton import DenseInverse, QuasiNewton
 from keras_qnewton.quasi_newton.inverse import Initializer
 from keras_qnewton.settings import Settings
-from keras_qnewton.state import Here, Memory, NewtonState, QuasiNewtonState, check_state
+from keras_qnewton.state import (
+    Both,
+    EitherState,
+    Here,
+    Memory,
+    NewtonState,
+    QuasiNewtonState,
+    check_state,
+)
 from keras_qnewton.step.batch import Batch
+from keras_qnewton.step.either import either_step
 from keras_qnewton.step.newton import Step, newton_step
 from keras_qnewton.step.quasi_newton import quasi_newton_step
 
-State = NewtonState | QuasiNewtonState
+# N up to which the inverse Hessian is dense that steps of more weights than a matrix is formed of
+# learn by default: where the data are known to stay, and where it may be that they do not, and its
+# memory and its place in saved files are never used.
+_LARGEST_DENSE, _LARGEST_UNSURE = 10_000, 4096
+# N up to which pairs are kept in such a case.
+_LARGEST_LEARNED = 500_000
+
+State = NewtonState | QuasiNewtonState | EitherState
 Variables = Sequence[keras.Variable | tf.Variable]
 
 
@@ -45,21 +62,39 @@ def check_arguments(given: Arguments) -> None:
     """
     if not isinstance(given.curvature, QuasiNewton):
         return
-    unused = {
+    for name in _of_linear_systems(given):
+        raise ValueError(
+            f"Argument `{name}` has no effect with curvature='quasi_newton', whose steps solve "
+            "no linear system: one inverse Hessian of all weights is learned, and a line "
+            f"search finds the length. Leave it out, or choose another curvature. "
+            f"Received: {name}={getattr(given, name)!r}"
+        )
+
+
+def learned_policy(given: Arguments, data_stay: bool) -> QuasiNewton | None:
+    """The policy of quasi-Newton steps of weights that are too many for a matrix.
+
+    None where curvature other than "auto" was asked for, or anything that is about linear systems.
+
+    Args:
+        given: The optimizer's policies.
+        data_stay: Whether the data are known to be the same in all steps.
+    """
+    if not isinstance(given.curvature, AutoCurvature) or _of_linear_systems(given):
+        return None
+    return QuasiNewton(max_size=_LARGEST_DENSE if data_stay else _LARGEST_UNSURE)
+
+
+def _of_linear_systems(given: Arguments) -> list[str]:
+    """Arguments about linear systems that are not at their defaults."""
+    set_by_user = {
         "blocks": getattr(given.blocks, "partition", None) not in ("auto", "full"),
         "damping": repr(given.damping) != repr(Adaptive()),
         "sparsity": given.sparsity is not None,
         "scheduler": not given.has_default_scheduler,
         "update_every": given.update_every != 1,
     }
-    for name, set_by_user in unused.items():
-        if set_by_user:
-            raise ValueError(
-                f"Argument `{name}` has no effect with curvature='quasi_newton', whose steps solve "
-                "no linear system: one inverse Hessian of all weights is learned, and a line "
-                f"search finds the length. Leave it out, or choose another curvature. "
-                f"Received: {name}={getattr(given, name)!r}"
-            )
+    return [name for name, is_set in set_by_user.items() if is_set]
 
 
 def check_method(parts: Sequence[Part], variables: Variables, settings: Settings) -> None:
@@ -83,9 +118,21 @@ def new_state(
     foreseen_loss: Callable[[], tf.Tensor],
 ) -> State:
     """New variables of `optimizer` for its method; see `NewtonState.create`."""
-    policy = settings.curvature
-    if not isinstance(policy, QuasiNewton):
-        return NewtonState.create(optimizer, damping, parts, variables, settings, foreseen_loss)
+    if isinstance(settings.curvature, QuasiNewton):
+        return _learned_state(optimizer, settings.curvature, parts, variables)
+    newton = NewtonState.create(optimizer, damping, parts, variables, settings, foreseen_loss)
+    learned = settings.learned
+    if learned is None or any(part.dense for part in parts) or _size(parts) > _LARGEST_LEARNED:
+        return newton
+    return EitherState(newton, _learned_state(optimizer, learned, parts, variables))
+
+
+def _learned_state(
+    optimizer: keras.optimizers.Optimizer,
+    policy: QuasiNewton,
+    parts: Sequence[Part],
+    variables: Variables,
+) -> QuasiNewtonState:
     add_variable = functools.partial(_add_variable, optimizer)
     inverse = policy.inverse(_size(parts), add_variable)
     return QuasiNewtonState.create(optimizer, inverse, variables)
@@ -95,6 +142,8 @@ def next_step(batch: Batch, settings: Settings, state: State) -> Step:
     """The step of `batch`, not yet taken."""
     if isinstance(state, QuasiNewtonState):
         return quasi_newton_step(batch, settings, state)
+    if isinstance(state, EitherState):
+        return either_step(batch, settings, state)
     return newton_step(batch, settings, state)
 
 
@@ -102,6 +151,9 @@ def remember(state: State, step: Step) -> None:
     """Assigns what the step leaves to the next."""
     if isinstance(state, QuasiNewtonState):
         assert isinstance(step.memory, Here)
+        state.remember(step.memory)
+    elif isinstance(state, EitherState):
+        assert isinstance(step.memory, Both)
         state.remember(step.memory)
     else:
         assert isinstance(step.memory, Memory)

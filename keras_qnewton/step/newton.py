@@ -30,7 +30,7 @@ from keras_qnewton.curvature.formation import Formed
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.directions import BlockProblem, BlockStep, direction, max_rank, unknown
 from keras_qnewton.settings import Settings
-from keras_qnewton.state import Here, KeptBlock, Memory, NewtonState
+from keras_qnewton.state import Both, Here, KeptBlock, Memory, NewtonState
 from keras_qnewton.step.batch import Batch, batches_to_average, value_and_gradient
 from keras_qnewton.step.quadratic_model import QuadraticModel, scaled
 from keras_qnewton.step.trial import Trial, first_sufficient, judged, lengthened
@@ -44,14 +44,14 @@ class Step(NamedTuple):
         trial: The last attempt, at the step's length; its ratio is at length t.
         formations: How each block's matrix came about, a `Formation`, int32 scalars.
         loss: L(w), scalar.
-        memory: For the next step; a `Here` of a quasi-Newton one.
+        memory: For the next step; a `Here` of a quasi-Newton one, `Both` where either may follow.
     """
 
     directions: list[tf.Tensor]
     trial: Trial
     formations: list[tf.Tensor]
     loss: tf.Tensor
-    memory: Memory | Here
+    memory: Memory | Here | Both
 
 
 def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:

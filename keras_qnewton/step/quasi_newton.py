@@ -280,4 +280,5 @@ def _block(
     policy: QuasiNewton, state: QuasiNewtonState, settings: Settings, searched: Searched
 ) -> BlockStep:
     blank = unknown(state.size, tf.float64, settings.scheduler)
-    return learned(blank, policy.rule(state.size), searched.evaluations)
+    asked_for = policy is not settings.learned
+    return learned(blank, policy.rule(state.size), searched.evaluations, asked_for)

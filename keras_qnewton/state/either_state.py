@@ -1,0 +1,46 @@
+"""The state of an optimizer whose steps are Newton's or learned, as the data have it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from keras_qnewton.state.newton_state import Memory, NewtonState
+from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
+
+
+class Both(NamedTuple):
+    """What a step of either kind leaves to the next.
+
+    Attributes:
+        newton: For a Newton step; None leaves its variables as they are.
+        learned: For a quasi-Newton step; None likewise.
+    """
+
+    newton: Memory | None
+    learned: Here | None
+
+
+@dataclasses.dataclass(frozen=True)
+class EitherState:
+    """The variables of both kinds of step; Newton's come first.
+
+    Attributes:
+        newton: Of a Newton step.
+        learned: Of a quasi-Newton step.
+    """
+
+    newton: NewtonState
+    learned: QuasiNewtonState
+
+    def of_weights(self, positions: Sequence[int]) -> EitherState:
+        """The state of a step about those weights, in that order."""
+        return EitherState(self.newton.of_weights(positions), self.learned.of_weights(positions))
+
+    def remember(self, memory: Both) -> None:
+        """Assigns the values for the next step."""
+        if memory.newton is not None:
+            self.newton.remember(memory.newton)
+        if memory.learned is not None:
+            self.learned.remember(memory.learned)
