@@ -2,12 +2,14 @@
 
 The problems are those of `problems`: convection, reaction and wave equations with closed
 solutions, Burgers' and Allen and Cahn's with a spectral reference, Poisson in two dimensions, a
-regression of 10,059 weights, logistic regression, Rosenbrock's function of a thousand variables.
+regression of 10,059 weights, logistic regression, Rosenbrock's function of a thousand variables,
+and five networks on digits (perceptron, wide, convolution, lstm, autoencoder).
 Points and weights at the start are the same for all methods:
 
     ssbfgs, ssbroyden, bfgs, lbfgs
                  ours: `QNewton(curvature=QuasiNewton(update=...))`, `minimize` in a `tf.function`
     newton       ours: `QNewton()` at its defaults
+    gauss_newton ours: `QNewton(curvature="gauss_newton")`, at any size
     self_scaled  dense self-scaled BFGS in NumPy and BLAS, SciPy's line search (`self_scaled`)
     scipy_lbfgs  SciPy's L-BFGS-B of 50 pairs, begun again where it ends above its lowest loss
     scipy_bfgs   SciPy's BFGS, up to 1,000 weights
@@ -19,7 +21,7 @@ Points and weights at the start are the same for all methods:
 Each gets `--seconds` of its own, in turns of `--slice` seconds. They begin when it is compiled, for
 which there is a column; ours and Adam's have taken two steps by then. Loss and relative L2 error
 are looked at while no clock runs, by one function for all. A gradient is a loss with its gradient.
-Of `newton`, a step is counted as one.
+A Newton step is counted as one.
 
 A row of JSON is written to `--json` as soon as a problem is done for a seed; `--figures` names a
 folder for one figure each. `--profile minutes` takes some 15, `--profile hour` an hour for each of
@@ -73,6 +75,7 @@ STYLES = {
     "bfgs": ("#000000", "-."),
     "lbfgs": ("#000000", ":"),
     "newton": ("#CC79A7", "-"),
+    "gauss_newton": ("#CC79A7", "--"),
     "self_scaled": ("#0072B2", "-"),
     "scipy_lbfgs": ("#D55E00", "-"),
     "scipy_bfgs": ("#D55E00", "--"),

@@ -288,7 +288,11 @@ class AdamThenLBFGS(SciPyLBFGSB):
 
 
 class Newton(_Steps):
-    """Ours at its defaults; a step counts as one gradient, whatever its curvature costs."""
+    """Ours at its defaults; a Newton step counts as one gradient, whatever its curvature costs."""
+
+    def __init__(self, task: Task):
+        self._searched = self._counted = 0
+        super().__init__(task)
 
     def make_optimizer(self) -> Any:
         return QNewton()
@@ -296,26 +300,29 @@ class Newton(_Steps):
     def update(self) -> tf.Tensor:
         return self.optimizer.minimize(self.task.loss, list(self.task.variables))
 
+    def evaluations(self) -> int:
+        """Those of line searches, which the log of decisions has, and the first."""
+        new = self.steps - self._counted
+        if new:
+            self._searched += sum(d.evaluations or 1 for d in self.optimizer.decisions[-new:])
+            self._counted = self.steps
+        return 1 + self._searched
+
+
+class GaussNewtonSteps(Newton):
+    """Ours, the Gauss-Newton matrix at any size."""
+
+    def make_optimizer(self) -> Any:
+        return QNewton(curvature="gauss_newton")
+
 
 class QuasiNewtonSteps(Newton):
     """Ours, quasi-Newton by one of its updates."""
 
     rule: str
 
-    def __init__(self, task: Task):
-        self._searched = self._counted = 0
-        super().__init__(task)
-
     def make_optimizer(self) -> Any:
         return QNewton(curvature=QuasiNewton(update=self.rule))
-
-    def evaluations(self) -> int:
-        """Those of the line searches, which the log of decisions has, and the first."""
-        new = self.steps - self._counted
-        if new:
-            self._searched += sum(d.evaluations or 0 for d in self.optimizer.decisions[-new:])
-            self._counted = self.steps
-        return 1 + self._searched
 
 
 def _ours(rule: str) -> type[QuasiNewtonSteps]:
@@ -329,6 +336,7 @@ METHODS: dict[str, tuple[str, Callable[..., Any]]] = {
     "bfgs": ("QNewton, bfgs", _ours("bfgs")),
     "lbfgs": ("QNewton, lbfgs", _ours("lbfgs")),
     "newton": ("QNewton()", Newton),
+    "gauss_newton": ("QNewton, gauss_newton", GaussNewtonSteps),
     "self_scaled": ("self-scaled, BLAS", SelfScaled),
     "scipy_lbfgs": ("SciPy L-BFGS-B", SciPyLBFGSB),
     "scipy_bfgs": ("SciPy BFGS", SciPyBFGS),

@@ -25,8 +25,7 @@ class Settings:
         pruning: From a matrix `[N, N]` to a `Pruned`; None keeps all entries.
         update_every: Steps between two evaluations of the blocks.
         seed: Seed of the Lanczos start vectors.
-        learned: The policy of quasi-Newton steps where those are taken in place of Newton's, see
-            `step.either`; None where they are not.
+        learned: The policy of quasi-Newton steps; None where all steps are Newton's.
     """
 
     curvature: Curvature

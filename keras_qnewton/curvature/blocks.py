@@ -76,7 +76,8 @@ class Blocks(Policy):
             it got to 0.42 by layers.
         max_size: Largest N of a block that is formed as a matrix, N² numbers. A larger one is
             solved in as many dimensions as its rank on a small batch (Gauss-Newton and Fisher
-            matrices), else by conjugate gradients on curvature-vector products. One that could
+            matrices), else by conjugate gradients on curvature-vector products, or not solved but
+            learned (`QNewton(curvature="auto")` on data that stay). One that could
             be formed is solved in as many dimensions as its rank, too, if that is at most N/2 and
             nobody has to see the matrix.
 

@@ -41,7 +41,8 @@ def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
 
 def has_constant_data(loss: RecordedLoss) -> bool:
     """Whether all that `loss` takes beside its weights is the same in every step, by the graph."""
-    return all(_is_constant(t.op) for t in _taken(loss))
+    taken = {t.op for t in _taken(loss)}
+    return taken <= _constants(taken)
 
 
 def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -11,8 +11,6 @@ of gradients says little of the other batches. docs/benchmarks.md has the measur
 
 from __future__ import annotations
 
-import dataclasses
-
 import tensorflow as tf
 
 from keras_qnewton.conditioning import data_changed
@@ -67,7 +65,7 @@ def _newton_alone(batch: Batch, settings: Settings, state: EitherState) -> Step:
 
 
 def _learned_alone(batch: Batch, settings: Settings, state: EitherState) -> Step:
-    step = quasi_newton_step(batch, _of_learned(settings), state.learned)
+    step = quasi_newton_step(batch, settings, state.learned)
     assert isinstance(step.memory, Here)
     return step._replace(memory=Both(None, step.memory))
 
@@ -90,7 +88,7 @@ def _newton(batch: Batch, settings: Settings, state: EitherState, data: tf.Tenso
 
 def _learned(batch: Batch, settings: Settings, state: EitherState) -> Step:
     """A quasi-Newton step after which Newton's kind knows where it was."""
-    step = quasi_newton_step(batch, _of_learned(settings), state.learned)
+    step = quasi_newton_step(batch, settings, state.learned)
     assert isinstance(step.memory, Here)
     last = state.newton.memory(batch.loss.value.dtype)
     left = last._replace(
@@ -99,11 +97,6 @@ def _learned(batch: Batch, settings: Settings, state: EitherState) -> Step:
         weights=batch.weights if last.weights else [],
     )
     return step._replace(memory=Both(left, step.memory))
-
-
-def _of_learned(settings: Settings) -> Settings:
-    assert settings.learned is not None
-    return dataclasses.replace(settings, curvature=settings.learned)
 
 
 def _alike(step: Step, batch: Batch) -> Step:

@@ -72,14 +72,16 @@ def check_arguments(given: Arguments) -> None:
 
 
 def learned_policy(given: Arguments, data_stay: bool) -> QuasiNewton | None:
-    """The policy of quasi-Newton steps of weights that are too many for a matrix.
+    """The policy of quasi-Newton steps: what was asked for, or that of many weights by default.
 
-    None where curvature other than "auto" was asked for, or anything that is about linear systems.
+    None where another curvature was asked for, or anything that is about linear systems.
 
     Args:
         given: The optimizer's policies.
         data_stay: Whether the data are known to be the same in all steps.
     """
+    if isinstance(given.curvature, QuasiNewton):
+        return given.curvature
     if not isinstance(given.curvature, AutoCurvature) or _of_linear_systems(given):
         return None
     return QuasiNewton(max_size=_LARGEST_DENSE if data_stay else _LARGEST_UNSURE)

@@ -62,14 +62,14 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
 
     Args:
         batch: The loss, the weights, and the update that the optimizer makes of directions.
-        settings: Their curvature is a `QuasiNewton`.
+        settings: Their `learned` is the policy.
         state: The last step's values, and H.
 
     Raises:
         tf.errors.InvalidArgumentError: If the loss or its gradient has NaN or Inf.
     """
-    policy = settings.curvature
-    assert isinstance(policy, QuasiNewton)
+    policy = settings.learned
+    assert policy is not None
     data = data_fingerprint(batch.loss)
     here = _here(batch, state, data)
     line = Line.of(batch, state, here)
@@ -280,5 +280,5 @@ def _block(
     policy: QuasiNewton, state: QuasiNewtonState, settings: Settings, searched: Searched
 ) -> BlockStep:
     blank = unknown(state.size, tf.float64, settings.scheduler)
-    asked_for = policy is not settings.learned
+    asked_for = isinstance(settings.curvature, QuasiNewton)
     return learned(blank, policy.rule(state.size), searched.evaluations, asked_for)
