@@ -33,7 +33,7 @@ _SMALLEST, _LARGEST = 1e-12, 1e12
 # Smallest ratio of λ to that of the step before.
 _FASTEST_FALL = 0.25
 # A block of zeros still needs a positive shift.
-_TINY = 1e-300
+_TINY = 2.0**-1022
 
 
 class Damping(Protocol):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton.norms import norm, unit
 from keras_qnewton.types import Array
 
 EPSILON = {tf.float32: 2.0**-23, tf.float64: 2.0**-52}
@@ -112,10 +113,12 @@ def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -
     start = start_vector(tf.shape(matrix)[0] if known is None else known, matrix.dtype, seed)
     # A column, and sums of products: with vectors there would be three times as many operations.
     vector = start[:, None]
+    # No entry of a semidefinite matrix is larger than those on its diagonal.
+    u = unit(tf.linalg.diag_part(matrix))
     previous, beta = tf.zeros_like(vector), tf.zeros([], matrix.dtype)
     alphas, betas = [], []
     for _ in range(iterations if known is None else min(iterations, known)):
-        image = tf.matmul(matrix, vector) - beta * previous
+        image = tf.matmul(matrix, vector) / u - beta * previous
         alphas.append(tf.reduce_sum(vector * image))
         image -= alphas[-1] * vector
         beta = tf.sqrt(tf.reduce_sum(image * image))
@@ -123,7 +126,7 @@ def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -
         # On an invariant subspace β is zero, and everything after it; or a remainder of rounding,
         # from which another recurrence begins.
         previous, vector = vector, tf.math.divide_no_nan(image, beta)
-    diagonal, coupling = (tf.cast(tf.stack(found), tf.float64) for found in (alphas, betas))
+    diagonal, coupling = (tf.cast(u * tf.stack(found), tf.float64) for found in (alphas, betas))
     return _ritz_ends(diagonal, coupling, tf.size(diagonal), matrix.dtype)
 
 
@@ -179,7 +182,7 @@ def _tridiagonalise(
         alpha = tf.tensordot(vector, image, 1)
         for _ in range(2):  # "twice is enough" (Parlett, section 6.9, after Kahan)
             image -= tf.linalg.matvec(basis, tf.linalg.matvec(basis, image), transpose_a=True)
-        beta = tf.norm(image)
+        beta = norm(image)
         scale = tf.maximum(scale, tf.maximum(tf.abs(alpha), beta))
         following = tf.math.divide_no_nan(image, beta)
         following.set_shape(vector.shape)

@@ -23,6 +23,7 @@ from keras_qnewton.curvature.outputs import (
 from keras_qnewton.loss.independence import Passage
 from keras_qnewton.loss.loop_uses import UsesInLoops
 from keras_qnewton.loss.uses import Uses
+from keras_qnewton.norms import norm
 
 # Relative size of a change of the gradient that is far below what one batch tells of it.
 _NEGLIGIBLE = 2.0**-12
@@ -144,7 +145,7 @@ class GaussNewtonLinearized(Linearized):
             return [g + more for g, more in zip(gradients, added, strict=True)]
 
         # A backward pass, which models that are certain of few examples do without.
-        worth_it = tf.linalg.global_norm(lost) > _NEGLIGIBLE * tf.linalg.global_norm(known)
+        worth_it = _global_norm(lost) > _NEGLIGIBLE * _global_norm(known)
         return tf.cond(worth_it, won_back, lambda: list(gradients))
 
     def value_error(self) -> tf.Tensor:
@@ -198,3 +199,8 @@ class GaussNewtonLinearized(Linearized):
         return self._of_outputs(
             [c.product(along[i]) for i, c in zip(self._position, self._curvatures, strict=True)]
         )
+
+
+def _global_norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The norm of all tensors together, scalar."""
+    return norm(tf.stack([norm(tensor) for tensor in tensors]))

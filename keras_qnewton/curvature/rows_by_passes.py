@@ -26,6 +26,7 @@ from keras_qnewton.curvature.example_rows import ExampleRows
 from keras_qnewton.curvature.example_sums import half_of_gram, half_of_product
 from keras_qnewton.curvature.formation import Way
 from keras_qnewton.curvature.outputs import OutputCurvature
+from keras_qnewton.norms import norm
 
 # Bytes for each element of J: J and C J, as they are stacked, and in double precision.
 _BYTES = 32.0
@@ -125,8 +126,8 @@ class BlockByPasses:
             axes = list(range(1 if curvature.one_example else 2, roots.shape.rank))
             along = tf.reduce_sum(roots * noise, axes, keepdims=True) if axes else roots * noise
             expected = curvature.product(noise)
-            error = tf.norm(tf.reduce_sum(roots * along, 0) - expected)
-            holds.append(error <= self._limits.rounding * tf.norm(expected))
+            error = norm(tf.reduce_sum(roots * along, 0) - expected)
+            holds.append(error <= self._limits.rounding * norm(expected))
         return tf.reduce_all(holds)
 
     def _by_rows(self) -> tf.Tensor:

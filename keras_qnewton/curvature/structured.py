@@ -28,6 +28,7 @@ from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.memory import memory_of_a_batch
 from keras_qnewton.loss.structure import DenseLayer, dense_layers
+from keras_qnewton.norms import norm
 
 # Relative difference of two products in the given precision that rounding explains. Up to 7e-6 were
 # seen in single precision, but for exact curvature of a cross-entropy of less than 1e-6: there
@@ -122,8 +123,8 @@ class Structured(Linearized):
         """`matrix`, and whether it multiplies a random vector as H_k does; False of NaN."""
         probe, expected = self._check(k)
         found = tf.linalg.matvec(matrix, tf.cast(probe, matrix.dtype))
-        error = tf.norm(tf.cast(found, self.dtype) - expected)
-        return matrix, error <= ROUNDING[self.dtype] * tf.norm(expected)
+        error = norm(tf.cast(found, self.dtype) - expected)
+        return matrix, error <= ROUNDING[self.dtype] * norm(expected)
 
     def _check(self, k: int) -> tuple[tf.Tensor, tf.Tensor]:
         """A random vector and H_k times it."""

@@ -36,6 +36,7 @@ from keras_qnewton.curvature.row_factors import OfPiece
 from keras_qnewton.curvature.rows_by_passes import BlockByPasses, Limits, Passes
 from keras_qnewton.curvature.structured import Assembly, LayerPair, Structured
 from keras_qnewton.loss.structure import DenseLayer, dense_layers
+from keras_qnewton.norms import norm
 
 # N up to which a block may be in double precision: the solver of such a one holds it so anyway.
 _LARGEST_DOUBLE = 2048
@@ -298,8 +299,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         if self._is_proved:
             return tf.math.is_finite(tf.reduce_sum(lifted))
         expected = self._lifted_by_tapes(k)
-        error = tf.norm(tf.cast(lifted, self.dtype) - expected)
-        return error <= self._rounding_of_outputs() * tf.norm(expected)
+        error = norm(tf.cast(lifted, self.dtype) - expected)
+        return error <= self._rounding_of_outputs() * norm(expected)
 
     def _rounding_of_outputs(self) -> float:
         """A loss, or a use, of another precision rounds it, whatever the weights have."""

@@ -20,12 +20,15 @@ from keras_qnewton.directions.spectrum import (
     semidefinite_spectrum,
 )
 from keras_qnewton.directions.traits import is_bounded, is_large, is_semidefinite
+from keras_qnewton.norms import unit
 from keras_qnewton.settings import Settings
 
 # Lanczos steps where nothing but λ_min's error bound is between a fixed shift and a needlessly
 # short step: on a pruned block of 1,040 weights the bound is 4e-3 after 20 steps, 6e-7 after 60
 # (λ_min -1e-2).
 _DEFINITE_STEPS = 60
+# Between these, squares of entries are summed without overflow, or loss of any that count.
+_SQUARES = {tf.float32: (2.0**-40, 2.0**40), tf.float64: (2.0**-400, 2.0**400)}
 
 
 class Ends(NamedTuple):
@@ -56,7 +59,7 @@ def ends_of(formed: Formed, problem: BlockProblem, settings: Settings) -> Ends:
 def _large_end(formed: Formed, problem: BlockProblem, settings: Settings) -> Ends:
     """Only the large end is searched: the other is zero, but for rounding."""
     matrix = formed.matrix
-    norm = tf.cast(tf.sqrt(2 * tf.nn.l2_loss(matrix)), tf.float64)
+    norm = tf.cast(_frobenius(matrix), tf.float64)
     # Rounding each entry moves no eigenvalue by more than that much of Frobenius's norm.
     rounding = -EPSILON[matrix.dtype] * norm
     operand = tf.cast(matrix, problem.gradient.dtype)
@@ -68,6 +71,18 @@ def _large_end(formed: Formed, problem: BlockProblem, settings: Settings) -> End
         )
     spectrum = semidefinite_spectrum(spectrum, rounding)
     return Ends(norm, spectrum, sparsity, full_products(spectrum, operand))
+
+
+def _frobenius(matrix: tf.Tensor) -> tf.Tensor:
+    """Frobenius's norm of a semidefinite matrix."""
+
+    def plain(matrix: tf.Tensor) -> tf.Tensor:
+        return tf.sqrt(2 * tf.nn.l2_loss(matrix))
+
+    # No entry is larger than those on the diagonal. A large matrix is divided where it has to be.
+    u = unit(tf.linalg.diag_part(matrix))
+    low, high = _SQUARES[matrix.dtype]
+    return tf.cond((u >= low) & (u <= high), lambda: plain(matrix), lambda: u * plain(matrix / u))
 
 
 def _both_ends(formed: Formed, problem: BlockProblem, settings: Settings) -> Ends:

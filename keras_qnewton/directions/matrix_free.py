@@ -18,6 +18,7 @@ from keras_qnewton.directions.spectrum import (
     largest,
     semidefinite_spectrum,
 )
+from keras_qnewton.norms import norm, power_of_two
 from keras_qnewton.solvers import ConjugateGradient
 
 # An inexact Newton step needs no accurate solution (Nocedal & Wright, section 7.1).
@@ -65,11 +66,13 @@ class MatrixFree(Direction[MatrixFreeState]):
         kappa, radius = condition_estimate(state.spectrum, shift), None
         if not problem.semidefinite and policy.saddle_free(linear=True):
             shift = damping
-            radius = tf.norm(gradient) / tf.cast(damping, gradient.dtype)
+            radius = norm(gradient) / tf.cast(damping, gradient.dtype)
+        # Both sides are divided by about the system's size: squares of a solution stay in range.
+        u = tf.cast(power_of_two(state.scale + shift), gradient.dtype)
         s = tf.cast(shift, gradient.dtype)
         solver = ConjugateGradient(_TOLERANCE, min(2 * problem.size, _MAX_ITERATIONS))
         solution = solver.solve_operator(
-            lambda v: problem.product(v) + s * v, gradient, radius=radius
+            lambda v: (problem.product(v) + s * v) / u, gradient / u, radius=radius
         )
         return unscheduled(
             solution,

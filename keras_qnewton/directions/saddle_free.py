@@ -23,6 +23,7 @@ from keras_qnewton.directions.spectrum import (
     largest,
     row_nonzeros,
 )
+from keras_qnewton.norms import hypotenuse
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.solvers import Eigen
 from keras_qnewton.solvers.checks import passes
@@ -78,7 +79,7 @@ class SaddleFree(Direction[SaddleFreeState]):
     def solve(self, problem: BlockProblem, state: SaddleFreeState, damping: tf.Tensor) -> BlockStep:
         """x by the decomposition of `init`."""
         solution = Eigen().compute_absolute(state.eigen, problem.gradient, damping)
-        damped = tf.sqrt(state.magnitudes**2 + damping**2)
+        damped = hypotenuse(state.magnitudes, damping)
         return unscheduled(
             solution,
             condition_number=tf.reduce_max(damped) / tf.reduce_min(damped),
@@ -149,7 +150,7 @@ class Absolute(Direction[AbsoluteState]):
         solver, eigen = scheduler.quantum, tf.constant(FIXED_ROUTES.index("eigen"))
         assert _solves_absolute(solver)  # see `possible`
         quantum = scheduler.routes.index(solver.name)
-        kappa = tf.sqrt(state.norm**2 + damping**2) / damping
+        kappa = hypotenuse(state.norm, damping) / damping
         index, predicted, rule = scheduler.choose_index(
             problem.size, kappa, state.sparsity, absolute=True
         )

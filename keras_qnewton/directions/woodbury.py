@@ -37,8 +37,10 @@ from keras_qnewton.directions.spectrum import (
     largest,
     semidefinite_spectrum,
 )
+from keras_qnewton.norms import norm
 from keras_qnewton.settings import Settings
 from keras_qnewton.solvers import Cholesky
+from keras_qnewton.solvers.checks import relative_norm
 from keras_qnewton.types import Solution
 
 # N from which on a block that could be formed is asked whether it has to be. Below, forming it and
@@ -48,7 +50,7 @@ _WORTH_IT = 256
 _NEGLIGIBLE = 1e-12
 # Units in the last place of a sum's terms that rounding moves it by.
 _ROUNDING = 8.0
-_TINY = 1e-300
+_TINY = 2.0**-1022
 
 
 class _Small(NamedTuple):
@@ -150,7 +152,7 @@ class Woodbury(Direction[WoodburyState]):
         # The terms of a sum, of which rounding is a share.
         terms = tf.reduce_sum(tf.abs(coefficients) * tf.sqrt(tf.linalg.diag_part(gram)))
         rounding = _ROUNDING * EPSILON[problem.gradient.dtype] * terms
-        inside = tf.norm(free.of_weights * difference) <= rounding
+        inside = norm(free.of_weights * difference) <= rounding
         coefficients = tf.where(inside, coefficients, 0.0)
         beside = tf.where(inside, (1.0 - free.of_weights) * difference, g)
         # Padded to a known size: XLA wants one shape of both branches.
@@ -197,7 +199,7 @@ class Woodbury(Direction[WoodburyState]):
         gap = factors.product(x) + added * x - g
         solution = Solution(
             tf.cast(x, problem.gradient.dtype),
-            tf.math.divide_no_nan(tf.norm(gap), tf.norm(g)),
+            relative_norm(gap, g),
             "woodbury",
         )
         return unscheduled(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_qnewton.norms import hypotenuse, unit
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_norm, relative_residual
@@ -97,13 +98,15 @@ class Eigen(Packable[EigenState]):
                 "Argument `damping` must be a finite number, 0 or more. "
                 f"Received: damping={float(damping)}"
             )
-        # In float64, where the squares of float32 eigenvalues cannot underflow.
-        values = tf.cast(state.eigenvalues, tf.float64)
-        values = tf.cast(1 / tf.sqrt(values**2 + damping**2), matrix.dtype)
-        x = _apply(state, values, rhs)
+        lengths = hypotenuse(tf.cast(state.eigenvalues, tf.float64), damping)
+        x = _apply(state, tf.cast(1 / lengths, matrix.dtype), rhs)
         matrix64, x64 = tf.cast(matrix, tf.float64), tf.cast(x, tf.float64)
-        square = tf.linalg.matvec(matrix64, tf.linalg.matvec(matrix64, x64)) + damping**2 * x64
-        back = _apply(state, values, tf.cast(square, matrix.dtype))
+        # Of A²/u, whose entries are no larger than those of A.
+        u = unit(lengths)
+        square = tf.linalg.matvec(matrix64, tf.linalg.matvec(matrix64, x64) / u)
+        square += damping / u * (damping * x64)
+        inverse = tf.cast(u / lengths, matrix.dtype)
+        back = _apply(state, inverse, tf.cast(square, matrix.dtype))
         gap = tf.cast(back, tf.float64) - tf.cast(rhs, tf.float64)
         return Solution(x, relative_norm(gap, rhs), self.name)
 

@@ -13,11 +13,13 @@ digits, says what rounding does to r.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from keras_qnewton.loss import RecordedLoss
+from keras_qnewton.norms import norm
 
 # Relative difference that rounding may make, by the loss's lowest precision: far above what was
 # seen, which is mostly none, and below what an edit does.
@@ -90,13 +92,13 @@ def _same(
     given = tf.stack([_norm(g) for g in gradients])
     pairs = zip(gradients, recorded, strict=True)
     apart = tf.stack([_norm(tf.cast(g, r.dtype) - r) for g, r in pairs])
-    allowed = _TOLERANCE[precision] * (sizes + _NEGLIGIBLE * tf.norm(sizes))
+    allowed = _TOLERANCE[precision] * (sizes + _NEGLIGIBLE * _norm(sizes))
     finite = tf.math.is_finite(tf.reduce_sum(given))
 
     def within_rounding() -> tf.Tensor:
         _, moved = loss.value_and_gradients(_moved(weights, precision))
         changes = [_norm(m - r) for m, r in zip(moved, recorded, strict=True) if m is not None]
-        noise = tf.norm(tf.stack(changes)) if changes else tf.constant(0.0, tf.float64)
+        noise = _norm(tf.stack(changes)) if changes else tf.constant(0.0, tf.float64)
         return tf.reduce_all(apart <= allowed + _ROUNDINGS * noise)
 
     near = tf.reduce_all(apart <= allowed)
@@ -104,8 +106,8 @@ def _same(
 
 
 def _norm(tensor: tf.Tensor) -> tf.Tensor:
-    """Euclidean norm, float64 scalar: squares of small numbers vanish in float32."""
-    return tf.norm(tf.cast(tensor, tf.float64))
+    """Euclidean norm, float64 scalar; squares of shorter floats are in float64's range."""
+    return norm(tensor) if tensor.dtype == tf.float64 else tf.norm(tf.cast(tensor, tf.float64))
 
 
 def _moved(weights: Sequence[tf.Tensor], precision: tf.DType) -> list[tf.Tensor]:
@@ -113,8 +115,8 @@ def _moved(weights: Sequence[tf.Tensor], precision: tf.DType) -> list[tf.Tensor]
     epsilon = _EPSILON[precision]
     out = []
     for k, w in enumerate(weights):
-        size = tf.sqrt(tf.reduce_mean(tf.square(w)))
-        size = tf.where(size > 0, size, tf.ones_like(size))
+        size = _norm(w) / math.sqrt(max(w.shape.num_elements(), 1))
+        size = tf.cast(tf.where(size > 0, size, tf.ones_like(size)), w.dtype)
         signs = tf.random.stateless_normal(tf.shape(w), seed=[0, k], dtype=w.dtype)
         out.append(w + tf.cast(epsilon, w.dtype) * signs * (tf.abs(w) + size))
     return out
