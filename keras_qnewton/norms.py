@@ -45,6 +45,11 @@ def norm(tensor: tf.Tensor) -> tf.Tensor:
     return u * tf.norm(tensor / u)
 
 
+def double_norm(tensor: tf.Tensor) -> tf.Tensor:
+    """Euclidean norm, float64 scalar; squares of shorter floats are in float64's range."""
+    return norm(tensor) if tensor.dtype == tf.float64 else tf.norm(tf.cast(tensor, tf.float64))
+
+
 def hypotenuse(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """√(a² + b²), elementwise, of tensors of one dtype that broadcast."""
     u = power_of_two(tf.maximum(tf.abs(a), tf.abs(b)))

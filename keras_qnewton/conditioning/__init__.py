@@ -7,6 +7,7 @@ from keras_qnewton.conditioning.condition_number import (
 )
 from keras_qnewton.conditioning.damping import Adaptive, Constant, Damping
 from keras_qnewton.conditioning.lanczos import Spectrum, extremal_eigenvalues
+from keras_qnewton.conditioning.linear_loss import DampingScale
 from keras_qnewton.conditioning.noise import data_changed
 from keras_qnewton.conditioning.pruning import Pruned, Pruning, prune
 from keras_qnewton.conditioning.regularization import regularize
@@ -15,6 +16,7 @@ __all__ = [
     "Adaptive",
     "Constant",
     "Damping",
+    "DampingScale",
     "Estimator",
     "Pruned",
     "Pruning",

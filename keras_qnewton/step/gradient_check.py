@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from keras_qnewton.loss import RecordedLoss
-from keras_qnewton.norms import norm
+from keras_qnewton.norms import double_norm
 
 # Relative difference that rounding may make, by the loss's lowest precision: far above what was
 # seen, which is mostly none, and below what an edit does.
@@ -88,26 +88,23 @@ def _same(
 ) -> tf.Tensor:
     """Whether g is r up to rounding, boolean scalar."""
     recorded = [tf.zeros_like(w) if r is None else r for w, r in zip(weights, own, strict=True)]
-    sizes = tf.stack([_norm(r) for r in recorded])
-    given = tf.stack([_norm(g) for g in gradients])
+    sizes = tf.stack([double_norm(r) for r in recorded])
+    given = tf.stack([double_norm(g) for g in gradients])
     pairs = zip(gradients, recorded, strict=True)
-    apart = tf.stack([_norm(tf.cast(g, r.dtype) - r) for g, r in pairs])
-    allowed = _TOLERANCE[precision] * (sizes + _NEGLIGIBLE * _norm(sizes))
+    apart = tf.stack([double_norm(tf.cast(g, r.dtype) - r) for g, r in pairs])
+    allowed = _TOLERANCE[precision] * (sizes + _NEGLIGIBLE * double_norm(sizes))
     finite = tf.math.is_finite(tf.reduce_sum(given))
 
     def within_rounding() -> tf.Tensor:
         _, moved = loss.value_and_gradients(_moved(weights, precision))
-        changes = [_norm(m - r) for m, r in zip(moved, recorded, strict=True) if m is not None]
-        noise = _norm(tf.stack(changes)) if changes else tf.constant(0.0, tf.float64)
+        changes = [
+            double_norm(m - r) for m, r in zip(moved, recorded, strict=True) if m is not None
+        ]
+        noise = double_norm(tf.stack(changes)) if changes else tf.constant(0.0, tf.float64)
         return tf.reduce_all(apart <= allowed + _ROUNDINGS * noise)
 
     near = tf.reduce_all(apart <= allowed)
     return tf.cond(near | ~finite, lambda: tf.constant(True), within_rounding)
-
-
-def _norm(tensor: tf.Tensor) -> tf.Tensor:
-    """Euclidean norm, float64 scalar; squares of shorter floats are in float64's range."""
-    return norm(tensor) if tensor.dtype == tf.float64 else tf.norm(tf.cast(tensor, tf.float64))
 
 
 def _moved(weights: Sequence[tf.Tensor], precision: tf.DType) -> list[tf.Tensor]:
@@ -115,7 +112,7 @@ def _moved(weights: Sequence[tf.Tensor], precision: tf.DType) -> list[tf.Tensor]
     epsilon = _EPSILON[precision]
     out = []
     for k, w in enumerate(weights):
-        size = _norm(w) / math.sqrt(max(w.shape.num_elements(), 1))
+        size = double_norm(w) / math.sqrt(max(w.shape.num_elements(), 1))
         size = tf.cast(tf.where(size > 0, size, tf.ones_like(size)), w.dtype)
         signs = tf.random.stateless_normal(tf.shape(w), seed=[0, k], dtype=w.dtype)
         out.append(w + tf.cast(epsilon, w.dtype) * signs * (tf.abs(w) + size))

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton.conditioning import DampingScale
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.formation import Formed
 from keras_qnewton.curvature.linearized import Linearized
@@ -78,10 +79,12 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     problems = _block_problems(batch.parts, curvature, gradient, count, settings, state)
     methods = [direction(problem, settings) for problem in problems]
     prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
-    largest_eigenvalue = tf.reduce_max(tf.stack([p.scale for p in prepared]))
+    scale = DampingScale.of_curvature([p.scale for p in prepared])
+    if policy.adaptive:
+        scale = scale.or_of_gradient(gradient, curvature.points, loss, count)
     # `tf.where` would wait for the eigenvalue.
     first_damping = tf.cond(
-        same_data, lambda: last.damping, lambda: policy.start(largest_eigenvalue) / count
+        same_data, lambda: last.damping, lambda: policy.start(scale.whole) / count
     )
 
     def product(vectors: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
@@ -97,8 +100,10 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
 
     def attempt(damping: tf.Tensor) -> Trial:
         blocks = [
-            _divided(method.solve(problem, ready, damping), count)
-            for method, problem, ready in zip(methods, problems, prepared, strict=True)
+            _divided(method.solve(problem, ready, own_damping), count)
+            for method, problem, ready, own_damping in zip(
+                methods, problems, prepared, scale.of_blocks(damping), strict=True
+            )
         ]
         return judged(model, blocks, damping, loss, policy.adaptive)
 
@@ -107,9 +112,9 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     taken = curvature.unflatten(scaled(trial.accepted_directions(), trial.length))
     trial, longer_by = lengthened(trial, batch, taken, loss, same_data, policy)
     next_damping = policy.update(
-        trial.damping / longer_by, trial.ratio, trial.accepted, largest_eigenvalue
+        trial.damping / longer_by, trial.ratio, trial.accepted, scale.whole
     )
-    known = tf.math.is_finite(loss) & tf.math.is_finite(largest_eigenvalue)
+    known = tf.math.is_finite(loss) & tf.math.is_finite(scale.whole)
     next_damping = tf.where(noisy, trial.damping, next_damping)
     return Step(
         directions=scaled(taken, longer_by),
