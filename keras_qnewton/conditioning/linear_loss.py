@@ -29,7 +29,7 @@ import tensorflow as tf
 from keras_qnewton.norms import double_norm, norm
 
 # Curvature below this share of what the gradient and the loss tell is none.
-_NONE = 1e-2
+_NONE = 1e-1
 # Adaptive damping starts at a hundredth of the scale.
 _SCALE = 1e2
 
