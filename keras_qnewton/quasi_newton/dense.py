@@ -70,8 +70,8 @@ class DenseInverse(InverseHessian):
         along_s, along_u = dot(s, gradient), dot(u, gradient)
         return product / tau + (a * along_s + b * along_u) * s + (b * along_s + c * along_u) * u
 
-    def reset(self) -> None:
-        """H = I."""
+    def reset(self, factor: tf.Tensor | float = 1.0) -> None:
+        """See `InverseHessian.reset`."""
         # No constant of the graph: TensorFlow would compute the matrix when it optimises that.
         unseen = tf.minimum(tf.convert_to_tensor(self.pending.value), 0)
         done: list[tf.Operation] = []
@@ -80,7 +80,7 @@ class DenseInverse(InverseHessian):
                 identity = _identity(first + unseen)(panel.shape, tf.float64)
                 done = [panel.value.assign(identity)]
         self.weights.assign(tf.zeros_like(self.weights.value))
-        self.factor.assign(1.0)
+        self.factor.assign(factor)
         self.pending.assign(0)
 
     def _append(self, s: tf.Tensor, u: tf.Tensor, block: tf.Tensor, tau: tf.Tensor) -> None:

@@ -48,8 +48,8 @@ class InverseHessian(abc.ABC):
         """
 
     @abc.abstractmethod
-    def reset(self) -> None:
-        """H = I."""
+    def reset(self, factor: tf.Tensor | float = 1.0) -> None:
+        """H = `factor` I; a float64 scalar, positive."""
 
 
 def dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_qnewton.norms import norm, unit
 from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian
 
 # yᵀs of a pair, relative to ‖y‖‖s‖: what is less may be rounding, and H stays positive definite.
@@ -63,17 +64,21 @@ class LimitedMemoryInverse(InverseHessian):
     ) -> tf.Tensor:
         """Takes in a pair; see `InverseHessian.learned`. Hg and sᵀBs are of no use here."""
         del Hg, sbs
-        s, y = tf.cast(s, self._dtype), tf.cast(y, self._dtype)
-        least = _LEAST_CURVATURE[self._dtype] * tf.norm(y) * tf.norm(s)
+        # H is the same of a pair times any factor: of y near 1 no square overflows or vanishes.
+        u = unit(y)
+        s, y = tf.cast(s / u, self._dtype), tf.cast(y / u, self._dtype)
+        least = _LEAST_CURVATURE[self._dtype] * norm(y) * norm(s)
         return tf.cond(
             tf.tensordot(y, s, 1) > least,
             lambda: self._taken(s, y, gradient),
             lambda: self.product(gradient),
         )
 
-    def reset(self) -> None:
-        """H = I."""
+    def reset(self, factor: tf.Tensor | float = 1.0) -> None:
+        """See `InverseHessian.reset`."""
         self.count.assign(0)
+        self.products.assign(factor * tf.eye(self._history, dtype=tf.float64))
+        self.gram.assign(tf.eye(self._history, dtype=tf.float64))
 
     def _taken(self, s: tf.Tensor, y: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         """H' g' once the pair is in the oldest one's place."""
@@ -112,7 +117,10 @@ class LimitedMemoryInverse(InverseHessian):
 
         products, gram = ordered(self.products.value), ordered(self.gram.value)
         curvatures = tf.linalg.diag_part(products)
-        scale = tf.where(count > 0, tf.math.divide_no_nan(curvatures[-1], gram[-1, -1]), 1.0)
+        # Without a pair, the factor of `reset`; 1 before the first.
+        alone = tf.convert_to_tensor(self.products.value)[0, 0]
+        alone = tf.where(alone > 0, alone, tf.ones_like(alone))
+        scale = tf.where(count > 0, tf.math.divide_no_nan(curvatures[-1], gram[-1, -1]), alone)
         upper = tf.linalg.set_diag(
             tf.linalg.band_part(products, 0, -1), tf.where(used, curvatures, 1.0)
         )

@@ -28,6 +28,7 @@ from keras_qnewton.conditioning import data_changed
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.directions import BlockStep, learned, unknown
 from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint
+from keras_qnewton.norms import norm, unit
 from keras_qnewton.quasi_newton.inverse import dot
 from keras_qnewton.quasi_newton.line_search import Point, Searched, StrongWolfe
 from keras_qnewton.quasi_newton.policy import QuasiNewton
@@ -49,7 +50,9 @@ _VISIBLE = 8.0
 # What a search found of the loss's error is believed a bit less by the next, and up to so many
 # times the rounding of the loss itself.
 _FADING, _UNDERRATED = 0.9, 2.0**16
-_TINY = 2.0**-1000
+_TINY = 2.0**-1022
+# A gradient with a largest entry in between is taken for a step before anything is learned.
+_SANE = (2.0**-20, 2.0**20)
 # Where the data change, the share of a batch's step falls to that of so many.
 _MOST_BATCHES = 20.0
 # Of its expected curvature, what a pair of one batch among others has at least (Powell 1978).
@@ -134,8 +137,10 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here
     product = tf.cond(same, lambda: last.product, lambda: state.inverse.product(gradient))
     # Positive definite but for rounding; where that has the last word, H is forgotten.
     usable = dot(gradient, product) > 0
-    with tf.control_dependencies([tf.cond(usable, _nothing, lambda: _forgotten(state))]):
-        product = tf.where(usable, product, gradient)
+    learned = usable & (last.decrease > 0)
+    factor = _first_factor(gradient)
+    with tf.control_dependencies([tf.cond(learned, _nothing, lambda: _forgotten(state, factor))]):
+        product = tf.where(learned, product, factor * gradient)
     # A batch in another order has another fingerprint, and the same loss.
     moved = here_before & ~known & _differ(last.loss, loss, batch, state, gradient)
     noisy = moved | (~here_before & (last.count > 1))
@@ -143,7 +148,7 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here
         loss=loss,
         gradient=gradient,
         product=product,
-        decrease=tf.where(usable, tf.where(noisy, _INFINITE, last.decrease), 0.0),
+        decrease=tf.where(learned, tf.where(noisy, _INFINITE, last.decrease), 0.0),
         error=tf.where(noisy, tf.zeros_like(last.error), last.error),
         count=tf.where(noisy, tf.minimum(last.count + 1, _MOST_BATCHES), 1.0),
         data=last.data if data is None else data,
@@ -218,7 +223,7 @@ def _searched(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> S
     # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
     rounding = ROUNDING[dtype] * tf.abs(here.loss)
     error = tf.clip_by_value(_FADING * here.error, rounding, _UNDERRATED * rounding)
-    decrease = tf.where(here.decrease > 0, here.decrease, tf.norm(here.gradient) / 2)
+    decrease = tf.where(here.decrease > 0, here.decrease, norm(here.gradient) / 2)
     first = tf.math.divide_no_nan(-2 * _OPTIMISM * decrease, slope)
     visible = (decrease > _VISIBLE * error) & (first > 0)
     first = tf.where(visible, tf.minimum(first, 1.0), 1.0)
@@ -245,7 +250,7 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
     theta = tf.where(damped, (1 - _LEAST_SHARE) * sbs / (sbs - ys), 1.0)
     y = theta * y - (1 - theta) * minus_bs
     sbs = tf.where(noisy, tf.minimum(sbs, dot(y, s)), sbs)
-    curved = dot(y, s) > _LEAST_CURVATURE * tf.norm(y) * tf.norm(s)
+    curved = dot(y, s) > _LEAST_CURVATURE * norm(y) * norm(s)
     known = (pair.step > 0) & curved & (sbs > 0)
 
     def learn() -> tf.Tensor:
@@ -267,9 +272,15 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
     return tf.cond(known, learn, lambda: tf.cond(end.step > 0, multiply, forget))
 
 
-def _forgotten(state: QuasiNewtonState) -> tf.Tensor:
-    state.inverse.reset()
+def _forgotten(state: QuasiNewtonState, factor: tf.Tensor | float = 1.0) -> tf.Tensor:
+    state.inverse.reset(factor)
     return tf.constant(True)
+
+
+def _first_factor(gradient: tf.Tensor) -> tf.Tensor:
+    """H over I before it has learned anything: 1, but for gradients that make no sane step."""
+    u = unit(gradient)
+    return tf.where((u >= _SANE[0]) & (u <= _SANE[1]), tf.ones_like(u), 1 / u)
 
 
 def _nothing() -> tf.Tensor:
