@@ -17,6 +17,7 @@ References:
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Sequence
 
 import keras
@@ -29,7 +30,11 @@ from keras_qnewton.curvature.outputs import ConvexPart, OutputCurvature
 from keras_qnewton.curvature.policy import Curvature
 from keras_qnewton.curvature.structured_gauss_newton import StructuredGaussNewton
 from keras_qnewton.loss import RecordedLoss
+from keras_qnewton.norms import power_of_two
 from keras_qnewton.registry import register
+
+# Of second moments, which are squares of a loss's scale, all that is in between is left as it is.
+_USUAL = (2.0**-20, 2.0**20)
 
 
 @register("curvature", "fisher")
@@ -39,8 +44,9 @@ class EmpiricalFisher(Curvature):
 
     Such as cross-entropies and squared errors, of any number of outputs. An example is a row of an
     output: for a language model whose cross-entropy is taken over `[B·T, V]` logits, a token.
-    Sample weights, and weights of the terms, enter squared. Terms that are piecewise linear in an
-    output of their own are left out. See `Curvature` for the argument.
+    Sample weights, and weights of the terms, enter squared; a sum of them that is not within 2**±20
+    is divided out once. Terms that are piecewise linear in an output of their own are left out. See
+    `Curvature` for the argument.
     """
 
     def at(
@@ -70,24 +76,26 @@ class EmpiricalFisher(Curvature):
                     f"Received: an output {name!r} of shape {exact.z.shape}, whose terms ({terms}) "
                     "are of all its elements together"
                 )
-            return SecondMoment(exact, terms_of[part.output.name])
+            scale = _extreme(tf.reduce_sum(part.term_weights()))
+            return SecondMoment(exact, terms_of[part.output.name], scale)
 
         point = Point(loss, weights, parts, self.memory)
         return StructuredGaussNewton.at(point, convex, second_moment)
 
 
 class SecondMoment(OutputCurvature):
-    """C = B δ δᵀ for each example, δ = ∂L/∂z: one root, whatever the outputs.
+    """C = B δ δᵀ / c for each example, δ = ∂L/∂z: one root, whatever the outputs.
 
     Args:
         exact: The curvature of the loss itself, which knows how the loss and δ are rounded.
         shares: How many there are of the same z, all with the δ of all of its terms: each has its
             share of C.
+        scale: c, scalar of the precision of the terms.
     """
 
-    def __init__(self, exact: OutputCurvature, shares: int = 1):
+    def __init__(self, exact: OutputCurvature, shares: int = 1, scale: tf.Tensor | float = 1.0):
         super().__init__(exact.z, exact.gradient, exact.dtype)
-        self._exact, self._shares = exact, shares
+        self._exact, self._shares, self._scale = exact, shares, scale
         self.loses_digits = exact.loses_digits
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
@@ -97,11 +105,11 @@ class SecondMoment(OutputCurvature):
         return self._factor() * self.gradient * along
 
     def roots(self) -> tf.Tensor:
-        """√B δ, `[1, *z.shape]`."""
+        """√(B/c) δ, `[1, *z.shape]`."""
         return (tf.sqrt(self._factor()) * self.gradient)[None]
 
     def coefficients(self) -> tuple[tf.Tensor, tf.Tensor] | None:
-        """1/√B, always; None where z has another's terms, too, of which δ is as well."""
+        """√(c/B), always; None where z has another's terms, too, of which δ is as well."""
         if self._shares > 1:
             return None
         each = tf.fill([tf.shape(self.z)[0], 1], tf.math.rsqrt(self._factor()))
@@ -120,5 +128,13 @@ class SecondMoment(OutputCurvature):
         return self._exact.value_error()
 
     def _factor(self) -> tf.Tensor:
-        """B, or a share of it, in the precision of z."""
-        return tf.cast(tf.shape(self.z)[0], self.z.dtype) / self._shares
+        """B/c, or a share of it, in the precision of z."""
+        examples = tf.cast(tf.shape(self.z)[0], self.z.dtype) / self._shares
+        return examples / tf.cast(self._scale, self.z.dtype)
+
+
+def _extreme(weight: tf.Tensor) -> tf.Tensor:
+    """A power of two near the sum of a term's weights, 1 for a mean; 1 unless that is extreme."""
+    low, high = _USUAL
+    power = power_of_two(math.sqrt(2.0) * weight)
+    return tf.where((weight >= low) & (weight <= high), tf.ones_like(weight), power)
