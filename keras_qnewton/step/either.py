@@ -21,7 +21,7 @@ from keras_qnewton.settings import Settings
 from keras_qnewton.state import Both, EitherState, Here, Memory
 from keras_qnewton.step.batch import Batch
 from keras_qnewton.step.newton import Step, newton_step
-from keras_qnewton.step.quasi_newton import quasi_newton_step
+from keras_qnewton.step.quasi_newton import TINY, quasi_newton_step
 
 # Of weights that no fingerprint is of: what is known is not of the present ones.
 _ELSEWHERE = 0
@@ -76,9 +76,12 @@ def _newton(batch: Batch, settings: Settings, state: EitherState, data: tf.Tenso
     assert isinstance(step.memory, Memory)
     loss = tf.cast(step.loss, tf.float64)
     after = tf.where(step.trial.accepted, tf.cast(step.trial.loss_after, tf.float64), loss)
-    left = state.learned.last()._replace(
+    last = state.learned.last()
+    # Zero says that nothing was learned, and only then.
+    fallen = tf.maximum(loss - after, TINY)
+    left = last._replace(
         loss=after,
-        decrease=loss - after,
+        decrease=tf.where(last.decrease > 0, fallen, 0.0),
         count=tf.constant(1.0, tf.float64),
         data=data,
         weights=tf.constant(_ELSEWHERE, tf.int64),

@@ -50,7 +50,7 @@ _VISIBLE = 8.0
 # What a search found of the loss's error is believed a bit less by the next, and up to so many
 # times the rounding of the loss itself.
 _FADING, _UNDERRATED = 0.9, 2.0**16
-_TINY = 2.0**-1022
+TINY = 2.0**-1022
 # A gradient with a largest entry in between is taken for a step before anything is learned.
 _SANE = (2.0**-20, 2.0**20)
 # Where the data change, the share of a batch's step falls to that of so many.
@@ -101,7 +101,7 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
             # Not zero where H has learned, be the loss's decrease lost in rounding.
             decrease=tf.where(
                 accepted | (searched.pair.step > 0),
-                tf.maximum(here.loss - found.value, _TINY),
+                tf.maximum(here.loss - found.value, TINY),
                 0.0,
             ),
             error=searched.value_error,
