@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 from tensorflow.python.framework import ops
+from tensorflow.python.ops.parallel_for import pfor
 
 # Priority of the creator of variables that `tf.function` registers.
 _OF_FUNCTIONS = 50
@@ -71,6 +72,32 @@ def loop_bodies(op: tf.Operation) -> tuple[tf.Graph, tf.Graph]:
     names = (op.get_attr("cond").name, op.get_attr("body").name)
     cond, body = (op.graph._get_function(name).graph for name in names)
     return cond, body
+
+
+def has_gradient(kind: str) -> bool | None:
+    """Whether TensorFlow has a gradient of a type of operation; None if it counts as zero.
+
+    Public alternative tried: differentiating one, which needs valid inputs and attributes.
+    """
+    try:
+        return True if ops.gradient_registry.lookup(kind) is not None else None
+    except LookupError:
+        return False
+
+
+def vectorize_over_batches(kind: str, inputs: Sequence[int]) -> None:
+    """Has `tf.vectorized_map` run an operation once, for the batches of all turns together.
+
+    Public alternative tried: none is offered. Without it `vectorized_map` makes a loop of one turn
+    an element, and warns of it.
+
+    Args:
+        kind: A type of operation that works on each image of a batch.
+        inputs: Positions of its inputs, and all outputs are, batches.
+    """
+    if kind not in pfor._pfor_converter_registry:
+        register = pfor.RegisterPForWithArgs(kind, dims=list(inputs))
+        register(pfor._convert_flatten_batch)
 
 
 def given_gradient(op: tf.Operation) -> Callable[..., object] | None:

@@ -52,6 +52,8 @@ class GaussNewtonLinearized(Linearized):
         self._convex = convex
         outputs = list(dict.fromkeys(output.name for output in convex.outputs))
         others = list(dict.fromkeys([*fetch, *convex.held]))
+        loss.require_second_derivatives(outputs)
+        loss.require_second_derivatives([loss.recorded.name], given=convex.held)
         self._jacobian = OutputJacobian(
             lambda weights, watch: self._run(weights, watch, [*outputs, *others]),
             weights,

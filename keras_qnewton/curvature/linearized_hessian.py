@@ -25,6 +25,7 @@ class LinearizedHessian(Linearized):
         parts: Sequence[Part],
         memory: float,
     ):
+        loss.require_second_derivatives([loss.recorded.name])
         super().__init__(loss, weights, parts, memory)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self.tape:
             self.tape.watch(self.points)

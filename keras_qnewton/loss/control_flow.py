@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
+from keras_qnewton.loss import ctc
 from keras_qnewton.loss.known_values import evaluate_known, known_value
 from keras_qnewton.loss.tensor_lists import MAX_UNROLLED, as_tensor_list
 
@@ -97,7 +98,7 @@ def ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:
         op = pending.pop()
         if op not in found:
             found.add(op)
-            pending.extend(tensor.op for tensor in op.inputs)
+            pending.extend(tensor.op for tensor in ctc.inputs_of(op))
     return found
 
 

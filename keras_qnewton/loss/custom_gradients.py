@@ -72,6 +72,17 @@ def bodies(op: tf.Operation) -> list[control_flow.Body]:
     return [] if given is None else [given.body]
 
 
+def differentiated_inputs(op: tf.Operation) -> set[int] | None:
+    """Positions of the inputs that a given gradient has results for; None if none was given.
+
+    A given gradient's own operations are not looked into, as for `bodies`.
+    """
+    if not is_given(op) or op.graph.get_collection(_IS_TRACE):
+        return None
+    given = _given(op)
+    return None if given is None else {i for i, v in enumerate(given.results) if v is not None}
+
+
 def run(
     op: tf.Operation,
     inputs: Sequence[Any],

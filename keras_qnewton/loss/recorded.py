@@ -19,17 +19,22 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss import control_flow, custom_gradients, tensor_lists, windows
+from keras_qnewton.loss import control_flow, ctc, custom_gradients, tensor_lists, windows
+from keras_qnewton.loss.derivatives import check_first, check_second
+from keras_qnewton.loss.forms import FORMS
+from keras_qnewton.loss.moments import is_moments_stop
 from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
-from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT, check_replayable
+from keras_qnewton.loss.replayable import (
+    IDENTITIES,
+    READS,
+    VALUE_INDEPENDENT,
+    check_replayable,
+)
+from keras_qnewton.loss.stretches import stretches
 from keras_qnewton.loss.tensor_lists import MAX_UNROLLED
-
-_MAX_POOLS = {"MaxPool", "MaxPool3D"}
-_ASSIGNMENTS = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
 
 
 class CudnnError(LossNotReplayableError):
@@ -177,8 +182,25 @@ class RecordedLoss:
             if tensor.name not in given and tensor.op not in needed and tensor.op in self._known:
                 needed.add(tensor.op)
                 difference = self._differences.get(tensor.op.name)
-                pending.extend(tensor.op.inputs if difference is None else [difference])
+                made_of = ctc.inputs_of(tensor.op) if difference is None else [difference]
+                pending.extend(made_of)
         return [op for op in self._operations if op in needed]
+
+    def require_second_derivatives(self, names: Sequence[str], given: Collection[str] = ()) -> None:
+        """Refuses operations between the weights and these tensors that have none.
+
+        Args:
+            names: Names of tensors of the recorded graph.
+            given: Names of tensors that are held meanwhile.
+
+        Raises:
+            LossNotReplayableError: If there is one; it names the operation and its layer.
+        """
+        operations = self._needed_for(names, given)
+        for part in stretches(operations, self._weight_of, [self.tensor(n) for n in names]):
+            if part.given:
+                check_first(part)
+            check_second(part)
 
     def difference(self, op: tf.Operation) -> tf.Tensor:
         """x - y of a recorded (x - y)², as a tensor that is between the two."""
@@ -281,15 +303,19 @@ def _operations_between(weight_of: dict[str, int], loss: tf.Tensor) -> list[tf.O
         if op in needed or op not in forward:
             continue
         needed.add(op)
-        pending.extend(tensor.op for tensor in op.inputs)
+        pending.extend(tensor.op for tensor in ctc.inputs_of(op))
     # Creation order is a topological order: a graph's operations take existing tensors.
     operations = [op for op in graph.get_operations() if op in needed]
-    walked = _walk(operations, [loss])
+    parts = stretches(operations, weight_of, [loss])
+    walked = [op for part in parts for op in part.operations]
     by_cudnn = [op for op in walked if op.type.startswith("CudnnRNN")]
     if by_cudnn:
         raise CudnnError(by_cudnn, _weights_behind([op.inputs[3] for op in by_cudnn], weight_of))
     for op in walked:
         check_replayable(op)
+    for part in parts:
+        if not part.given:
+            check_first(part)
     return operations
 
 
@@ -306,22 +332,6 @@ def _weights_behind(tensors: Sequence[tf.Tensor], weight_of: dict[str, int]) -> 
             seen.add(tensor.name)
             pending.extend(tensor.op.inputs)
     return found
-
-
-def _walk(operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor]) -> list[tf.Operation]:
-    """The operations, and those in the bodies of functions, loops and conditions."""
-    wanted = control_flow.wanted_names(operations, outputs)
-    out = []
-    for op in operations:
-        out.append(op)
-        if op.type in control_flow.TYPES:
-            for body in control_flow.bodies(op, wanted):
-                _check_variables(op, body)
-                out.extend(_walk(body.operations, body.outputs))
-        else:
-            for body in custom_gradients.bodies(op):
-                out.extend(_walk(body.operations, body.outputs))
-    return out
 
 
 def _has_dynamic_control_flow(
@@ -342,24 +352,6 @@ def _has_dynamic_control_flow(
         if op.type not in control_flow.TYPES
         for body in custom_gradients.bodies(op)
     )
-
-
-def _check_variables(op: tf.Operation, body: control_flow.Body) -> None:
-    """Refuses a body that reads what it has itself changed, as random generators do."""
-    changed = {
-        o.inputs[0].name
-        for o in body.graph.get_operations()
-        if o.type in _ASSIGNMENTS and o.inputs[0].dtype == tf.resource
-    }
-    for inner in body.operations:
-        if inner.type in READS and inner.inputs[0].name in changed:
-            raise LossNotReplayableError(
-                f"The loss depends on the weights through {op.type!r} ({op.name!r}), whose body "
-                "reads a variable and assigns it, as a random generator does. Run again at other "
-                "weights it would see another value: another dropout mask, for instance. Draw "
-                "random numbers, and update states, outside the loop, condition or function. "
-                f"Received: variable {inner.inputs[0].name!r} in {body.graph.name!r}"
-            )
 
 
 class _Hands(NamedTuple):
@@ -414,15 +406,19 @@ def _run(
             )
         elif hands.unroll and tensor_lists.is_list_operation(op, inputs):
             outputs = tensor_lists.list_operation(op, inputs, hands.unroll)
+        elif ctc.is_dense_loss(op):
+            outputs = ctc.run(inputs)
         elif custom_gradients.is_given(op):
             outputs = custom_gradients.run(op, inputs, env, resource_names, run_body)
-        elif op.type == "StopGradient" and _is_moments_stop(op, operations):
+        elif op.type in IDENTITIES:
+            outputs = inputs[:1]
+        elif op.type == "StopGradient" and is_moments_stop(op, operations):
             # tf.nn.moments stops the gradient of the mean inside the variance. The first
             # derivative is exact all the same, since the mean minimises the squared
             # difference; the second derivative is wrong without this.
             outputs = [inputs[0]]
-        elif op.type in _MAX_POOLS and _keeps_shape(op):
-            outputs = [_max_pool(op, inputs[0])]
+        elif op.type in FORMS:
+            outputs = FORMS[op.type](op, inputs)
         elif windows.is_grouped(op):
             outputs = [windows.grouped_convolution(op, *inputs)]
         elif op.type == "Const":
@@ -438,66 +434,3 @@ def _run(
             value = hands.overrides.get(tensor.name, out)
             shift = hands.shifts.get(tensor.name)
             env[tensor.name] = value if shift is None else value + shift
-
-
-def _is_moments_stop(op: tf.Operation, operations: Sequence[tf.Operation]) -> bool:
-    """Whether this is the stop_gradient of `tf.nn.moments`: on x̄ in mean((x - x̄)²), x̄ = mean(x).
-
-    Another function of x - x̄, a weighted sum for one, would have another first derivative without
-    it: that stop is the user's own.
-    """
-    mean = op.inputs[0].op
-    if mean.type != "Mean":
-        return False
-
-    def users(producer: tf.Operation) -> list[tf.Operation]:
-        made = producer.outputs[0].name
-        return [user for user in operations if any(t.name == made for t in user.inputs)]
-
-    squares = users(op)
-    of_same = all(
-        square.type == "SquaredDifference"
-        and any(t.name == mean.inputs[0].name for t in square.inputs)
-        for square in squares
-    )
-    means = [user for square in squares for user in users(square)] if of_same else []
-    return bool(means) and all(m.type == "Mean" and _same_axes(m, mean) for m in means)
-
-
-def _same_axes(a: tf.Operation, b: tf.Operation) -> bool:
-    """Whether two means are over the same axes, known ones."""
-    axes = [tf.get_static_value(op.inputs[1]) for op in (a, b)]
-    rank = a.inputs[0].shape.rank
-    if rank is None or any(axis is None for axis in axes):
-        return a.inputs[1].name == b.inputs[1].name
-    first, second = ({int(n) % rank for n in np.ravel(axis)} for axis in axes)
-    return first == second
-
-
-def _keeps_shape(op: tf.Operation) -> bool:
-    """Whether a max-pooling's result has the shape of its input."""
-    kernel, strides, padding = (op.get_attr(name) for name in ("ksize", "strides", "padding"))
-    sizes = op.inputs[0].shape.with_rank(len(kernel))
-    return all(
-        (s == 1 or n == 1) and (padding == b"SAME" or (padding == b"VALID" and k == 1))
-        for n, k, s in zip(sizes, kernel, strides, strict=True)
-    )
-
-
-def _max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
-    """A max-pooling that keeps its input's shape, by one of a padded input.
-
-    The derivative of a max-pooling's gradient (MaxPoolGradGrad, on CPUs) writes its result over
-    its input if they have the same size, and clears it first: silently wrong second derivatives.
-    The padded input is larger than the result.
-    """
-    total = [k - 1 for k in op.get_attr("ksize")]
-    if not any(total):
-        return tf.identity(x)
-    return getattr(tf.raw_ops, op.type)(
-        input=tf.pad(x, [[n // 2, n - n // 2] for n in total], constant_values=x.dtype.min),
-        ksize=op.get_attr("ksize"),
-        strides=op.get_attr("strides"),
-        padding="VALID",
-        data_format=op.get_attr("data_format"),
-    )

@@ -19,6 +19,8 @@ VALUE_INDEPENDENT = {
     "OnesLike",
     "VariableShape",
 }
+# Their first input, looked at: a loss that is not finite is not taken anyway.
+IDENTITIES = {"CheckNumerics", "CheckNumericsV2", "DebugIdentityV2", "Print"}
 READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
 
 
@@ -26,9 +28,10 @@ def check_replayable(op: tf.Operation) -> None:
     """Refuses an operation with a state.
 
     Raises:
-        LossNotReplayableError: If it has one, and is neither control flow nor a variable's read.
+        LossNotReplayableError: If it has one, and is none of: control flow, a variable's read, a
+            check or a print of what it passes on.
     """
-    if op.type in control_flow.TYPES or op.type in READS:
+    if op.type in control_flow.TYPES or op.type in READS or op.type in IDENTITIES:
         return
     if op.op_def.is_stateful:
         raise LossNotReplayableError(

@@ -8,12 +8,14 @@ from keras_qnewton.curvature.outputs.base import (
     LossRule,
     OutputCurvature,
 )
+from keras_qnewton.curvature.outputs.ctc import ConnectionistTemporalClassification
 from keras_qnewton.curvature.outputs.registered import ConvexLoss, convex_loss
 from keras_qnewton.curvature.outputs.sigmoid import SigmoidCrossEntropy
 from keras_qnewton.curvature.outputs.softmax import SoftmaxCrossEntropy
 
 __all__ = [
     "Candidate",
+    "ConnectionistTemporalClassification",
     "ConvexLoss",
     "ConvexOutput",
     "ConvexPart",

@@ -60,36 +60,17 @@ class SoftmaxCurvature(OutputCurvature):
         super().__init__(part.z, part.gradient(), part.dtype)
         self._part = part
         self._probabilities = tf.nn.softmax(part.z)
-        self._likeliest = tf.argmax(self._probabilities, axis=1)[:, None]
         self._term_weights = part.term_weights()
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
-        """C v = ω (p v - p (p.v)), `[B, C]`.
-
-        Where the model is certain, that is a difference of nearly equal numbers. C ignores what
-        all entries of v share: taken from the likeliest class, nothing cancels.
-        """
-        p = self._probabilities
-        v = vector - tf.gather(vector, self._likeliest, axis=1, batch_dims=1)
-        mean = tf.reduce_sum(p * v, axis=1, keepdims=True)
-        return self._term_weights[:, None] * p * (v - mean)
+        """C v, `[B, C]`."""
+        return softmax_product(self._probabilities, self._term_weights, vector)
 
     def roots(self) -> tf.Tensor | None:
         """s_c for each class c but the last, `[C - 1, B, C]`."""
-        count = countable_outputs(self.z)
-        if count is None:
+        if countable_outputs(self.z) is None:
             return None
-        p = self._probabilities
-        if count == 1:
-            return tf.zeros_like(p)[None]
-        itself = tf.constant(np.eye(count - 1, count)[:, None, :], p.dtype)
-        later = tf.constant(np.triu(np.ones([count - 1, count]), 1)[:, None, :], p.dtype)
-        # Sums of what follows, and shares in them: nothing cancels.
-        these, after = p[:, :-1], tf.cumsum(p, axis=1, exclusive=True, reverse=True)[:, :-1]
-        smaller = these * tf.math.divide_no_nan(after, these + after)
-        scale = tf.transpose(tf.sqrt(self._term_weights[:, None] * smaller))[:, :, None]
-        shares = tf.math.divide_no_nan(p[None], tf.transpose(after)[:, :, None])
-        return scale * (itself - later * shares)
+        return softmax_roots(self._probabilities, self._term_weights)
 
     def lost_digits(self) -> tf.Tensor:
         """The part of ∂L/∂z that rounding took from `gradient`, `[B, C]`; see `_lost`."""
@@ -123,3 +104,35 @@ class SoftmaxCurvature(OutputCurvature):
         excess = tf.where(explained, excess, tf.zeros_like(excess))
         count = tf.shape(gradient)[1]
         return -excess[:, None] * tf.one_hot(likeliest[:, 0], count, dtype=gradient.dtype)
+
+
+def softmax_product(p: tf.Tensor, weights: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+    """C v = ω (p v - p (p.v)), of the shape of p.
+
+    Where the model is certain, that is a difference of nearly equal numbers. C ignores what
+    all entries of v share: taken from the likeliest class, nothing cancels.
+
+    Args:
+        p: Probabilities, rows of any number of axes.
+        weights: ω, one a row.
+        vector: v, of the shape of p.
+    """
+    likeliest = tf.argmax(p, axis=-1)[..., None]
+    v = vector - tf.gather(vector, likeliest, axis=-1, batch_dims=p.shape.rank - 1)
+    mean = tf.reduce_sum(p * v, axis=-1, keepdims=True)
+    return weights[..., None] * p * (v - mean)
+
+
+def softmax_roots(p: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """s_c for each class c but the last, `[C - 1, rows, C]`, of p `[rows, C]` and ω `[rows]`."""
+    count = int(p.shape[-1])
+    if count == 1:
+        return tf.zeros_like(p)[None]
+    itself = tf.constant(np.eye(count - 1, count)[:, None, :], p.dtype)
+    later = tf.constant(np.triu(np.ones([count - 1, count]), 1)[:, None, :], p.dtype)
+    # Sums of what follows, and shares in them: nothing cancels.
+    these, after = p[:, :-1], tf.cumsum(p, axis=1, exclusive=True, reverse=True)[:, :-1]
+    smaller = these * tf.math.divide_no_nan(after, these + after)
+    scale = tf.transpose(tf.sqrt(weights[:, None] * smaller))[:, :, None]
+    shares = tf.math.divide_no_nan(p[None], tf.transpose(after)[:, :, None])
+    return scale * (itself - later * shares)

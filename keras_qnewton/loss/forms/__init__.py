@@ -1,0 +1,19 @@
+"""Equal forms of operations whose gradients TensorFlow cannot differentiate once more.
+
+An operation of a row of `FORMS` is run again as that: the same value and the same first
+derivative, by operations that tapes differentiate as often as wanted. One file a kind.
+"""
+
+from keras_qnewton.loss.forms import elementwise, images, pooling, quantization, segments
+from keras_qnewton.loss.forms.table import FORMS, Form, form
+
+__all__ = [
+    "FORMS",
+    "Form",
+    "elementwise",
+    "form",
+    "images",
+    "pooling",
+    "quantization",
+    "segments",
+]
