@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import ops
@@ -74,15 +75,15 @@ def loop_bodies(op: tf.Operation) -> tuple[tf.Graph, tf.Graph]:
     return cond, body
 
 
-def has_gradient(kind: str) -> bool | None:
-    """Whether TensorFlow has a gradient of a type of operation; None if it counts as zero.
+def registered_gradient(kind: str) -> Callable[..., Any] | None:
+    """TensorFlow's gradient of a type of operation, of (operation, *upstream); None if zero.
 
     Public alternative tried: differentiating one, which needs valid inputs and attributes.
+
+    Raises:
+        LookupError: If it has none.
     """
-    try:
-        return True if ops.gradient_registry.lookup(kind) is not None else None
-    except LookupError:
-        return False
+    return ops.gradient_registry.lookup(kind)
 
 
 def vectorize_over_batches(kind: str, inputs: Sequence[int]) -> None:

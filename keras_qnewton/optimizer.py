@@ -18,6 +18,7 @@ from keras_qnewton.loss import (
     RecordedLoss,
     as_tensors,
     called,
+    check_real,
     has_constant_data,
     losses_of,
     with_calls_in_line,
@@ -153,16 +154,24 @@ class QNewton(keras.optimizers.Optimizer):
     # --- the Keras contract -------------------------------------------------------------
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Creates the optimizer's state; once, before the first step."""
+        """Creates the optimizer's state; once, before the first step.
+
+        Raises:
+            ValueError: If a variable is not real, or the arguments do not suit the variables.
+        """
         if self.built:
             return
+        self._check_variables(variables)
         # A train step that creates variables while it is traced is traced twice.
         with _tf_private.outside_of_functions():
             self._build(variables)
 
+    def _check_variables(self, variables: Sequence[Any]) -> None:
+        check_real(variables)
+        check_method(self.blocks.split(variables), variables, self._settings)
+
     def _build(self, variables: Sequence[Any]) -> None:
         parts = self.blocks.split(variables)
-        check_method(parts, variables, self._settings)
         super().build(variables)
         # State is saved by position: new variables go to the end.
         damping = self.add_variable((), dtype="float64", name="damping")
@@ -212,7 +221,7 @@ class QNewton(keras.optimizers.Optimizer):
         variables = list(variables) if isinstance(variables, Sequence) else [variables]
         # A state is made for what is known of the data.
         if not self.built:
-            check_method(self.blocks.split(variables), variables, self._settings)
+            self._check_variables(variables)
 
         def step() -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:

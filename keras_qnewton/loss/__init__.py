@@ -5,7 +5,7 @@ its operations again for other weights: the same batch, the same dropout masks.
 `record` gets there from a user's own `loss_fn`, `losses_of` from gradients alone.
 """
 
-from keras_qnewton.loss.closure import as_tensors, called, record
+from keras_qnewton.loss.closure import as_tensors, called, check_real, record
 from keras_qnewton.loss.fingerprint import has_constant_data
 from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
@@ -16,6 +16,7 @@ __all__ = [
     "RecordedLoss",
     "as_tensors",
     "called",
+    "check_real",
     "has_constant_data",
     "losses_of",
     "record",

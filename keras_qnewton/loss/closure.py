@@ -39,6 +39,23 @@ def as_tensors(variables: Sequence[tf.Variable | keras.Variable]) -> list[tf.Var
     return out
 
 
+def check_real(variables: Sequence[tf.Variable | keras.Variable]) -> None:
+    """Refuses variables of which a loss has no gradient and no curvature.
+
+    Raises:
+        ValueError: If some are not of a floating-point dtype; it names them all.
+    """
+    others = [v for v in variables if not tf.as_dtype(v.dtype).is_floating]
+    if not others:
+        return
+    received = ", ".join(f"{v.name!r} of {tf.as_dtype(v.dtype).name}" for v in others)
+    raise ValueError(
+        "Argument `variables` must hold real variables, of a floating-point dtype. Make integers "
+        "and booleans `trainable=False`, and a complex variable of two real ones, "
+        f"`tf.complex(real, imaginary)`. Received: {received}"
+    )
+
+
 def record(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -> RecordedLoss:
     """Traces `loss_fn` into the graph being built and records its loss.
 
@@ -48,9 +65,10 @@ def record(loss_fn: Callable[[], tf.Tensor], variables: Sequence[tf.Variable]) -
         variables: `tf.Variable`s that the loss depends on.
 
     Raises:
-        ValueError: If `loss_fn` is not callable.
+        ValueError: If `loss_fn` is not callable, or a variable not real.
         LossNotReplayableError: See `RecordedLoss`.
     """
+    check_real(variables)
     return with_calls_in_line(RecordedLoss(called(loss_fn), variables))
 
 

@@ -100,6 +100,7 @@ _ONCE = {
     "FractionalMaxPool": _Refused("Use `tf.nn.max_pool2d`."),
     "Igamma": _Refused(_HOLD, (0,)),
     "Igammac": _Refused(_HOLD, (0,)),
+    "MaxPoolGradV2": _Refused("Pass the window of a max-pooling as Python integers."),
     "QuantizeAndDequantizeV4": _Refused("Use `tf.quantization.fake_quant_with_min_max_vars`."),
     "RaggedTensorToVariant": _Refused("Use `to_tensor()` of the ragged tensor."),
     "SparseAdd": _Refused("Add the dense tensors, `tf.sparse.to_dense`."),
@@ -190,9 +191,11 @@ def _check(op: tf.Operation, inputs: Sequence[int], table: dict[str, _Refused], 
 
 def _without(op: tf.Operation) -> str:
     """What is missing of an operation's derivative, in a relative clause."""
-    if _tf_private.has_gradient(op.type) is False:
+    try:
+        gradient = _tf_private.registered_gradient(op.type)
+    except LookupError:
         return "has no derivative in TensorFlow"
-    if op.type in _NOT or _tf_private.has_gradient(op.type) is None:
+    if op.type in _NOT or gradient is None:
         return "has a derivative that TensorFlow counts as zero"
     return "has a derivative that is not known to have a derivative in its turn"
 

@@ -1,0 +1,245 @@
+"""Equal forms: TensorFlow's value and gradient, and the second derivative that it lacks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qnewton import _tf_private
+from keras_qnewton.curvature import hessian, hvp
+from keras_qnewton.loss import LossNotReplayableError
+from keras_qnewton.loss.forms import FORMS
+from tests.derivatives import differences, flat_gradient, relative_error
+from tests.loss.many_functions import START, D, ManyFunctions
+
+RNG = np.random.default_rng(1)
+FILTERS = RNG.normal(size=(2, 2, 1))
+IMAGE = RNG.normal(size=(2, 5, 5, 3)).astype("float32")
+BOXES = np.array([[0.1, 0.15, 0.83, 0.92], [0.3, -0.2, 0.6, 1.2], [0.9, 0.8, 0.2, 0.1]])
+IDS = tf.sparse.from_dense(tf.constant([[1, 3, 3], [2, 1, 1]], tf.int64))
+AMOUNTS = tf.sparse.from_dense(tf.constant([[0.5, 3, 3], [2, 1, 1.0]], D))
+CELLS = tf.constant([[0, 1], [0, 2], [2, 0]], tf.int64)
+
+
+def image(w):
+    return tf.reshape(tf.tanh(w), [1, 4, 4, 1])
+
+
+def single(w):
+    return tf.cast(image(w), tf.float32)
+
+
+def resized(method, size, **options):
+    return lambda w: tf.image.resize(single(w), size, method, **options)
+
+
+def at_old_corners(name):
+    return lambda w: getattr(tf.raw_ops, name)(images=image(w), size=(6, 7), align_corners=True)
+
+
+def crops(method, size=(3, 4)):
+    owners = [0, 0, 0]
+    return lambda w: tf.image.crop_and_resize(single(w), BOXES, owners, size, method)
+
+
+def crops_at(size):
+    def at(w):
+        boxes = tf.cast(BOXES + 0.02 * tf.reshape(w, [-1])[:4], tf.float32)
+        return tf.image.crop_and_resize(IMAGE, boxes, [0, 1, 1], size, extrapolation_value=0.4)
+
+    return at
+
+
+def pooled(x_of=image, ksize=2, strides=1, padding="SAME", **options):
+    return lambda w: tf.nn.max_pool_with_argmax(x_of(w), ksize, strides, padding, **options)[0]
+
+
+def pooled_by_tensors(w):
+    window = {"ksize": [1, 3, 3, 1], "strides": [1, 1, 1, 1]}
+    return tf.raw_ops.MaxPoolV2(input=image(w), padding="SAME", **window)
+
+
+def looked_up(combiner, weights=None):
+    return lambda w: tf.nn.embedding_lookup_sparse(w, IDS, weights, combiner=combiner)
+
+
+def filled(w):
+    return tf.raw_ops.SparseFillEmptyRows(
+        indices=CELLS, values=w[0, :3], dense_shape=[4, 3], default_value=w[1, 1]
+    ).output_values
+
+
+def filled_ragged(w):
+    return tf.raw_ops.RaggedFillEmptyRows(
+        value_rowids=CELLS[:, 0], values=w[0, :3], nrows=4, default_value=w[1, 1]
+    ).output_values
+
+
+DOUBLE = {
+    "softsign": tf.math.softsign,
+    "nearest": lambda w: tf.image.resize(image(w), (7, 6), "nearest"),
+    "nearest, smaller": lambda w: tf.image.resize(image(w), (3, 2), "nearest"),
+    "nearest, corners": at_old_corners("ResizeNearestNeighbor"),
+    "places of maxima": pooled(),
+    "places of maxima, strides": pooled(strides=2, padding="VALID"),
+    "places of maxima in a batch": pooled(
+        lambda w: tf.reshape(tf.sin(w), [2, 2, 4, 1]), include_batch_in_index=True
+    ),
+    "max pool": lambda w: tf.nn.max_pool2d(image(w), 2, 2, "VALID"),
+    "max pool of one": lambda w: tf.nn.max_pool2d(image(w), 1, 1, "SAME"),
+    "max pool, same shape": lambda w: tf.nn.max_pool2d(image(w), 3, 1, "SAME"),
+    "max pool by tensors": pooled_by_tensors,
+    "max pool, explicit padding": lambda w: tf.nn.max_pool2d(
+        image(w), 3, 1, [[0, 0], [1, 1], [1, 0], [0, 0]]
+    ),
+    "dilation": lambda w: tf.nn.dilation2d(
+        image(w), FILTERS, [1, 1, 1, 1], "SAME", "NHWC", [1, 1, 1, 1]
+    ),
+    "dilation, strides and rates": lambda w: tf.nn.dilation2d(
+        image(w), FILTERS, [1, 2, 1, 1], "SAME", "NHWC", [1, 2, 1, 1]
+    ),
+    "filters of a dilation": lambda w: tf.nn.dilation2d(
+        tf.cast(IMAGE[..., :1], D), w[:2, :2, None], [1, 2, 1, 1], "SAME", "NHWC", [1, 1, 1, 1]
+    ),
+    "erosion": lambda w: tf.nn.erosion2d(
+        image(w), FILTERS, [1, 1, 1, 1], "VALID", "NHWC", [1, 1, 1, 1]
+    ),
+    **{f"lookup, {c}": looked_up(c) for c in ("sum", "mean", "sqrtn")},
+    **{f"weighted lookup, {c}": looked_up(c, AMOUNTS) for c in ("sum", "mean", "sqrtn")},
+    "safe lookup": lambda w: tf.nn.safe_embedding_lookup_sparse(w, IDS, None, combiner="mean"),
+    "segments": lambda w: tf.sparse.segment_sum(w, [0, 1, 3], [0, 0, 1]),
+    "segments, some empty": lambda w: tf.sparse.segment_sqrt_n(
+        w, [0, 1, 3, 3], [0, 0, 1, 3], num_segments=5
+    ),
+    "segments of slices": lambda w: tf.sparse.segment_mean(
+        tf.reshape(w, [4, 2, 2]), [0, 1, 3], [0, 0, 1], num_segments=3
+    ),
+    "filled rows": filled,
+    "filled ragged rows": filled_ragged,
+}
+# These compute in single precision alone.
+SINGLE = {
+    **{m: resized(m, (7, 6)) for m in ("bilinear", "bicubic")},
+    **{m: resized(m, (7, 6)) for m in ("lanczos3", "lanczos5", "gaussian", "mitchellcubic")},
+    "bilinear, smaller": resized("bilinear", (3, 2)),
+    "antialiased": resized("bilinear", (3, 2), antialias=True),
+    "bilinear, corners": at_old_corners("ResizeBilinear"),
+    "bicubic, corners": at_old_corners("ResizeBicubic"),
+    "crops": crops("bilinear"),
+    "crops of one row": crops("bilinear", (1, 3)),
+    "nearest crops": crops("nearest"),
+    "boxes": crops_at((3, 4)),
+    "boxes of one row": crops_at((1, 4)),
+    "local response": lambda w: tf.nn.local_response_normalization(
+        tf.reshape(tf.cast(w, tf.float32), [1, 2, 2, 4]), 1, 1.2, 0.5, 0.7
+    ),
+}
+CASES = {**DOUBLE, **SINGLE}
+TOLERANCE = {D: 1e-10, tf.float32: 1e-3}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return {D: ManyFunctions(DOUBLE), tf.float32: ManyFunctions(SINGLE, step=3e-2)}
+
+
+def dtype_of(name):
+    return D if name in DOUBLE else tf.float32
+
+
+@pytest.mark.parametrize("dtype", [D, tf.float32], ids=["double", "single"])
+def test_values_are_tensorflows(found, dtype):
+    value, again = found[dtype].values
+    np.testing.assert_allclose(again, value, rtol=1e-14 if dtype == D else 1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_first_derivatives_are_tensorflows(found, name):
+    dtype = dtype_of(name)
+    derivatives = found[dtype].of[name]
+    error = relative_error(derivatives.gradient, derivatives.of_tensorflow)
+    assert error < (1e-14 if dtype == D else 1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_second_derivatives_are_differences_of_gradients(found, name):
+    dtype = dtype_of(name)
+    derivatives = found[dtype].of[name]
+    assert relative_error(derivatives.along, derivatives.measured) < TOLERANCE[dtype]
+
+
+def test_rows_of_resized_images_are_vectorised():
+    """One block is as its columns, which come one by one."""
+    w = tf.Variable(START)
+
+    def loss_fn():
+        return tf.reduce_sum(tf.exp(tf.cast(resized("bilinear", (7, 6))(tf.identity(w)), D)))
+
+    (block,) = hessian(loss_fn, [w])
+    for unit, row in list(zip(np.eye(START.size), block.matrix, strict=True))[:3]:
+        (column,) = hvp(loss_fn, [w], [unit.reshape(4, 4)])
+        np.testing.assert_allclose(np.ravel(column), row, rtol=1e-5, atol=1e-7)
+
+
+QUANTISED = {
+    "known range": (
+        lambda x, low, high: tf.quantization.fake_quant_with_min_max_args(x, -1.0, 1.0),
+        (),
+    ),
+    "range": (tf.quantization.fake_quant_with_min_max_vars, ()),
+    "range a channel": (tf.quantization.fake_quant_with_min_max_vars_per_channel, (4,)),
+}
+
+
+@pytest.mark.parametrize("function, shape", QUANTISED.values(), ids=QUANTISED)
+def test_quantisation_is_differentiated_as_the_clip_that_its_gradient_is_of(function, shape):
+    """Its derivative is zero in truth; what is given for it is that of a clip."""
+    x = tf.Variable(START.astype("float32"))
+    low, high = (tf.Variable(np.full(shape, n, "float32")) for n in (-1.0, 1.0))
+    used = [x] if function is QUANTISED["known range"][0] else [x, low, high]
+
+    def loss_of(quantise):
+        return lambda: tf.reduce_sum(quantise(x, low, high) * tf.exp(x) * 0.1)
+
+    def clipped(x, low, high):
+        rounded = function(x, low, high)
+        clip = tf.minimum(tf.maximum(x, low), high)
+        return clip + tf.stop_gradient(rounded - clip)
+
+    (ours,), (theirs,) = (hessian(loss_of(f), used) for f in (function, clipped))
+    np.testing.assert_allclose(ours.gradient, theirs.gradient, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.matrix, theirs.matrix, rtol=1e-5, atol=1e-6)
+
+
+def test_pooling_by_a_window_that_is_not_known_is_refused():
+    w, k = tf.Variable(START), tf.Variable([1, 3, 3, 1], trainable=False)
+
+    def loss_fn():
+        window = {"ksize": k, "strides": [1, 1, 1, 1]}
+        pooled = tf.raw_ops.MaxPoolV2(input=image(w), padding="SAME", **window)
+        return tf.reduce_sum(pooled**2)
+
+    with pytest.raises(LossNotReplayableError, match="must be known while tracing"):
+        hessian(loss_fn, [w])
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_forms_are_of_operations_that_tensorflow_has(name):
+    assert hasattr(tf.raw_ops, name)
+    assert name.endswith("Grad") or _tf_private.registered_gradient(name) is not None
+
+
+def test_keras_models_with_softsign_have_their_hessian():
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(3, "softsign", dtype="float64") for _ in range(2)]
+    model = keras.Sequential([keras.layers.Input((4,), dtype="float64"), *layers])
+    x = tf.constant(START)
+
+    def loss_fn():
+        return tf.reduce_sum(model(x) ** 3)
+
+    (block,) = hessian(loss_fn, model.trainable_variables)
+    direction = RNG.normal(size=int(block.matrix.shape[0]))
+    gradient = flat_gradient(loss_fn, model.trainable_variables)
+    measured = differences(gradient, model.trainable_variables, direction)
+    assert relative_error(block.matrix.numpy() @ direction, measured) < 1e-9
