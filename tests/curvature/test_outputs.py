@@ -153,7 +153,8 @@ def problem(request):
 
 
 def test_every_rule_is_tested():
-    assert set(names("loss_rule")) | set(_ATOMS) <= set(LOSSES)
+    bounds = {"ctc"}  # of a Hessian, not equal to it: `test_ctc`
+    assert set(names("loss_rule")) | set(_ATOMS) <= set(LOSSES) | bounds
     assert set(_COMPOSITIONS) == {"Log", "Log1p", "Sqrt"}  # "log of exp" and others
 
 
