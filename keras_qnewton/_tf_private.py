@@ -144,6 +144,15 @@ def is_visible(graph: tf.Graph) -> bool:
     return current is graph
 
 
+def run_after(later: tf.Operation, earlier: tf.Operation) -> None:
+    """Has an operation of a graph that is being built wait for one that was made after it.
+
+    Public alternative tried: `tf.control_dependencies`, which is heard by operations that are made
+    inside of it alone; those of a forward pass are there before the optimizer is called.
+    """
+    later._add_control_input(earlier)
+
+
 @contextlib.contextmanager
 def outside_of_functions() -> Iterator[None]:
     """Where variables are made at once, and no `tf.function` that is being traced hears of them.

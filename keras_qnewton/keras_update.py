@@ -34,6 +34,11 @@ class KerasUpdate:
         clips = (optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)
         return all(c is None for c in (*clips, *self._constraints))
 
+    @property
+    def learning_rate(self) -> tf.Tensor:
+        """The present learning rate, a scalar tensor."""
+        return tf.convert_to_tensor(self._optimizer.learning_rate)
+
     def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         out = []
         clipped = self._optimizer._clip_gradients(list(directions))

@@ -13,6 +13,7 @@ from keras_qnewton.arguments import check_count
 from keras_qnewton.conditioning import Pruning
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.decision_log import DecisionLog, Decisions
+from keras_qnewton.hyperparameters import check_numbers, warn_of_small_rate
 from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
     RecordedLoss,
@@ -31,6 +32,7 @@ from keras_qnewton.step import (
     Batch,
     check_arguments,
     check_method,
+    hold_earlier_assignments,
     learned_policy,
     new_state,
     next_step,
@@ -125,6 +127,7 @@ class QNewton(keras.optimizers.Optimizer):
                 "steps, not gradients. Use a larger batch. Received: "
                 f"gradient_accumulation_steps={kwargs['gradient_accumulation_steps']}"
             )
+        check_numbers({"learning_rate": learning_rate, **kwargs})
         update_every = check_count("update_every", update_every)
         seed = None if seed is None else check_count("seed", seed, least=0)
         if scheduler is not None and not isinstance(scheduler, Scheduler):
@@ -146,6 +149,8 @@ class QNewton(keras.optimizers.Optimizer):
         self.seed = seed
         self.has_default_scheduler = scheduler is None
         check_arguments(self)
+        if getattr(self.damping, "adaptive", False):  # a fixed damping needs short steps
+            warn_of_small_rate(learning_rate, stacklevel=2)
         self._pending_loss: tf.Tensor | None = None
         self._gradients_known = False  # to be those of the pending loss
         self._data_stay = False  # in all steps, for sure
@@ -245,15 +250,16 @@ class QNewton(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Subtracts lr times the direction x; Keras calls it with x in the gradient's place."""
-        self.assign_sub(variable, tf.cast(learning_rate, gradient.dtype) * gradient)
+        # No change stays none at a rate that is not finite: XLA leaves its check out.
+        step = tf.math.multiply_no_nan(tf.cast(learning_rate, gradient.dtype), gradient)
+        self.assign_sub(variable, step)
 
     def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Any) -> None:
         # Keras's own hook for what happens between `apply` and `update_step`: gradients are
         # filtered and unscaled here, and not yet clipped. Overriding `apply` alone was tried:
         # it would have to undo the loss scale that Keras divides by.
         loss = self._recorded(as_tensors(trainable_variables), grads)
-        directions = self._newton_directions(loss, grads, trainable_variables)
-        super()._backend_apply_gradients(directions, trainable_variables)
+        self._newton_step(loss, grads, trainable_variables)
 
     @property
     def _settings(self) -> Settings:
@@ -290,24 +296,31 @@ class QNewton(keras.optimizers.Optimizer):
             )
         return with_calls_in_line(RecordedLoss(loss, variables))
 
-    def _newton_directions(
+    def _newton_step(
         self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]
-    ) -> list[tf.Tensor]:
+    ) -> None:
         weights = loss.at_variables()
         known = self._gradients_known
         batch = Batch(
             loss=loss,
             weights=weights,
+            names=[getattr(v, "path", v.name) for v in variables],
             gradients=None if known else [tf.convert_to_tensor(g) for g in grads],
             parts=self.blocks.split(variables),
             update=KerasUpdate(self, weights, variables),
         )
         state = self._state.of_weights([self._get_variable_index(v) for v in variables])
         step = next_step(batch, self._settings, state)
-        self._log.append(step, batch.parts, tf.convert_to_tensor(self._iterations))
-        remember(state, step)
-        self._last_loss = step.loss
-        return step.directions
+        # Nothing is assigned before all that may refuse the step has passed.
+        passed = tf.group(step.loss, step.trial.accepted, *step.directions)
+        hold_earlier_assignments(passed)
+        with tf.control_dependencies([passed]):
+            # So that the counter waits, too: it is assigned after this reading.
+            iteration = tf.convert_to_tensor(self._iterations)
+            self._log.append(step, batch.parts, iteration)
+            remember(state, step)
+            self._last_loss = step.loss
+            super()._backend_apply_gradients(step.directions, variables)
 
     # --- what happened ------------------------------------------------------------------
 

@@ -50,9 +50,9 @@ class KeptBlock:
     iteration: keras.Variable | None = None
 
     def matrix(self, form: Callable[[], Formed], count: tf.Tensor) -> Formed:
-        """The block, formed now and assigned, or kept; averaged over `count` batches.
+        """The block, formed now or kept; averaged over `count` batches.
 
-        See `conditioning.noise` for the average.
+        See `conditioning.noise` for the average. Nothing is assigned: see `keep`.
 
         Args:
             form: Forms it.
@@ -82,6 +82,26 @@ class KeptBlock:
 
         matrix, how = tf.cond(due, evaluated, lambda: (old, tf.constant(Formation.KEPT)))
         return Formed(matrix, how, ~due)
+
+    def keep(self, formed: Formed, count: tf.Tensor) -> tf.Tensor:
+        """The matrix that `matrix` gave, once it is assigned where a later step needs it.
+
+        Args:
+            formed: It; finite, as all else that the step depends on.
+            count: See `matrix`.
+        """
+        if "hessian" not in self.variables:
+            return formed.matrix
+        (kept,) = self.variables["hessian"]
+        new = count > 1 if self.update_every == 1 else ~tf.convert_to_tensor(formed.unchanged)
+
+        def assigned() -> tf.Tensor:
+            kept.assign(tf.cast(formed.matrix, kept.dtype))
+            return tf.constant(True)
+
+        done = tf.cond(new, assigned, lambda: tf.constant(False))
+        with tf.control_dependencies([formed.matrix, done]):
+            return tf.identity(formed.matrix)
 
     def spectrum(self, unchanged: tf.Tensor | bool, compute: Callable[[], Spectrum]) -> Spectrum:
         """The ends of the block's spectrum, found now and assigned, or kept.
@@ -134,17 +154,12 @@ class KeptBlock:
     def _averaged(
         self, new: tf.Tensor, old: tf.Tensor, count: tf.Tensor, missing: tf.Tensor
     ) -> tf.Tensor:
-        """`new` averaged with the `old` ones, and assigned."""
-        (kept,) = self.variables["hessian"]
+        """`new` averaged with the `old` ones."""
         fresh = (count <= 2) | missing  # what is kept is older
         evaluations = tf.math.ceil(count / self.update_every)
-        matrix = tf.cond(
+        return tf.cond(
             fresh, lambda: new, lambda: old + tf.cast(1 / evaluations, new.dtype) * (new - old)
         )
-        # A matrix that is not finite ends this step, and must not be there in the next.
-        sound = tf.math.is_finite(tf.reduce_sum(matrix))
-        kept.assign(tf.cond(sound, lambda: matrix, lambda: old))
-        return matrix
 
     def _kept_or_computed(
         self,

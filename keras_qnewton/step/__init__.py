@@ -1,6 +1,7 @@
 """One step: `newton` and `quasi_newton` tell theirs on a screen each, of what the others hold."""
 
 from keras_qnewton.step.batch import Batch, Update
+from keras_qnewton.step.earlier_assignments import hold_earlier_assignments
 from keras_qnewton.step.gradient_check import verified
 from keras_qnewton.step.method import (
     State,
@@ -20,6 +21,7 @@ __all__ = [
     "Update",
     "check_arguments",
     "check_method",
+    "hold_earlier_assignments",
     "learned_policy",
     "new_state",
     "newton_step",

@@ -27,10 +27,14 @@ class Update(Protocol):
     Attributes:
         proportional: True if the step is proportional to the directions: no clipping, no
             constraints.
+        learning_rate: Its present value, a scalar tensor.
     """
 
     @property
     def proportional(self) -> bool: ...
+
+    @property
+    def learning_rate(self) -> tf.Tensor: ...
 
     def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The step d of the directions x, one tensor a weight each."""
@@ -48,6 +52,7 @@ class Batch:
     Attributes:
         loss: L, a function of the weights.
         weights: w, one tensor a weight.
+        names: The weights' names.
         gradients: What was handed over as the gradient of L, one tensor a weight; None where
             nobody computed it.
         parts: The blocks of the weights.
@@ -56,6 +61,7 @@ class Batch:
 
     loss: RecordedLoss
     weights: Sequence[tf.Tensor]
+    names: Sequence[str]
     gradients: Sequence[tf.Tensor] | None
     parts: Sequence[Part]
     update: Update

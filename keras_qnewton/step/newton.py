@@ -27,12 +27,13 @@ import tensorflow as tf
 
 from keras_qnewton.conditioning import DampingScale
 from keras_qnewton.curvature.blocks import Part
-from keras_qnewton.curvature.formation import Formed
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.directions import BlockProblem, BlockStep, direction, max_rank, unknown
 from keras_qnewton.settings import Settings
-from keras_qnewton.state import Both, Here, KeptBlock, Memory, NewtonState
+from keras_qnewton.state import Both, Here, Memory, NewtonState
 from keras_qnewton.step.batch import Batch, batches_to_average, value_and_gradient
+from keras_qnewton.step.checks import checked_loss, sound
+from keras_qnewton.step.forming import Forming, formed_before_any_is_kept
 from keras_qnewton.step.quadratic_model import QuadraticModel, scaled
 from keras_qnewton.step.trial import Trial, first_sufficient, judged, lengthened
 
@@ -69,14 +70,14 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     policy = settings.damping
     curvature = settings.curvature.at(batch.loss, batch.weights, batch.parts)
     value, flat = value_and_gradient(batch, curvature)
-    loss = finite(value, "The loss")
-    gradient = curvature.sharpened([finite(g, "The gradient of the loss") for g in flat])
+    loss, flat = checked_loss(value, flat, _sound(batch, curvature))
+    gradient = curvature.sharpened(flat)
     last = state.memory(loss.dtype)
     count = batches_to_average(batch, curvature, loss, last, state.foreseen_loss(), policy)
     noisy = count > 1
     same_data = (last.damping > 0) & ~noisy  # unknown before the second step
 
-    problems = _block_problems(batch.parts, curvature, gradient, count, settings, state)
+    problems = _block_problems(batch.parts, curvature, gradient, loss, count, settings, state)
     methods = [direction(problem, settings) for problem in problems]
     prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
     scale = DampingScale.of_curvature([p.scale for p in prepared])
@@ -134,6 +135,7 @@ def _block_problems(
     parts: Sequence[Part],
     curvature: Linearized,
     gradient: Sequence[tf.Tensor],
+    ready: tf.Tensor,
     count: tf.Tensor,
     settings: Settings,
     state: NewtonState,
@@ -144,31 +146,35 @@ def _block_problems(
         [max_rank(part, settings) for part in parts],
         [count <= 1 if part.dense else True for part in parts],
     )
-
-    def form(k: int, part: Part, kept: KeptBlock) -> Formed:
-        formed = kept.matrix(lambda: curvature.formed(k), count)
-        # The sum has a NaN or Inf wherever the matrix has one.
-        total = finite(tf.reduce_sum(formed.matrix), f"The Hessian block {part.name!r}")
-        with tf.control_dependencies([total]):
-            matrix = tf.identity(formed.matrix)
-        if settings.pruning is not None:
-            matrix = settings.pruning(matrix).matrix
-        return formed._replace(matrix=matrix)
-
+    blocks = [
+        Forming(
+            part=part,
+            curvature=functools.partial(curvature.formed, k),
+            kept=state.block(part),
+            count=count,
+            ready=ready,
+            pruning=settings.pruning,
+        )
+        for k, part in enumerate(parts)
+    ]
+    forms = formed_before_any_is_kept(blocks, rows)
     problems = []
     for k, part in enumerate(parts):
-        kept = state.block(part)
         problem = BlockProblem(
             part=part,
             gradient=gradient[k],
             product=functools.partial(_block_product, curvature, k),
-            form=functools.partial(form, k, part, kept),
+            form=forms[k],
             low_rank=rows[k],
             semidefinite=curvature.positive_semidefinite,
-            kept=kept,
+            kept=blocks[k].kept,
         )
         problems.append(problem)
     return problems
+
+
+def _sound(batch: Batch, curvature: Linearized) -> tf.Tensor:
+    return sound(batch, curvature.points, lambda: curvature.unflatten(curvature.points))
 
 
 def _block_product(curvature: Linearized, k: int, vector: tf.Tensor) -> tf.Tensor:
@@ -192,12 +198,3 @@ def _whole_product(
 def _divided(block: BlockStep, count: tf.Tensor) -> BlockStep:
     """The step of one of `count` batches that share the work."""
     return block._replace(x=block.x / tf.cast(count, block.x.dtype))
-
-
-def finite(tensor: tf.Tensor, what: str) -> tf.Tensor:
-    """Stops the run with a message before any weight has changed."""
-    return tf.debugging.assert_all_finite(
-        tensor,
-        f"{what} has NaN or Inf: QNewton took no step and changed no weight. Check the batch for "
-        "NaN, and the model for functions without a finite derivative (sqrt or norm at 0).",
-    )

@@ -35,8 +35,9 @@ from keras_qnewton.quasi_newton.policy import QuasiNewton
 from keras_qnewton.settings import Settings
 from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
 from keras_qnewton.step.batch import Batch
+from keras_qnewton.step.checks import checked_loss, sound
 from keras_qnewton.step.gradient_check import verified
-from keras_qnewton.step.newton import Step, finite
+from keras_qnewton.step.newton import Step
 from keras_qnewton.step.quadratic_model import scaled
 from keras_qnewton.step.trial import Trial
 from keras_qnewton.step.trust_ratio import ROUNDING
@@ -127,12 +128,9 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here
         loss = tf.cast(batch.loss.value, tf.float64)
         own = state.unflatten(gradient, batch.weights)
         gradient = state.flatten(verified(batch.loss, batch.weights, batch.gradients, own))
-    loss = finite(loss, "The loss")
-    gradient = finite(gradient, "The gradient of the loss")
-    if data is not None:
-        # Nothing is remembered of a batch that is refused.
-        with tf.control_dependencies([loss, gradient]):
-            data = tf.identity(data)
+    flat = state.flatten(batch.weights)
+    is_sound = sound(batch, [flat], lambda: state.unflatten(flat, batch.weights))
+    loss, (gradient,) = checked_loss(loss, [gradient], is_sound)
     same = tf.reduce_all(gradient == last.gradient)
     product = tf.cond(same, lambda: last.product, lambda: state.inverse.product(gradient))
     # Positive definite but for rounding; where that has the last word, H is forgotten.

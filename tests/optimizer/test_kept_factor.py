@@ -45,7 +45,7 @@ def trained(arguments, batches):
     """Weights after each of nine steps, on a full batch or one of several after the other."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, "tanh")])
-    model.compile(QNewton(**{"learning_rate": 0.1, "update_every": EVERY, **arguments}), "mse")
+    model.compile(QNewton(**{"learning_rate": 0.2, "update_every": EVERY, **arguments}), "mse")
     x, y = data(batches)
     weights = []
     for step in range(STEPS):

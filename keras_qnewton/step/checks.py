@@ -1,0 +1,87 @@
+"""What may refuse a step, asked before anything is assigned.
+
+    learning rate, weights                    `sound`
+    loss, gradient, the curvature's blocks    `finite`
+
+An optimizer's state and a model's weights are assigned after all of these (`gated`). So an error
+leaves every variable as it was. XLA leaves checks out: there what is not sound becomes NaN, and
+the step is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from keras_qnewton.step.batch import Batch
+
+_NO_STEP = "has NaN or Inf: QNewton took no step and changed no weight."
+_OF_LOSS = (
+    "Check the batch for NaN, and the model for functions without a finite derivative (sqrt or "
+    "norm at 0)."
+)
+_OF_RATE = (
+    "Check the schedule, or what was assigned to `optimizer.learning_rate`. Newton's own is 1.0."
+)
+_OF_WEIGHT = (
+    "It was there before this step. Set the weight anew, as by loading a checkpoint, and look for "
+    "what assigned it."
+)
+
+
+def finite(tensor: tf.Tensor, what: str, advice: str = _OF_LOSS) -> tf.Tensor:
+    """`tensor`; stops the run with a message if it has NaN or Inf."""
+    return tf.debugging.assert_all_finite(tensor, f"{what} {_NO_STEP} {advice}")
+
+
+def sound(
+    batch: Batch, flat: Sequence[tf.Tensor], weights: Callable[[], Sequence[tf.Tensor]]
+) -> tf.Tensor:
+    """Whether the learning rate and all weights are finite; stops the run with the one that is not.
+
+    False is seen under XLA alone.
+
+    Args:
+        batch: Its weights' names and the update's learning rate.
+        flat: All weights, in few tensors.
+        weights: Makes the same of `flat`, one tensor a weight.
+    """
+    rate = batch.update.learning_rate
+    good = [tf.reduce_all(tf.math.is_finite(t)) for t in (rate, *flat)]
+
+    def refused() -> tf.Tensor:
+        stops = [finite(rate, "The learning rate", _OF_RATE)]
+        for name, weight in zip(batch.names, weights(), strict=True):
+            stops.append(finite(weight, f"The weight {name!r}", _OF_WEIGHT))
+        with tf.control_dependencies(stops):
+            return tf.constant(False)
+
+    return tf.cond(tf.reduce_all(tf.stack(good)), lambda: tf.constant(True), refused)
+
+
+def gated(
+    tensors: Sequence[tf.Tensor], checks: Sequence[tf.Tensor | tf.Operation]
+) -> list[tf.Tensor]:
+    """`tensors`, once all `checks` have passed."""
+    with tf.control_dependencies(list(checks)):
+        return [tf.identity(tensor) for tensor in tensors]
+
+
+def checked_loss(
+    value: tf.Tensor, gradients: Sequence[tf.Tensor], is_sound: tf.Tensor
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """A loss and its gradients that stop the run, all of them, if one has NaN or Inf.
+
+    Args:
+        value: The loss.
+        gradients: Any tensors that its gradient is made of.
+        is_sound: See `sound`.
+    """
+    value, *gradients = gated([value, *gradients], [is_sound])
+    checked = [finite(value, "The loss")]
+    for gradient in gradients:
+        gradient = tf.where(is_sound, gradient, tf.constant(float("nan"), gradient.dtype))
+        checked.append(finite(gradient, "The gradient of the loss"))
+    value, *gradients = gated(checked, checked)
+    return value, gradients
