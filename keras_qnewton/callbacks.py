@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import datetime
 import math
 import os
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.optimizer import QNewton
+from keras_qnewton.run_file import write_decisions, write_run
 from keras_qnewton.types import Decision, is_known
 
 # Keras's logs of a batch or an epoch.
@@ -36,8 +39,9 @@ class NewtonLog(keras.callbacks.Callback):
     have no λ and no ρ; they get "evaluations", the mean of a step.
 
     Args:
-        path: File to append each decision to, one JSON object a line; None for none. `python -m
-            keras_qnewton report FILE -o PAGE.html` makes a page of it.
+        path: File to append each decision to, one JSON object a line, after a line about the run
+            (version, date, settings, model); None for none. `python -m keras_qnewton report FILE
+            -o PAGE.html` makes a page of it.
         on_step: Called after each batch with that batch's decisions, one a block.
         tensorboard: Directory for TensorBoard's scalars, by optimizer step, with a summary of
             the optimizer's settings for its HParams tab; None for none.
@@ -48,6 +52,7 @@ class NewtonLog(keras.callbacks.Callback):
 
     Raises:
         ValueError: At the start of training, if the model's optimizer is not a `QNewton`.
+        OSError: At the start of training, if the file cannot be written.
     """
 
     def __init__(
@@ -74,6 +79,10 @@ class NewtonLog(keras.callbacks.Callback):
                 f"Received: optimizer={optimizer!r}"
             )
         self._seen = optimizer.decision_count
+        if self.path is not None:
+            # Before the first step: a path that cannot be written is found out now.
+            with open(self.path, "a", encoding="utf-8") as file:
+                write_run(file, _about(self.model, optimizer))
         if self.tensorboard is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self.tensorboard))
             _write_settings(self._writer, optimizer)
@@ -101,7 +110,7 @@ class NewtonLog(keras.callbacks.Callback):
         self._epoch.extend(new)
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(d.to_dict(), allow_nan=False) + "\n" for d in new)
+                write_decisions(file, new)
         if self._writer is not None:
             _write_scalars(self._writer, new)
         if self.on_step is not None and new:
@@ -147,10 +156,16 @@ def _write(decision: Decision, fields: Sequence[str], prefix: str) -> None:
 
 
 def _write_settings(writer: tf.summary.SummaryWriter, optimizer: QNewton) -> None:
-    """The optimizer's settings for the HParams tab: plain numbers and strings."""
+    """The optimizer's settings for the HParams tab."""
     from tensorboard.plugins.hparams import api  # comes with TensorFlow
 
-    settings = {
+    with writer.as_default():
+        api.hparams(_settings(optimizer))
+
+
+def _settings(optimizer: QNewton) -> dict[str, Any]:
+    """The optimizer's settings: plain numbers and strings."""
+    return {
         "learning_rate": float(optimizer.learning_rate),
         "curvature": str(optimizer.curvature),
         "blocks": str(optimizer.blocks),
@@ -160,5 +175,27 @@ def _write_settings(writer: tf.summary.SummaryWriter, optimizer: QNewton) -> Non
         "gate_time": optimizer.scheduler.gate_time,
         "routes": ", ".join(optimizer.scheduler.routes),
     }
-    with writer.as_default():
-        api.hparams(settings)
+
+
+def _about(model: keras.Model, optimizer: QNewton) -> dict[str, Any]:
+    """A run's first line in the file."""
+    from keras_qnewton import __version__
+
+    layers = [
+        {"name": layer.name, "class": type(layer).__name__, "weights": _count(layer)}
+        for layer in getattr(model, "layers", [])
+    ]
+    return {
+        "id": uuid.uuid4().hex[:12],
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "version": __version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "settings": _settings(optimizer),
+        "model": {"name": model.name, "weights": _count(model), "layers": layers},
+    }
+
+
+def _count(of: keras.Layer) -> int:
+    """Number of trainable weights."""
+    return sum(math.prod(v.shape) for v in of.trainable_variables)

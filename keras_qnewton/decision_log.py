@@ -7,9 +7,7 @@ outside the graph.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 
 import keras
@@ -19,6 +17,7 @@ import tensorflow as tf
 from keras_qnewton import directions
 from keras_qnewton.curvature import formation
 from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.run_file import Decisions as Decisions
 from keras_qnewton.scheduling import CGTime, Scheduler
 from keras_qnewton.step import Step
 from keras_qnewton.types import Decision
@@ -51,37 +50,6 @@ FIELDS = (
     "error_bound",
     "formation",
 )
-
-
-class Decisions(list[Decision]):
-    """A list of `Decision`, oldest first."""
-
-    @classmethod
-    def from_jsonl(cls, path: str | os.PathLike[str]) -> Decisions:
-        """Decisions from a file that `to_jsonl` or `NewtonLog` wrote.
-
-        Raises:
-            ValueError: With the number of the line that is not a decision.
-        """
-        out = cls()
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    out.append(Decision.from_dict(json.loads(line)))
-                except (ValueError, TypeError, AttributeError) as error:
-                    raise ValueError(
-                        f"Argument `path` must be a file of decisions, one JSON object a line. "
-                        f"Received: {os.fspath(path)!r}, line {number}: {error}"
-                    ) from error
-        return out
-
-    def to_jsonl(self, path: str | os.PathLike[str]) -> None:
-        """Writes one JSON object a line; NaN and Inf become null."""
-        with open(path, "w", encoding="utf-8") as file:
-            for decision in self:
-                file.write(json.dumps(decision.to_dict(), allow_nan=False) + "\n")
 
 
 class DecisionLog:

@@ -14,8 +14,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_qnewton.decision_log import Decisions
-from keras_qnewton.types import Decision, is_known
+from keras_qnewton.decision import Decision, is_known
+from keras_qnewton.run_file import Run, runs_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +35,8 @@ td.text, th.text { text-align: left; }
 td.text:last-child { min-width: 16rem; }
 """
 _LAST_ROWS = 20
+# Beyond, the ends of a logarithmic axis overflow.
+_LARGEST_DRAWN = 1e250
 
 
 def report(
@@ -47,28 +49,41 @@ def report(
         path: The HTML file to write.
 
     Raises:
-        ValueError: If there is no decision, or a line is not one.
+        ValueError: If there is no decision, or a line is not one: with the file and the line.
         ImportError: Without Matplotlib.
     """
-    decisions = (
-        Decisions.from_jsonl(source) if isinstance(source, (str, os.PathLike)) else list(source)
-    )
-    if not decisions:
+    runs = runs_of(source)
+    if not any(run.decisions for run in runs):
         raise ValueError(f"Argument `source` must have at least one decision. Received: {source!r}")
-    page = page_of(decisions)
+    html_page = _page_of_runs(runs)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(page)
+        file.write(html_page)
 
 
 def page_of(decisions: Sequence[Decision]) -> str:
-    """The page as a string."""
+    """The page as a string; a run begins where the count of steps does not go on."""
+    return _page_of_runs(runs_of(decisions))
+
+
+def _page_of_runs(runs: Sequence[Run]) -> str:
+    if len(runs) == 1:
+        (run,) = runs
+        return page("A Newton run", ["<h1>A Newton run</h1>", *_sections(run)])
+    sections = ["<h1>Newton runs</h1>", f"<p>The log has {len(runs)} runs.</p>"]
+    for number, run in enumerate(runs, 1):
+        sections += [f"<h1>Run {number} of {len(runs)}</h1>", *_sections(run)]
+    return page("Newton runs", sections)
+
+
+def _sections(run: Run) -> list[str]:
+    """What the page says of one run, in HTML."""
+    decisions = run.decisions
     steps = list({d.step: d for d in decisions}.values())
     blocks: dict[str, list[Decision]] = collections.defaultdict(list)
     for d in decisions:
         blocks[str(d.block)].append(d)
     sections = [
-        "<h1>A Newton run</h1>",
-        table([("", True), ("", False)], _summary(decisions, steps, blocks)),
+        table([("", True), ("", False)], [*_about(run), *_summary(decisions, steps, blocks)]),
         "<h2>Convergence</h2>",
         _figure(_loss, steps, caption="This batch's loss before each step, and after it."),
         _figure(
@@ -107,7 +122,8 @@ def page_of(decisions: Sequence[Decision]) -> str:
                 "by one route. A quantum route's is a projection at the scheduler's gate time.",
             ),
         ]
-    sections += [
+    return [
+        *sections,
         f"<h2>The last {min(_LAST_ROWS, len(decisions))} decisions</h2>",
         table(
             [
@@ -125,7 +141,6 @@ def page_of(decisions: Sequence[Decision]) -> str:
             [_decision_row(d) for d in decisions[-_LAST_ROWS:]],
         ),
     ]
-    return page("A Newton run", sections)
 
 
 def page(title: str, sections: Iterable[str]) -> str:
@@ -140,6 +155,17 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 
 # --- tables ---------------------------------------------------------------------------------
+
+
+def _about(run: Run) -> list[list[str]]:
+    """Rows of what the log's first line says of the run."""
+    rows = [["run", run.title]] if run.title else []
+    version, model = run.about.get("version"), run.about.get("model")
+    if isinstance(version, str):
+        rows.append(["keras_qnewton", version])
+    if isinstance(model, dict):
+        rows.append(["model", f"{model.get('name')}, {model.get('weights')} weights"])
+    return rows
 
 
 def _summary(
@@ -274,8 +300,10 @@ def _dress(axes: Axes, ylabel: str, logarithmic: bool = True) -> None:
 def _plot(
     axes: Axes, points: Iterable[tuple[int | None, float | None]], label: str, style: str = "-"
 ) -> None:
-    known = [(x, y) for x, y in points if is_known(y)]
+    known = [(x, y) for x, y in points if is_known(y) and abs(y) < _LARGEST_DRAWN]
     if known:
+        # A dollar would begin a formula, and what is not printable has no glyph.
+        label = "".join(c for c in label if c.isprintable()).replace("$", r"\$")
         axes.plot(*zip(*known, strict=True), style, label=label, markersize=3)
 
 

@@ -16,13 +16,14 @@ import copy
 import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.decision_log import Decisions
 from keras_qnewton.directions import UNSCHEDULED
+from keras_qnewton.run_file import runs_of
 from keras_qnewton.scheduling import CGTime, LUTime, Scheduler
 from keras_qnewton.types import Decision
 
@@ -86,6 +87,7 @@ def project(
     log: Sequence[Decision] | str | os.PathLike[str],
     gate_time: float = 1e-9,
     scheduler: Scheduler | None = None,
+    run: int | None = None,
 ) -> Projection:
     """Prices a run's linear systems at another gate time.
 
@@ -96,18 +98,23 @@ def project(
         gate_time: Seconds that a quantum gate takes.
         scheduler: With a quantum solver, whose other settings and cost models are used; None is
             `Scheduler()`.
+        run: Which of the log's runs, from 0; None for the last one.
 
     Raises:
-        ValueError: For an empty log, a scheduler without a quantum solver, or a gate time that
-            is not positive.
+        ValueError: For an empty log, a line that is no decision, a run that is not there, a
+            scheduler without a quantum solver, or a gate time that is not positive.
+
+    Warns:
+        UserWarning: If the log has several runs, and `run` does not say which.
     """
-    return projections(log, [gate_time], scheduler)[0]
+    return projections(log, [gate_time], scheduler, run)[0]
 
 
 def projections(
     log: Sequence[Decision] | str | os.PathLike[str],
     gate_times: Sequence[float],
     scheduler: Scheduler | None = None,
+    run: int | None = None,
 ) -> list[Projection]:
     """`project` at several gate times, for little more than the price of one.
 
@@ -115,12 +122,12 @@ def projections(
         log: As for `project`.
         gate_times: Seconds each.
         scheduler: As for `project`.
+        run: As for `project`.
 
     Raises:
         ValueError: As for `project`.
     """
-    decisions = Decisions.from_jsonl(log) if isinstance(log, (str, os.PathLike)) else list(log)
-    decisions = [d for d in decisions if d.evaluations is None]
+    decisions = [d for d in _run_of(log, run) if d.evaluations is None]
     if not decisions:
         raise ValueError(
             "Argument `log` must have at least one decision about a linear system; quasi-Newton "
@@ -161,6 +168,27 @@ def projections(
         Projection(time, decisions, prices, where, break_even)
         for time, prices, where in zip(times, seconds, routes, strict=True)
     ]
+
+
+def _run_of(
+    log: Sequence[Decision] | str | os.PathLike[str], run: int | None
+) -> Sequence[Decision]:
+    """The decisions of one run of a log."""
+    runs = runs_of(log)
+    if run is None:
+        if len(runs) > 1:
+            warnings.warn(
+                f"The log has {len(runs)} runs; the last one is priced. Pass `run=` from 0 to "
+                f"{len(runs) - 1} to choose.",
+                stacklevel=4,
+            )
+        return runs[-1].decisions if runs else []
+    if not -len(runs) <= run < len(runs):
+        raise ValueError(
+            f"Argument `run` must be one of the log's {len(runs)} runs, from 0. "
+            f"Received: run={run!r}"
+        )
+    return runs[run].decisions
 
 
 def _was_definite(decision: Decision, scheduler: Scheduler) -> bool:

@@ -47,6 +47,16 @@ _CUBE = 256**3
 # Part of the fingerprint: raise it when what is measured changes.
 _VERSION = 3
 _measured: dict[tuple[str, str], tuple[float, ...]] = {}
+# What a cache file may raise that is not there, is torn, or is another program's.
+_UNUSABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def coefficients(solver: str = "lu", dtype: str = "float64") -> Coefficients:
@@ -74,13 +84,13 @@ def remembered(
     Args:
         what: Their name, in the cache file.
         measured: Makes them.
-        checked: Returns what the file has, or raises ValueError or TypeError.
+        checked: Returns what the file has, or raises one of `_UNUSABLE`.
     """
     key = (fingerprint(), what)
     if key not in _measured:
         try:
-            stored = checked(_read()[key[0]][what])
-        except (KeyError, ValueError, TypeError):
+            stored = checked(numbers(_read()[key[0]][what]))
+        except _UNUSABLE:
             stored = measured()
             _write(*key, stored)
         _measured[key] = stored
@@ -276,9 +286,21 @@ def _read() -> dict[str, dict[str, Any]]:
     """Entries of the cache file by device; none if it is missing, unreadable or not ours."""
     try:
         stored = json.loads(cache_file().read_text(encoding="utf-8"))
-        return {str(device): dict(entries) for device, entries in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {device: entries for device, entries in stored.items() if isinstance(entries, dict)}
+    except _UNUSABLE:
         return {}
+
+
+def numbers(stored: Any) -> list[float]:
+    """What the cache file has, if it is a list of numbers.
+
+    Raises:
+        TypeError: If it is not.
+        OverflowError: If one is too large.
+    """
+    if not isinstance(stored, list) or any(type(x) not in (int, float) for x in stored):
+        raise TypeError("not a list of numbers")
+    return [float(x) for x in stored]
 
 
 def _coefficients(three: Iterable[float]) -> Coefficients:
@@ -297,12 +319,17 @@ def _write(device: str, what: str, measured: tuple[float, ...]) -> None:
 
 def _replace_file(everything: dict[str, dict[str, Any]]) -> None:
     """Writes the cache file anew, or does nothing if the folder cannot be written."""
-    path = cache_file()
-    with contextlib.suppress(OSError):
+    path, temporary = cache_file(), None
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Another process may be reading: it must see the old file or the new one, whole.
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
         ) as file:
+            temporary = file.name
             json.dump(everything, file)
-        os.replace(file.name, path)
+        os.replace(temporary, path)
+    except _UNUSABLE:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)

@@ -209,7 +209,7 @@ def test_log_keeps_the_last_rows(tmp_path):
     assert len(decisions) == 1024
     assert [d.step for d in decisions[-4:]] == [1, 1, 2, 2]
     assert log.decisions == decisions[-4:]
-    lines = (tmp_path / "run.jsonl").read_text().splitlines()
+    _, *lines = (tmp_path / "run.jsonl").read_text().splitlines()  # the first is of the run
     assert [json.loads(line)["step"] for line in lines] == [1, 1, 2, 2]
     log.decisions.to_jsonl(tmp_path / "again.jsonl")
     assert (tmp_path / "again.jsonl").read_text().splitlines() == lines

@@ -334,19 +334,43 @@ def test_calibrated_once_and_remembered_in_the_file(cache, measurements, monkeyp
     assert len(measurements) == 3
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": {"float64": [1, 2]}}', "null"])
+BROKEN = ["", "{", "[1]", '{"a": {"float64": [1, 2]}}', "null", "[" * 100_000, '{"a": [[1, 2]]}']
+
+
+@pytest.mark.parametrize("content", [*BROKEN, b"\xff\x00"], ids=range(len(BROKEN) + 1))
 def test_broken_cache_file_is_replaced(cache, measurements, content):
     cache.parent.mkdir()
-    cache.write_text(content)
+    cache.write_bytes(content if isinstance(content, bytes) else content.encode())
     LUTime().seconds(10)
     assert measurements == ["lu float64"]
     assert calibration.fingerprint() in json.loads(cache.read_text())
 
 
-def test_cache_entry_that_is_no_calibration_is_measured_again(cache, measurements):
+ENTRIES = {
+    "negative": [0, -1, 0],
+    "too few": [1e-10, 0],
+    "text": ["1e-10", "0", "0"],
+    "a text of three": "123",
+    "flags": [True, False, False],
+    "beyond double precision": [10**400, 0, 0],
+    "not a list": {"1e-10": 1, "2": 2, "3": 3},
+    "nested": [[1e-10], [0], [0]],
+    "nothing": None,
+    "not finite": [float("inf"), 0, 0],
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_cache_entry_that_is_no_calibration_is_measured_again(cache, measurements, name):
     cache.parent.mkdir()
-    cache.write_text(json.dumps({calibration.fingerprint(): {"float64": [0, -1, 0]}}))
-    assert float(LUTime().seconds(1000)) > 0 and measurements == ["lu float64"]
+    cache.write_text(json.dumps({calibration.fingerprint(): {"lu float64": ENTRIES[name]}}))
+    assert 0 < float(LUTime().seconds(1000)) < 100 and measurements == ["lu float64"]
+
+
+def test_a_cache_path_that_is_a_folder_leaves_no_temporary_files(cache, measurements):
+    cache.mkdir(parents=True)
+    assert float(LUTime().seconds(10)) > 0
+    assert os.listdir(cache.parent) == [cache.name] and measurements == ["lu float64"]
 
 
 def test_cache_folder_that_cannot_be_made(tmp_path, monkeypatch, measurements):
