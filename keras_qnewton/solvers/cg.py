@@ -12,6 +12,7 @@ from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_norm, relative_residual
 from keras_qnewton.solvers.linear_solver import LinearSolver
+from keras_qnewton.solvers.scaling import unit_of
 from keras_qnewton.types import Solution
 
 
@@ -103,7 +104,13 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
             radius: As for `solve_operator`.
         """
         rhs = check_rhs(rhs, state.shape[0], state.dtype)
-        x, details = self._iterate(lambda v: tf.linalg.matvec(state, v), rhs, radius)
+        unit = unit_of(state)
+        x, size, details = self._iterate(
+            lambda v: tf.linalg.matvec(state, v) / unit,
+            rhs,
+            None if radius is None else _check_radius(radius) * tf.cast(unit, tf.float64),
+        )
+        x *= size / unit
         return Solution(x, relative_residual(state, x, rhs), self.name, details)
 
     def solve_operator(
@@ -130,12 +137,16 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
             ValueError: If `radius` is not a positive finite scalar (its value, eagerly).
         """
         rhs = check_rhs(rhs)
-        x, details = self._iterate(matvec, rhs, radius)
-        return Solution(x, relative_norm(rhs - matvec(x), rhs), self.name, details)
+        x, size, details = self._iterate(matvec, rhs, radius)
+        x *= size
+        unit = unit_of(rhs)
+        gap = rhs / unit - matvec(x / unit)
+        return Solution(x, relative_norm(gap, rhs / unit), self.name, details)
 
     def _iterate(
         self, matvec: Callable[[tf.Tensor], tf.Tensor], rhs: tf.Tensor, radius: Scalar | None
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """x in units of max|b|, that unit, and `Solution.details`."""
         # In units of max|b|, so that the squares of a small float32 gradient do not underflow.
         largest = tf.reduce_max(tf.abs(rhs))
         unit = tf.where(largest > 0, largest, tf.ones_like(largest))
@@ -152,22 +163,27 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
 
         def step(state: _Iterate) -> tuple[_Iterate]:
             k, x, r, p, rr, _, _, boundary = state
-            product = tf.ensure_shape(matvec(p), b.shape)
-            curvature = _dot(p, product)
+            # p gets shorter and shorter: in powers of two, p^T A p does not vanish.
+            scale = unit_of(p)
+            product = tf.ensure_shape(matvec(p / scale), b.shape)
+            size = unit_of(product)
+            product /= size
+            curvature = _dot(p / scale, product)
             # A NaN is neither.
             convex = curvature > 0
             negative = curvature <= 0
-            length = rr / tf.where(convex, curvature, tf.ones_like(curvature))
-            inside = x + length * p
+            length = rr / scale / scale / tf.where(convex, curvature, tf.ones_like(curvature))
+            inside = x + length / size * p
             if bound is None:
                 stuck = tf.where(negative & (k == 0), b, x)
             else:
                 # An infinite length is one across the boundary, too.
                 boundary = negative | (convex & ~(tf.norm(inside) < bound))
-                stuck = tf.where(boundary, _to_boundary(x, p, bound, rr, curvature), x)
+                bend = curvature * size * scale * scale
+                stuck = tf.where(boundary, _to_boundary(x, p, bound, rr, bend), x)
             on = convex & ~boundary
             x = tf.where(on, inside, stuck)
-            r = tf.where(on, r - length * product, r)
+            r = tf.where(on, r - length * scale * product, r)
             new_rr = _dot(r, r)
             p = r + (new_rr / rr) * p
             return (_Iterate(k + 1, x, r, p, new_rr, ~on, negative, boundary),)
@@ -182,7 +198,7 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
         details = {"iterations": k, "negative_curvature": negative}
         if radius is not None:
             details["hit_boundary"] = boundary
-        return x * unit, details
+        return x, unit, details
 
     def get_config(self) -> dict[str, Any]:
         return {"tolerance": self.tolerance, "max_iterations": self.max_iterations}

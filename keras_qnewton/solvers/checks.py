@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
+from keras_qnewton.solvers.scaling import unit_of
 
 # A Hessian accumulated in float32 is symmetric to about 1e-6 of its largest entry; a matrix
 # further off than this is a mistake (a Jacobian, a wrong reshape), not rounding.
@@ -56,8 +57,11 @@ def relative_residual(matrix: TensorLike, x: TensorLike, rhs: TensorLike) -> tf.
     Returns:
         Scalar float64 tensor; 0 for a zero `rhs` solved by a zero `x`.
     """
-    product = tf.linalg.matvec(tf.cast(matrix, tf.float64), tf.cast(x, tf.float64))
-    return relative_norm(product - tf.cast(rhs, tf.float64), rhs)
+    x, rhs = tf.cast(x, tf.float64), tf.cast(rhs, tf.float64)
+    # In units of b: TensorFlow takes subnormal numbers, as gaps of a small b are, for zero.
+    unit = unit_of(rhs)
+    product = tf.linalg.matvec(tf.cast(matrix, tf.float64), x / unit)
+    return relative_norm(product - rhs / unit, rhs / unit)
 
 
 def check_matrix(matrix: TensorLike) -> tf.Tensor:

@@ -7,11 +7,12 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_qnewton.norms import hypotenuse, unit
+from keras_qnewton.norms import power_of_two
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_norm, relative_residual
 from keras_qnewton.solvers.packing import Packable, Packed
+from keras_qnewton.solvers.scaling import unit_of
 from keras_qnewton.types import Solution
 
 
@@ -65,7 +66,9 @@ class Eigen(Packable[EigenState]):
     def compute(self, state: EigenState, rhs: TensorLike) -> Solution:
         """``A^-1 b`` for `rhs` `[N]`; not finite when A is exactly singular."""
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        x = _apply(state, 1 / state.eigenvalues, rhs)
+        unit, of_matrix = unit_of(rhs), unit_of(state.eigenvalues)
+        x = _apply(state, of_matrix / state.eigenvalues, rhs / unit)
+        x *= _quotient(unit, of_matrix)
         return Solution(x, relative_residual(state.matrix, x, rhs), self.name)
 
     def solve_absolute(self, matrix: TensorLike, rhs: TensorLike, damping: Scalar) -> Solution:
@@ -98,17 +101,26 @@ class Eigen(Packable[EigenState]):
                 "Argument `damping` must be a finite number, 0 or more. "
                 f"Received: damping={float(damping)}"
             )
-        lengths = hypotenuse(tf.cast(state.eigenvalues, tf.float64), damping)
-        x = _apply(state, tf.cast(1 / lengths, matrix.dtype), rhs)
+        # In units of the largest of them, so that squares neither overflow nor vanish.
+        values = tf.cast(state.eigenvalues, tf.float64)
+        unit = power_of_two(tf.maximum(tf.reduce_max(tf.abs(values)), damping))
+        damping /= unit
+        values = tf.cast(1 / tf.sqrt((values / unit) ** 2 + damping**2), matrix.dtype)
+        rhs_unit = unit_of(rhs)
+        rhs /= rhs_unit
+        x = _apply(state, values, rhs)
         matrix64, x64 = tf.cast(matrix, tf.float64), tf.cast(x, tf.float64)
-        # Of A²/u, whose entries are no larger than those of A.
-        u = unit(lengths)
-        square = tf.linalg.matvec(matrix64, tf.linalg.matvec(matrix64, x64) / u)
-        square += damping / u * (damping * x64)
-        inverse = tf.cast(u / lengths, matrix.dtype)
-        back = _apply(state, inverse, tf.cast(square, matrix.dtype))
+        product = tf.linalg.matvec(matrix64, x64) / unit
+        square = tf.linalg.matvec(matrix64, product) / unit + damping**2 * x64
+        back = _apply(state, values, tf.cast(square, matrix.dtype))
         gap = tf.cast(back, tf.float64) - tf.cast(rhs, tf.float64)
+        x *= _quotient(rhs_unit, unit)
         return Solution(x, relative_norm(gap, rhs), self.name)
+
+
+def _quotient(rhs_unit: tf.Tensor, unit: tf.Tensor) -> tf.Tensor:
+    """What x is multiplied by, in the dtype of b."""
+    return tf.cast(tf.cast(rhs_unit, tf.float64) / tf.cast(unit, tf.float64), rhs_unit.dtype)
 
 
 def _apply(state: EigenState, values: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:

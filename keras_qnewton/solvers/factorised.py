@@ -18,6 +18,7 @@ from keras_qnewton.solvers.arrays import TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, passes
 from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.refinement import refined, target
+from keras_qnewton.solvers.scaling import unit_of
 from keras_qnewton.types import Solution
 
 # Solution `[N]` and relative residual; None where there are no factors.
@@ -96,8 +97,13 @@ class FactorisedSolver(LinearSolver[_State]):
     def compute(self, state: _State, rhs: TensorLike) -> Solution:
         """Solves for `rhs` `[N]` with the factors of `init`."""
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        x, residual = self.refined(state, rhs)
-        return Solution(x, residual, self.name)
+        unit = unit_of(rhs)
+        x, residual = self.refined(state, rhs / unit)
+        return Solution(x * unit, residual, self.name)
+
+    def limit(self, dtype: tf.DType) -> float:
+        """The relative residual that needs no refinement, for a matrix of `dtype`."""
+        return target(self.tolerance, dtype.as_numpy_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {"refinements": self.refinements, "tolerance": self.tolerance}
@@ -118,7 +124,8 @@ class GraphFactorisedSolver(FactorisedSolver[_Factors]):
             x = self.substitute(state, vector)
             return x if exists is None else tf.where(exists, x, nan)
 
-        return refined(apply_inverse, state.matrix, rhs, self.refinements, self.tolerance)
+        limit = self.limit(rhs.dtype)
+        return refined(apply_inverse, state.matrix, rhs, self.refinements, limit)
 
 
 class HostFactorisedSolver(FactorisedSolver[_State]):
@@ -153,7 +160,7 @@ class HostFactorisedSolver(FactorisedSolver[_State]):
         self, solve: HostSolve, tensors: Sequence[tf.Tensor], rhs: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """`solve` as one host call; its answer is NaN where it has none, or a residual of NaN."""
-        limit = target(self.tolerance, rhs.dtype.as_numpy_dtype)
+        limit = self.limit(rhs.dtype)
 
         def call(*values: np.ndarray) -> tuple[np.ndarray, np.float64]:
             *arrays, b = values

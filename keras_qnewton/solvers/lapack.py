@@ -15,6 +15,7 @@ from keras_qnewton.solvers.arrays import TensorLike
 from keras_qnewton.solvers.checks import validate
 from keras_qnewton.solvers.factorised import HostAnswer, HostFactorisedSolver
 from keras_qnewton.solvers.refinement import refined_on_host
+from keras_qnewton.solvers.scaling import unit_of
 from keras_qnewton.types import Solution
 
 # Kinds of factors.
@@ -76,6 +77,7 @@ class Lapack(HostFactorisedSolver[LapackState]):
     def solve(self, matrix: TensorLike, rhs: TensorLike) -> Solution:
         """`compute` for a fresh `matrix`; see `LinearSolver.solve`."""
         matrix, rhs = validate(matrix, rhs)
+        unit = unit_of(rhs)
 
         def factorise_and_solve(
             arrays: Sequence[np.ndarray], rhs: np.ndarray, limit: float
@@ -83,8 +85,8 @@ class Lapack(HostFactorisedSolver[LapackState]):
             (matrix,) = arrays
             return self.solve_on_host((matrix, *_factorise(matrix)), rhs, limit)
 
-        x, residual = self.on_host(factorise_and_solve, [matrix], rhs)
-        return Solution(x, residual, self.name)
+        x, residual = self.on_host(factorise_and_solve, [matrix], rhs / unit)
+        return Solution(x * unit, residual, self.name)
 
     def solve_on_host(
         self, arrays: Sequence[np.ndarray], rhs: np.ndarray, limit: float

@@ -6,10 +6,11 @@ With A in block rows of b unknowns, D block diagonal and U = Lᵀ of unit block 
     D_j  = C[:, j]                            inverted by its eigendecomposition
     R_j  = C[:, j+1:],  U_j = D_j⁻¹ R_j
 
-There is no pivoting between blocks, which would need comparisons between products: a D_j whose
-smallest eigenvalue is far below the others costs digits. In double precision there are enough, and
-refinement wins them back; single precision may be left with none. What is left is seen in the
-residual.
+D_j is never inverted as a matrix, whose rounding errors a solve would multiply by its condition
+number: V Λ⁻¹ Vᵀ is applied factor by factor, which is backward stable. There is no pivoting between
+blocks, which would need comparisons between products: a D_j whose smallest eigenvalue is far below
+the others costs digits. Refinement wins them back, as long as there are some left. What is left is
+seen in the residual.
 
 References:
     Higham 2002, Accuracy and Stability of Numerical Algorithms, section 11.1 (block LDLᵀ).
@@ -21,6 +22,7 @@ import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.registry import register
@@ -33,6 +35,8 @@ from keras_qnewton.solvers.packing import Packable, Packed
 _WIDTH = 96
 # Limit of the block rows, which are unrolled when the graph is traced.
 _MAX_ROWS = 32
+# Of the dtype's last place: what rounding leaves of a residual.
+_UNITS = 16.0
 
 
 class LDLState(NamedTuple):
@@ -40,18 +44,20 @@ class LDLState(NamedTuple):
 
     Attributes:
         matrix: A, `[N, N]`.
-        inverses: ``D_j^-1`` `[b, b]`, float64, one for each of the P block rows; not finite from
-            the first singular one on.
+        values: Eigenvalues Λ of D_j `[b]`, float64, one vector for each of the P block rows; NaN
+            where D_j is not finite.
+        vectors: Eigenvectors V of D_j `[b, b]`, one a column.
         right: ``R_j = D_j U_j`` `[b, N - (j + 1) b]`, float64; P - 1 of them.
     """
 
     matrix: tf.Tensor
-    inverses: tuple[tf.Tensor, ...]
+    values: tuple[tf.Tensor, ...]
+    vectors: tuple[tf.Tensor, ...]
     right: tuple[tf.Tensor, ...]
 
     @property
     def exists(self) -> None:
-        """`inverses` say it."""
+        """`values` say it."""
         return None
 
 
@@ -66,19 +72,32 @@ class LDL(GraphFactorisedSolver[LDLState], Packable[LDLState]):
 
     Pure TensorFlow ops: works in a `tf.function`, exports, compiles with XLA (LU does not).
 
-    Arguments are those of `FactorisedSolver`.
+    Args:
+        refinements: See `FactorisedSolver`.
+        tolerance: See `FactorisedSolver`; but None refines down to rounding, since what is lost
+            without pivoting is not known beforehand.
     """
 
     name = "ldl"
     direct = True
 
+    def __init__(self, refinements: int = 2, tolerance: float | None = None):
+        super().__init__(refinements, tolerance)
+
+    def limit(self, dtype: tf.DType) -> float:
+        """See `FactorisedSolver.limit`."""
+        if self.tolerance is not None:
+            return self.tolerance
+        return _UNITS * float(np.finfo(dtype.as_numpy_dtype).eps)
+
     def factorise(self, matrix: tf.Tensor) -> LDLState:
         """The factors of `matrix`, of which the upper triangle is read."""
         size = matrix.shape[0]
         if size is None:
-            return LDLState(matrix, (_inverse(tf.cast(matrix, tf.float64)),), ())
+            values, vectors = _decomposed(tf.cast(matrix, tf.float64))
+            return LDLState(matrix, (values,), (vectors,), ())
         width = _width(size)
-        inverses: list[tf.Tensor] = []
+        blocks: list[tuple[tf.Tensor, tf.Tensor]] = []
         right: list[tf.Tensor] = []
         unit = rows = None  # of U and of R, above j, from column j on
         for start in range(0, size, width):
@@ -89,51 +108,56 @@ class LDL(GraphFactorisedSolver[LDLState], Packable[LDLState]):
                 row -= tf.matmul(lead, rows, transpose_a=True)
                 rows = rows[:, count:]
             block, rest = split(row, count)
-            inverses.append(_inverse(block))
+            blocks.append(_decomposed(block))
             if rest is not None:
                 right.append(rest)
-                new = tf.matmul(inverses[-1], rest)
+                new = _solved(*blocks[-1], rest)
                 unit = new if unit is None else tf.concat([unit, new], 0)
                 rows = rest if rows is None else tf.concat([rows, rest], 0)
-        return LDLState(matrix, tuple(inverses), tuple(right))
+        values, vectors = zip(*blocks, strict=True)
+        return LDLState(matrix, values, vectors, tuple(right))
 
     def substitute(self, state: LDLState, rhs: tf.Tensor) -> tf.Tensor:
         return _substituted(state, rhs)
 
     def pack(self, state: LDLState) -> Packed:
-        rows = joined(state.inverses, state.right)
-        # Where there are no factors, they are not finite themselves.
-        return Packed(tf.ones([rows.shape[0]], rows.dtype), rows)
+        return Packed(tf.concat(state.values, 0), joined(state.vectors, state.right))
 
     def unpack(self, matrix: tf.Tensor, packed: Packed) -> LDLState:
         width = _width(int(packed.factor.shape[0]))
-        return LDLState(matrix, *separated(packed.factor, width, tf.float64))
+        vectors, right = separated(packed.factor, width, tf.float64)
+        sizes = [int(block.shape[0]) for block in vectors]
+        values = tf.split(tf.cast(packed.numbers, tf.float64), sizes)
+        return LDLState(matrix, tuple(values), vectors, right)
 
 
 def _substituted(state: LDLState, rhs: tf.Tensor) -> tf.Tensor:
     """``(U^T D U)^-1 b``, in the dtype of b."""
     rest = tf.cast(rhs, tf.float64)[:, None]
+    blocks = list(zip(state.values, state.vectors, strict=True))
     halfway = []
-    for inverse, right in zip(state.inverses, state.right, strict=False):
+    for block, right in zip(blocks, state.right, strict=False):
         part, rest = tf.split(rest, [right.shape[0], right.shape[1]])
         halfway.append(part)
-        rest -= tf.matmul(right, tf.matmul(inverse, part), transpose_a=True)
-    x = tf.matmul(state.inverses[-1], rest)
-    for inverse, right, part in zip(
-        state.inverses[-2::-1], state.right[::-1], halfway[::-1], strict=True
-    ):
-        x = tf.concat([tf.matmul(inverse, part - tf.matmul(right, x)), x], 0)
+        rest -= tf.matmul(right, _solved(*block, part), transpose_a=True)
+    x = _solved(*blocks[-1], rest)
+    for block, right, part in zip(blocks[-2::-1], state.right[::-1], halfway[::-1], strict=True):
+        x = tf.concat([_solved(*block, part - tf.matmul(right, x)), x], 0)
     return tf.cast(x[:, 0], rhs.dtype)
 
 
-def _inverse(block: tf.Tensor) -> tf.Tensor:
-    """``D^-1``; not finite where D is singular or not finite."""
+def _decomposed(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Λ and V of ``D = V Λ V^T``; Λ is NaN where D is not finite."""
     # The op raises where it does not converge: always, on NaN or Inf.
     finite = tf.reduce_all(tf.math.is_finite(block))
     identity = tf.eye(tf.shape(block)[0], dtype=block.dtype)
     values, vectors = tf.linalg.eigh(tf.where(finite, block, identity))
-    values = tf.where(finite, values, tf.constant(math.nan, block.dtype))
-    return tf.matmul(vectors / values, vectors, transpose_b=True)
+    return tf.where(finite, values, tf.constant(math.nan, block.dtype)), vectors
+
+
+def _solved(values: tf.Tensor, vectors: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """``D^-1`` times `columns`; not finite where D is singular."""
+    return tf.matmul(vectors, tf.matmul(vectors, columns, transpose_a=True) / values[:, None])
 
 
 def _width(size: int) -> int:

@@ -25,7 +25,7 @@ def refined(
     matrix: tf.Tensor,
     rhs: tf.Tensor,
     steps: int,
-    tolerance: float | None = None,
+    limit: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """``A^-1 b`` after at most `steps` refinements, never worse than without.
 
@@ -34,7 +34,7 @@ def refined(
         matrix: Tensor `[N, N]`, float32 or float64.
         rhs: Tensor `[N]`, same dtype.
         steps: Number of refinements, a Python int: the loop is unrolled.
-        tolerance: See `target`.
+        limit: Relative residual that needs no refinement.
 
     Returns:
         The solution `[N]` and its relative residual, scalar float64.
@@ -60,7 +60,6 @@ def refined(
     x = apply_inverse(rhs)
     gap = gap_of(x)
     state = x, gap, relative_norm(gap, rhs64)
-    limit = target(tolerance, rhs.dtype.as_numpy_dtype)
     for _ in range(steps):
         # A NaN residual, of a matrix without factors, is not refined: it exceeds nothing.
         state = tf.cond(state[2] > limit, lambda now=state: improved(*now), lambda now=state: now)

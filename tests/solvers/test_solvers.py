@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import registry
@@ -243,3 +243,59 @@ def test_packed_factors_say_that_there_are_none(name, graph):
 
     packed, x = (tf.function(solved) if graph else solved)(tf.constant(SINGULAR["dead unit"]))
     assert np.isnan(packed.numbers).all() and np.isnan(x).all()
+
+
+# Largest powers of ten of both sides at which x and its parts are still normal numbers.
+REACH = {"float64": 300, "float32": 36}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name, definite", MANY_SYSTEMS)
+@settings(deadline=None, max_examples=10)
+@given(data=st.data(), size=st.integers(1, 5), seed=st.integers(0, 10**6))
+def test_any_scale_of_both_sides(name, definite, dtype, data, size, seed):
+    reach = REACH[dtype]
+    of_matrix, of_rhs = (data.draw(st.integers(-reach, reach)) for _ in range(2))
+    assume(abs(of_rhs - of_matrix) < reach)
+    matrix = symmetric(size, 5, definite, seed=seed) * 10.0**of_matrix
+    rhs = vector(size, seed) * 10.0**of_rhs
+    matrix, rhs = matrix.astype(dtype), rhs.astype(dtype)
+    assume(np.abs(rhs).min() > np.finfo(dtype).tiny)
+    solution = SOLVERS[name].solve(matrix, rhs)
+    # In ordinary units, of the very matrix and right side that were solved with.
+    units = [np.ldexp(1.0, np.frexp(np.abs(side).max())[1]) for side in (matrix, rhs)]
+    exact = scipy.linalg.solve(matrix / units[0], rhs / units[1])
+    x = solution.x.numpy().astype("float64") / (units[1] / units[0])
+    assert relative_error(x, exact) <= BARS[dtype]
+    assert solution.residual <= BARS[dtype]
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.parametrize("name", ["eigen", "qsvt"])
+def test_saddle_free_steps_at_any_scale(name, scale):
+    matrix, rhs = symmetric(4, 10, definite=False), vector(4)
+    expected = scipy.linalg.fractional_matrix_power(matrix @ matrix + np.eye(4), -0.5) @ rhs
+    solution = SOLVERS[name].solve_absolute(matrix * scale, rhs, scale)
+    assert relative_error(solution.x.numpy() * scale, expected) <= 1e-8
+    solution = SOLVERS[name].solve_absolute(matrix, rhs * scale, 1.0)
+    assert relative_error(solution.x.numpy() / scale, expected) <= 1e-8
+
+
+ILL_CONDITIONED = {
+    **{f"hilbert {n}": scipy.linalg.hilbert(n) for n in (4, 9, 14, 120)},
+    "pascal 12": scipy.linalg.pascal(12).astype("float64"),
+    "indefinite": np.diag([1.0, -1e-13, 1e-6]) + 0.5 * np.ones((3, 3)),
+    "two blocks": symmetric(192, 1e13, definite=False),
+}
+
+
+@pytest.mark.parametrize("case", ILL_CONDITIONED)
+@pytest.mark.parametrize("name", ["ldl", "lapack", "eigen"])
+def test_a_backward_stable_solution_of_an_ill_conditioned_system(name, case):
+    """‖Ax - b‖ is rounding of ‖A‖‖x‖, whatever κ is (Higham 2002, section 7.1)."""
+    matrix = ILL_CONDITIONED[case]
+    rhs = matrix @ vector(len(matrix))
+    x = SOLVERS[name].solve(matrix, rhs).x.numpy()
+    size = np.linalg.norm(matrix, 2) * np.linalg.norm(x) + np.linalg.norm(rhs)
+    bar = 50 * len(matrix) * np.finfo("float64").eps
+    assert np.linalg.norm(matrix @ x - rhs) <= bar * size

@@ -27,6 +27,7 @@ from keras_qnewton.solvers.checks import passes
 from keras_qnewton.solvers.quantum.backends import Backend, Outcome
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding
 from keras_qnewton.solvers.quantum.transforms import Transform
+from keras_qnewton.solvers.scaling import exponent_of
 
 DTYPE = "complex128"
 # A term that does not at least halve the gap is at its floor.
@@ -69,12 +70,14 @@ def apply_absolute(
         matrix: H, float64 `[N, N]`.
         rhs: g, float64 `[N]`.
         damping: λ, in units of H.
-        encoding: Of H, padded to a power of two.
+        encoding: Of H, of an ordinary scale, padded to a power of two.
         plan: `transforms.smoothed_inverse_magnitude` for λ/α.
         backend: See `backends.Backend`.
         tolerance: Relative.
         max_refinements: Largest number of terms after the first.
     """
+    exponent = exponent_of(rhs)
+    rhs = np.ldexp(rhs, -exponent)
     scale = float(np.linalg.norm(rhs))
     if scale == 0:
         return AbsoluteResult(np.zeros_like(rhs), 0.0, 0, 0, None, 0)
@@ -125,7 +128,7 @@ def apply_absolute(
     if not x @ rhs > 0 and not math.isnan(residual):
         residual = math.inf
     return AbsoluteResult(
-        x,
+        np.ldexp(x, exponent),
         residual,
         refinements,
         len(outcomes),

@@ -27,6 +27,7 @@ from keras_qnewton.solvers.arrays import TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, passes, relative_residual
 from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.quantum.host import host_solve
+from keras_qnewton.solvers.scaling import exponent_of, matrix_exponent
 from keras_qnewton.types import Solution
 
 # A refinement that does not at least halve the residual is at its floor.
@@ -80,7 +81,7 @@ class InexactSolver(LinearSolver[HostState[Prepared]]):
 
     @abc.abstractmethod
     def _prepare(self, matrix: np.ndarray) -> Prepared:
-        """A `[N, N]`, float64 and finite, in the form that a run needs.
+        """A `[N, N]`, float64, finite and of an ordinary scale, in the form that a run needs.
 
         Raises:
             ValueError: If the matrix is singular or too badly conditioned.
@@ -140,12 +141,21 @@ class InexactSolver(LinearSolver[HostState[Prepared]]):
 
     def _ready(self, matrix: np.ndarray) -> Prepared:
         check_finite(matrix)
-        return self._prepare(matrix)
+        return self._prepare(np.ldexp(matrix, -matrix_exponent(matrix)))
 
     def _refine(
         self, matrix: np.ndarray, rhs: np.ndarray, prepared: Prepared, tolerance: float
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The solution in float64 and its details, from as many runs as it takes."""
+        # In units of both sides, so that no norm overflows or vanishes.
+        of_matrix, of_rhs = matrix_exponent(matrix), exponent_of(rhs)
+        matrix, rhs = np.ldexp(matrix, -of_matrix), np.ldexp(rhs, -of_rhs)
+        x, details = self._refine_scaled(matrix, rhs, prepared, tolerance)
+        return np.ldexp(x, of_rhs - of_matrix), details
+
+    def _refine_scaled(
+        self, matrix: np.ndarray, rhs: np.ndarray, prepared: Prepared, tolerance: float
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         details = self._details(prepared)
         x = np.zeros_like(rhs)
         scale = float(np.linalg.norm(rhs))
@@ -195,7 +205,7 @@ def check_finite(matrix: np.ndarray) -> None:
 
 def unit(vector: np.ndarray, qubits: int) -> tuple[np.ndarray, float]:
     """`vector` `[N]` padded by zeros to `[2^qubits]` and normalised, and its norm."""
-    padded = np.zeros(1 << qubits)
-    padded[: len(vector)] = vector
+    padded, exponent = np.zeros(1 << qubits), exponent_of(vector)
+    padded[: len(vector)] = np.ldexp(vector, -exponent)
     norm = float(np.linalg.norm(padded))
-    return (padded / norm if norm > 0 else padded), norm
+    return (padded / norm if norm > 0 else padded), float(np.ldexp(norm, exponent))

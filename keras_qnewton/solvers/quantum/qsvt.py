@@ -35,6 +35,7 @@ from keras_qnewton.solvers.quantum.transforms import (
     inversion,
     smoothed_inverse_magnitude,
 )
+from keras_qnewton.solvers.scaling import matrix_exponent
 from keras_qnewton.types import Solution
 
 
@@ -232,11 +233,15 @@ class QSVT(InexactSolver[Prepared]):
         def on_host(
             matrix: np.ndarray, rhs: np.ndarray, damping: float
         ) -> tuple[AbsoluteResult, dict[str, Any]]:
-            encoding, plan = self._prepare_absolute(matrix, damping)
+            check_finite(matrix)
+            exponent = matrix_exponent(matrix)
+            matrix, relative = np.ldexp(matrix, -exponent), math.ldexp(damping, -exponent)
+            encoding, plan = self._prepare_absolute(matrix, relative)
             backend, reason = self._backend(encoding, plan, DTYPE)
             settings = backend, tolerance, self.max_refinements
-            result = apply_absolute(matrix, rhs, damping, encoding, plan, *settings)
-            smallest, largest = (math.hypot(s, damping) for s in encoding.singular_values)
+            result = apply_absolute(matrix, rhs, relative, encoding, plan, *settings)
+            result = result._replace(x=np.ldexp(result.x, -exponent))
+            smallest, largest = (math.hypot(s, relative) for s in encoding.singular_values)
             return result, {
                 "degree": plan.degree,
                 "qubits": 1 + encoding.qubits,
@@ -266,7 +271,6 @@ class QSVT(InexactSolver[Prepared]):
     def _prepare_absolute(
         self, matrix: np.ndarray, damping: float
     ) -> tuple[BlockEncoding, Transform]:
-        check_finite(matrix)
         if not 0 < damping < math.inf:
             raise ValueError(
                 f"Argument `damping` must be positive and finite. Received: damping={damping!r}"

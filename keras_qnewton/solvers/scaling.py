@@ -1,0 +1,34 @@
+"""Units that are powers of two: systems of any scale, solved near 1 with the same digits.
+
+    A x = b     (A / α) x' = b / β,     x = x' β / α
+
+Squares and products of numbers near the ends of a dtype's range overflow or vanish, and TensorFlow
+takes subnormal numbers for zero. To multiply by a power of two changes no digit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.norms import unit
+
+# A matrix whose largest entry is between 2^-_ORDINARY and 2^_ORDINARY is left as it is.
+_ORDINARY = 100
+
+
+def unit_of(tensor: tf.Tensor) -> tf.Tensor:
+    """The power of two at the largest entry of `tensor`, scalar; 1 if that is zero, NaN or Inf."""
+    found = unit(tensor)
+    return tf.where(tf.math.is_finite(found), found, tf.ones_like(found))
+
+
+def exponent_of(array: np.ndarray) -> int:
+    """e, where the largest entry is in [2^(e-1), 2^e); 0 for zeros."""
+    return int(np.frexp(np.max(np.abs(array)))[1])
+
+
+def matrix_exponent(matrix: np.ndarray) -> int:
+    """e of a matrix that is taken in units of 2^e: 0 if its entries are of an ordinary size."""
+    exponent = exponent_of(matrix)
+    return 0 if abs(exponent) <= _ORDINARY else exponent
