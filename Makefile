@@ -69,6 +69,7 @@ bench: venv
 	$(BIN)/python benchmarks/fisher.py
 	$(BIN)/python benchmarks/race.py
 	$(BIN)/python benchmarks/pinn.py
+	$(BIN)/python benchmarks/classics.py
 	$(BIN)/python benchmarks/quasi_newton.py
 	$(BIN)/python benchmarks/quasi_newton_cost.py
 	$(BIN)/python benchmarks/models.py
