@@ -24,7 +24,8 @@ def contracted(a: tf.Tensor | None, of_a: str, d: tf.Tensor, of_d: str, to: str)
     summed = (set(of_a) | set(of_d)) - set(to)
     if summed == shared:
         return _one_product(a, of_a, d, of_d, to)
-    if d.shape[2] == 1 and summed == {"P"} and of_a.startswith("BP") and a.shape[1] == 1:
+    of_positions = summed == {"P"} and of_a.startswith("BP") and of_d.startswith("RBP")
+    if of_positions and d.shape[2] == 1 and a.shape[1] == 1:
         a, d = tf.squeeze(a, [1]), tf.squeeze(d, [2])
         return _spread(a, of_a.replace("P", ""), to) * _spread(d, of_d.replace("P", ""), to)
     left = "".join(c for c in to if c in of_a and c not in shared)

@@ -17,6 +17,7 @@ EQUATIONS = [
     ("BPby", "RBPcz", "RByz"),
     ("BPz", "RBPz", "RBz"),
     ("y", "RBPz", "RByz"),
+    ("y", "BP", "y"),
     ("BPy", "BPz", "yz"),
     ("BPbcy", "BPbcz", "zy"),
     ("BPbxy", "BPbz", "xzy"),
