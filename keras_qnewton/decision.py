@@ -38,7 +38,8 @@ class Decision:
         sparsity: d, the largest number of non-zeros in a row of the system.
         step: Optimizer iteration, from 0.
         block: Name of the block (the weights it covers).
-        damping: λ used for this step.
+        damping: λ used for this step; without a unit where it is of rescaled weights, see
+            `Adaptive`.
         trust_ratio: ρ, actual over predicted reduction of this batch's loss; NaN where the
             reduction is below the loss's rounding.
         loss: This batch's loss before the step.

@@ -47,6 +47,11 @@ class Settings:
         return self.averages or self.keeps_factors
 
     @property
+    def rescales(self) -> bool:
+        """Whether weights may be rescaled; kept factors are of the weights as they are."""
+        return self.damping.scaling != "none" and not self.keeps_factors
+
+    @property
     def keeps_factors(self) -> bool:
         """Whether a block's spectrum and factorisation are kept, too."""
         return self.update_every > 1

@@ -27,11 +27,14 @@ from keras_qnewton.conditioning.lanczos import Spectrum
 from keras_qnewton.registry import Policy, register
 
 NEGATIVE_CURVATURE = ("auto", "absolute", "shift")
+SCALING = ("auto", "none", "diagonal")
 # Relative to the largest |eigenvalue|: outside of these λ no longer changes a step in single
 # precision, and a scale of the loss changes nothing.
 _SMALLEST, _LARGEST = 1e-12, 1e12
 # Smallest ratio of λ to that of the step before.
 _FASTEST_FALL = 0.25
+# Relative to the largest |eigenvalue|: λ below that and a model that is right nevertheless.
+_STUCK, _TRUSTED = 1e-11, 0.75
 # A block of zeros still needs a positive shift.
 _TINY = 2.0**-1022
 
@@ -49,6 +52,7 @@ class Damping(Protocol):
         sufficient_ratio: ρ below which a step is tried again.
         promising_ratio: ρ from which on a longer step is tried.
         doublings: Largest number of times that a step is doubled.
+        scaling: When λD² takes the place of λI, see `Adaptive`; "none" if never.
     """
 
     @property
@@ -67,6 +71,8 @@ class Damping(Protocol):
     def promising_ratio(self) -> float: ...
     @property
     def doublings(self) -> int: ...
+    @property
+    def scaling(self) -> str: ...
 
     def saddle_free(self, linear: bool) -> bool:
         """True if blocks take the absolute-value step; `linear`: a linear system is preferred."""
@@ -96,6 +102,10 @@ class Damping(Protocol):
         """λ for the next step; see `Adaptive.update`."""
         ...
 
+    def stuck(self, damping: tf.Tensor, ratio: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        """Whether λI is to be λD² from the next step on; see `Adaptive.stuck`."""
+        ...
+
 
 @register("damping", "adaptive")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
@@ -118,6 +128,10 @@ class Adaptive(Policy):
             curvature or if the scheduler has a quantum solver, else "absolute".
         retries: How many times a poor step is tried again.
         memory: M, over how many steps to average where the data change; 1 never does.
+        scaling: What λ is added to. "none": λI, the same for all weights. "diagonal": λD² with
+            D_j² = |H_jj|, which a weight's unit does not change. "auto": λI, until λ is so small
+            that it damps nothing but weights of a far smaller scale, and λD² from there on. It is
+            λI with blocks too large to be formed, and with `update_every` above 1.
 
     Raises:
         ValueError: If an argument is not one of these.
@@ -138,6 +152,7 @@ class Adaptive(Policy):
         negative_curvature: str = "auto",
         retries: int = 5,
         memory: int = 20,
+        scaling: str = "auto",
     ):
         if not initial > 0:
             raise ValueError(f"Argument `initial` must be positive. Received: initial={initial!r}")
@@ -154,10 +169,15 @@ class Adaptive(Policy):
             raise ValueError(
                 f"Argument `memory` must be a positive integer. Received: memory={memory!r}"
             )
+        if scaling not in SCALING:
+            raise ValueError(
+                f"Argument `scaling` must be one of {SCALING}. Received: scaling={scaling!r}"
+            )
         self.initial = float(initial)
         self.negative_curvature = negative_curvature
         self.retries = retries
         self.memory = memory
+        self.scaling = scaling
 
     def saddle_free(self, linear: bool) -> bool:
         """True if blocks take the absolute-value step; `linear`: "auto" is for a linear system."""
@@ -210,12 +230,26 @@ class Adaptive(Policy):
         lowest, highest = (tf.maximum(limit * scale, _TINY) for limit in (_SMALLEST, _LARGEST))
         return tf.clip_by_value(following, lowest, highest)
 
+    def stuck(self, damping: tf.Tensor, ratio: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        """Whether λI is to be λD² from the next step on, boolean scalar.
+
+        A weight with so little curvature that even the smallest λ holds it back, though the model
+        may be trusted to go further: the weights' scales differ by too much for one λ.
+
+        Args:
+            damping: λ for the next step, float64 scalar.
+            ratio: ρ of this step, float64 scalar; NaN is not trusted.
+            scale: The largest |eigenvalue| of H, float64 scalar.
+        """
+        return (damping < _STUCK * scale) & (ratio >= _TRUSTED)
+
     def get_config(self) -> dict[str, Any]:
         return {
             "initial": self.initial,
             "negative_curvature": self.negative_curvature,
             "retries": self.retries,
             "memory": self.memory,
+            "scaling": self.scaling,
         }
 
 
@@ -243,6 +277,7 @@ class Constant(Policy):
     sufficient_ratio = 0.0
     promising_ratio = float("inf")
     doublings = 0
+    scaling = "none"
 
     def __init__(self, epsilon: float = 5e-3, definite: bool = False):
         if not epsilon >= 0:
@@ -295,6 +330,11 @@ class Constant(Policy):
         """Unchanged."""
         del ratio, accepted, scale
         return damping
+
+    def stuck(self, damping: tf.Tensor, ratio: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        """Never."""
+        del damping, ratio, scale
+        return tf.constant(False)
 
     def get_config(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon, "definite": self.definite}

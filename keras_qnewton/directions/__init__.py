@@ -8,6 +8,8 @@
     MatrixFree   (H + s(λ) I)^(-1) g   too large to be formed: conjugate gradients on H v
     Woodbury     (UᵀU + s(λ)I)^(-1) g  not formed: positive semidefinite, of low rank on this batch
 
+`Rescaled` is one of the first three in weights rescaled by the block's diagonal.
+
 Each prepares a block once a step (`init`), and then solves for as many λ as the step tries
 (`solve`); `direction` chooses among them. A circuit's solution that fails its residual check is
 solved again classically.

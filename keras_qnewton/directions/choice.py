@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras_qnewton.directions.direction import AnyDirection
 from keras_qnewton.directions.matrix_free import MatrixFree
 from keras_qnewton.directions.problem import BlockProblem
+from keras_qnewton.directions.rescaled import Rescaled
 from keras_qnewton.directions.saddle_free import Absolute, SaddleFree
 from keras_qnewton.directions.scheduled import Scheduled
 from keras_qnewton.directions.woodbury import Woodbury
@@ -20,6 +21,11 @@ def direction(problem: BlockProblem, settings: Settings) -> AnyDirection:
 def _full_rank(problem: BlockProblem, settings: Settings) -> AnyDirection:
     if not problem.part.dense:
         return MatrixFree(settings)
+    chosen = _of_matrix(problem, settings)
+    return chosen if problem.rescaled is False else Rescaled(settings, chosen)
+
+
+def _of_matrix(problem: BlockProblem, settings: Settings) -> AnyDirection:
     linear = settings.scheduler.quantum is not None or problem.semidefinite
     if not settings.damping.saddle_free(linear=linear):
         return Scheduled(settings)

@@ -54,6 +54,11 @@ class Direction(abc.ABC, Generic[State]):
         del problem, state, vector
         return None
 
+    def damped(self, problem: BlockProblem, state: State, vector: tf.Tensor) -> tf.Tensor:
+        """D v `[N]`, where the shift by λ is λD²: v itself, if it is λI."""
+        del problem, state
+        return vector
+
     @abc.abstractmethod
     def solve(self, problem: BlockProblem, state: State, damping: tf.Tensor) -> BlockStep:
         """x_k at damping λ, a float64 scalar."""

@@ -139,6 +139,11 @@ class Woodbury(Direction[WoodburyState]):
             lambda: self._otherwise.solve(problem, state.other, damping),
         )
 
+    def damped(self, problem: BlockProblem, state: WoodburyState, vector: tf.Tensor) -> tf.Tensor:
+        """See `Direction.damped`. Few rows are not rescaled."""
+        other = self._otherwise.damped(problem, state.other, vector)
+        return tf.where(_rows(problem).holds, vector, other)
+
     def _small(self, problem: BlockProblem) -> _Small:
         rows, g = _rows(problem), tf.cast(problem.gradient, tf.float64)
         factors = rows.make()
@@ -270,7 +275,7 @@ def max_rank(part: Part, settings: Settings) -> int:
     """Rows of U up to which a positive semidefinite block is solved by them; 0 if it is formed.
 
     A block is formed where somebody has to see it: a scheduler that has a choice, pruning, the
-    paper's regularisation by max|H|, or a later step.
+    paper's regularisation by max|H|, rescaling by the diagonal, or a later step.
     """
     damping, scheduler = settings.damping, settings.scheduler
     if not damping.positive:  # what the formula divides by
@@ -280,4 +285,5 @@ def max_rank(part: Part, settings: Settings) -> int:
     seen = settings.keeps_factors or settings.pruning is not None
     seen |= scheduler.possible(part.size) != ("cholesky",)
     seen |= not damping.adaptive or damping.saddle_free(linear=True)
+    seen |= settings.rescales and damping.scaling == "diagonal"
     return 0 if seen or part.size < _WORTH_IT else min(part.size // 2, MAX_RANK)

@@ -1,7 +1,8 @@
 """The optimizer's variables that one Newton step leaves to the next.
 
-    Memory      damping λ, number m of batches that are averaged, loss L(w) and weights w of the
-                last step; read before a step, assigned after it
+    Memory      damping λ, whether it is of rescaled weights, number m of batches that are
+                averaged, loss L(w) and weights w of the last step; read before a step, assigned
+                after it
     KeptBlock   a block H_k `[N, N]`, averaged over m batches, the ends of its spectrum, and one
                 factorisation; each assigned in the branch of the graph that computes it
 
@@ -35,12 +36,14 @@ class Memory(NamedTuple):
         loss: Its batch's loss before it, scalar; NaN before the first step.
         weights: The weights before it, one tensor a weight; empty if data that change are not
             looked for.
+        rescaled: Whether λ is of rescaled weights from here on, boolean scalar.
     """
 
     damping: tf.Tensor
     count: tf.Tensor
     loss: tf.Tensor
     weights: Sequence[tf.Tensor]
+    rescaled: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,8 @@ class NewtonState:
     """The optimizer's variables that a Newton step reads and leaves.
 
     Attributes:
-        damping: λ, float64 scalar.
+        damping: λ, float64 scalar; -λ where it is of rescaled weights. A variable of its own would
+            make files of earlier versions those of another optimizer.
         count: m, float64 scalar.
         loss: L(w) before the last step, float64 scalar.
         foreseen_loss: Reads L(w + d) as the last step foresaw it, float64 scalar, off the log.
@@ -134,16 +138,18 @@ class NewtonState:
 
     def memory(self, dtype: tf.DType) -> Memory:
         """The last step's values, the loss in the present loss's `dtype`."""
+        damping = tf.convert_to_tensor(self.damping)
         return Memory(
-            damping=tf.convert_to_tensor(self.damping),
+            damping=tf.abs(damping),
             count=tf.convert_to_tensor(self.count),
             loss=tf.cast(tf.convert_to_tensor(self.loss), dtype),
             weights=[tf.convert_to_tensor(v) for v in self.weights],
+            rescaled=damping < 0,
         )
 
     def remember(self, memory: Memory) -> None:
         """Assigns the values for the next step."""
-        self.damping.assign(memory.damping)
+        self.damping.assign(tf.where(memory.rescaled, -memory.damping, memory.damping))
         self.count.assign(memory.count)
         self.loss.assign(tf.cast(memory.loss, tf.float64))
         for kept, weight in zip(self.weights, memory.weights if self.weights else (), strict=True):

@@ -5,11 +5,12 @@
                  data are those of the last step
     H_k, g_k     blocks of the curvature and of the gradient       [N_k, N_k], [N_k]
     λ            damping: how far curvature is not trusted         scalar
+    D            λD² is added; 1, or of the diagonal of H_k        [N_k]
     x_k          direction of a block at λ, divided by m           [N_k]
     d            step that would be taken: -(learning rate) t x    one tensor a weight
     q(d)         quadratic model, g.d + d.H d / 2, with the        scalar
                  whole curvature H
-    t            length at which q(d) + λ d.d / 2 is lowest, ≤ 1   scalar
+    t            length of the lowest q(d) + λ Dd.Dd / 2, ≤ 1       scalar
     ρ            trust ratio (L(w) - L(w + d)) / -q(d)             scalar
 
 With λ that adapts, no step is accepted that raises this batch's loss. One with a poor ρ is tried
@@ -19,22 +20,21 @@ if the data are those of the last step.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.conditioning import DampingScale
+from keras_qnewton.conditioning import Damping
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
-from keras_qnewton.directions import BlockProblem, BlockStep, direction, max_rank, unknown
+from keras_qnewton.directions import unknown
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import Both, Here, Memory, NewtonState
 from keras_qnewton.step.batch import Batch, batches_to_average, value_and_gradient
 from keras_qnewton.step.checks import checked_loss, sound
-from keras_qnewton.step.forming import Forming, formed_before_any_is_kept
 from keras_qnewton.step.quadratic_model import QuadraticModel, scaled
+from keras_qnewton.step.system import System
 from keras_qnewton.step.trial import Trial, first_sufficient, judged, lengthened
 
 
@@ -77,124 +77,77 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     noisy = count > 1
     same_data = (last.damping > 0) & ~noisy  # unknown before the second step
 
-    problems = _block_problems(batch.parts, curvature, gradient, loss, count, settings, state)
-    methods = [direction(problem, settings) for problem in problems]
-    prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
-    scale = DampingScale.of_curvature([p.scale for p in prepared])
-    if policy.adaptive:
-        scale = scale.or_of_gradient(gradient, curvature.points, loss, count)
+    rescaled = _rescaled(settings, batch.parts, last.rescaled & same_data)
+    system = System.of(batch, curvature, gradient, loss, count, rescaled, settings, state)
+    scale = system.scale(loss)
     # `tf.where` would wait for the eigenvalue.
     first_damping = tf.cond(
         same_data, lambda: last.damping, lambda: policy.start(scale.whole) / count
     )
 
-    def product(vectors: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-        found = [
-            method.product(problem, ready, vector)
-            for method, problem, ready, vector in zip(
-                methods, problems, prepared, vectors, strict=True
-            )
-        ]
-        return _whole_product(curvature, vectors, found, count)
-
-    model = QuadraticModel(batch, curvature, product, gradient, curvature.value_error())
+    model = QuadraticModel(batch, system, curvature.value_error())
 
     def attempt(damping: tf.Tensor) -> Trial:
-        blocks = [
-            _divided(method.solve(problem, ready, own_damping), count)
-            for method, problem, ready, own_damping in zip(
-                methods, problems, prepared, scale.of_blocks(damping), strict=True
-            )
-        ]
+        blocks = system.solve(scale.of_blocks(damping))
         return judged(model, blocks, damping, loss, policy.adaptive)
 
     blank = [unknown(part.size, curvature.dtype, settings.scheduler) for part in batch.parts]
     trial = first_sufficient(attempt, Trial.before_any(blank, first_damping, loss), policy)
     taken = curvature.unflatten(scaled(trial.accepted_directions(), trial.length))
     trial, longer_by = lengthened(trial, batch, taken, loss, same_data, policy)
-    next_damping = policy.update(
-        trial.damping / longer_by, trial.ratio, trial.accepted, scale.whole
-    )
+    next_damping, next_rescaled = _following(policy, trial, longer_by, scale.whole, system)
     known = tf.math.is_finite(loss) & tf.math.is_finite(scale.whole)
     next_damping = tf.where(noisy, trial.damping, next_damping)
     return Step(
         directions=scaled(taken, longer_by),
         trial=trial,
-        formations=[p.formation for p in prepared],
+        formations=system.formations,
         loss=loss,
         memory=Memory(
             damping=tf.where(known, next_damping, last.damping),
             count=count,
             loss=loss,
             weights=batch.weights,
+            rescaled=tf.where(known, next_rescaled, last.rescaled) & ~noisy,
         ),
     )
 
 
-def _block_problems(
-    parts: Sequence[Part],
-    curvature: Linearized,
-    gradient: Sequence[tf.Tensor],
-    ready: tf.Tensor,
-    count: tf.Tensor,
-    settings: Settings,
-    state: NewtonState,
-) -> list[BlockProblem]:
-    """Each block's system, formed when a direction asks for it."""
-    # A block that is averaged over batches has too many rows; one that is not formed is not.
-    rows = curvature.low_rank(
-        [max_rank(part, settings) for part in parts],
-        [count <= 1 if part.dense else True for part in parts],
-    )
-    blocks = [
-        Forming(
-            part=part,
-            curvature=functools.partial(curvature.formed, k),
-            kept=state.block(part),
-            count=count,
-            ready=ready,
-            pruning=settings.pruning,
-        )
-        for k, part in enumerate(parts)
-    ]
-    forms = formed_before_any_is_kept(blocks, rows)
-    problems = []
-    for k, part in enumerate(parts):
-        problem = BlockProblem(
-            part=part,
-            gradient=gradient[k],
-            product=functools.partial(_block_product, curvature, k),
-            form=forms[k],
-            low_rank=rows[k],
-            semidefinite=curvature.positive_semidefinite,
-            kept=blocks[k].kept,
-        )
-        problems.append(problem)
-    return problems
+def _rescaled(
+    settings: Settings, parts: Sequence[Part], since_stuck: tf.Tensor
+) -> tf.Tensor | bool:
+    """Whether weights are rescaled in this step; False if they never are."""
+    # λ is one number for all blocks, and without a unit where they are rescaled.
+    if not settings.rescales or not all(part.dense for part in parts):
+        return False
+    return tf.constant(True) if settings.damping.scaling == "diagonal" else since_stuck
+
+
+def _following(
+    policy: Damping,
+    trial: Trial,
+    longer_by: tf.Tensor,
+    scale: tf.Tensor,
+    system: System,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """λ for the next step, and whether it is of rescaled weights.
+
+    Args:
+        policy: Adapts λ.
+        trial: The step's last attempt, at the length `longer_by`.
+        longer_by: See there.
+        scale: The largest |eigenvalue|, float64 scalar.
+        system: Says whether weights are rescaled in this step, and may be from the next one on.
+    """
+    damping = policy.update(trial.damping / longer_by, trial.ratio, trial.accepted, scale)
+    rescaled = system.rescaled
+    if rescaled is False:
+        return damping, tf.constant(False)
+    # Few rows leave directions without curvature, which no rescaling gives them.
+    turned = ~rescaled & ~system.has_few_rows & policy.stuck(damping, trial.ratio, scale)
+    # Of rescaled weights it has no unit.
+    return tf.where(turned, damping / scale, damping), rescaled | turned
 
 
 def _sound(batch: Batch, curvature: Linearized) -> tf.Tensor:
     return sound(batch, curvature.points, lambda: curvature.unflatten(curvature.points))
-
-
-def _block_product(curvature: Linearized, k: int, vector: tf.Tensor) -> tf.Tensor:
-    """H_k v; the curvature is asked only where it is wanted."""
-    return curvature.block_product(k, vector)
-
-
-def _whole_product(
-    curvature: Linearized,
-    vectors: Sequence[tf.Tensor],
-    by_blocks: Sequence[tf.Tensor | None],
-    count: tf.Tensor,
-) -> Sequence[tf.Tensor]:
-    """H v: by the matrix, where one block is all of it and this batch's alone."""
-    (found, *others) = by_blocks
-    if others or found is None:
-        return curvature.product(vectors)
-    return tf.cond(count > 1, lambda: curvature.product(vectors), lambda: [found])
-
-
-def _divided(block: BlockStep, count: tf.Tensor) -> BlockStep:
-    """The step of one of `count` batches that share the work."""
-    return block._replace(x=block.x / tf.cast(count, block.x.dtype))

@@ -2,7 +2,8 @@
 
     d       the step, learning rate and clipping included     one `[N_k]` a block
     q(d)    g.d + d.H d / 2, with the whole Hessian           scalar
-    t       where q(d) + λ d.d / 2 is lowest along d, ≤ 1     scalar
+    D       λD² is what H is damped by                        [N_k]
+    t       where q(d) + λ Dd.Dd / 2 is lowest along d, ≤ 1   scalar
 
 Blocks know nothing of one another, so what they take together would go too far where they agree:
 t cuts it back, by the Hessian between the blocks that no block has.
@@ -14,13 +15,13 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.step.batch import Batch
+from keras_qnewton.step.system import System
 
 
 class Plan(NamedTuple):
@@ -49,33 +50,30 @@ class QuadraticModel:
 
     Attributes:
         batch: Its loss and update.
-        curvature: H at the weights.
-        product: From v, one `[N_k]` a block, to H v.
-        gradient: g, one `[N_k]` a block.
+        system: H, g and D.
         value_error: About how far rounding moves the loss, float64 scalar.
     """
 
     batch: Batch
-    curvature: Linearized
-    product: Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]
-    gradient: Sequence[tf.Tensor]
+    system: System
     value_error: tf.Tensor
 
     def plan(self, directions: Sequence[tf.Tensor], length: tf.Tensor | float = 1.0) -> Plan:
         """The step of `length` times the directions x, one `[N_k]` a block."""
         length = tf.convert_to_tensor(length, tf.float64)
-        step = self.batch.update(self.curvature.unflatten(scaled(directions, length)))
-        flat = self.curvature.flatten(step)
-        slope, bend = dot(self.gradient, flat), dot(flat, self.product(flat))
+        step = self.batch.update(self.system.curvature.unflatten(scaled(directions, length)))
+        flat = self.system.curvature.flatten(step)
+        slope, bend = dot(self.system.gradient, flat), dot(flat, self.system.product(flat))
         return Plan(step, flat, slope, bend, slope + bend / 2, length)
 
     def cut_back(self, plan: Plan, directions: Sequence[tf.Tensor], damping: tf.Tensor) -> Plan:
         """`plan` up to the damped model's minimum along it.
 
-        With one block t is 1: (H + λI) x = g. With K semidefinite ones it is 1/K at least, which
+        With one block t is 1: (H + λD²) x = g. With K semidefinite ones it is 1/K at least, which
         is where all agree: H is at most K times its diagonal blocks.
         """
-        minimum = -plan.slope / (plan.bend + damping * dot(plan.flat, plan.flat))
+        damped = self.system.damped(plan.flat)
+        minimum = -plan.slope / (plan.bend + damping * dot(damped, damped))
         # 1 also where the model has no minimum, and for NaN.
         inside = (minimum > 0) & (minimum < 1)
         t = tf.where(inside, minimum, tf.ones_like(minimum))

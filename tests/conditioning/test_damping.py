@@ -50,3 +50,9 @@ def test_it_stays_where_a_ratio_is_hidden_and_returns_to_the_start_if_it_was_abo
 @given(RATIOS, st.sampled_from([1e-9, 1.0, 1e9]))
 def test_a_scale_of_the_loss_changes_nothing(ratio, scale):
     np.testing.assert_allclose(updated(ratio, scale, scale=scale), scale * updated(ratio))
+
+
+@given(RATIOS | st.just(np.nan), st.floats(1e-20, 1.0), st.sampled_from([1e-9, 1.0, 1e9]))
+def test_it_is_stuck_where_it_is_smallest_and_the_model_right(ratio, damping, scale):
+    arguments = (tf.constant(v, tf.float64) for v in (damping * scale, ratio, scale))
+    assert bool(Adaptive().stuck(*arguments)) == (damping * scale < 1e-11 * scale and ratio >= 0.75)

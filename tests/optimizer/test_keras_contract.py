@@ -22,7 +22,7 @@ from tests.optimizer.models import L, compiled, fit, regression_data, regression
             0.5,
             curvature=ExactHessian(memory=1e6),
             blocks=Blocks("layer", max_size=7),
-            damping=Adaptive(0.3, "shift", retries=2),
+            damping=Adaptive(0.3, "shift", retries=2, scaling="diagonal"),
             sparsity=0.25,
             scheduler=Scheduler(gate_time=1e-15, quantum=QSVT(epsilon=1e-2), max_qubits=5),
             update_every=4,
@@ -229,6 +229,7 @@ def test_damping_argument_errors():
         lambda: Adaptive(initial=0.0),
         lambda: Adaptive(negative_curvature="flip"),
         lambda: Adaptive(retries=-1),
+        lambda: Adaptive(scaling="identity"),
         lambda: Constant(-1.0),
     ):
         with pytest.raises(ValueError, match="Received: "):

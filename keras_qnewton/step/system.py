@@ -1,0 +1,187 @@
+"""The blocks' Newton systems of one step: prepared once, solved at any λ.
+
+H_k, g_k     blocks of the curvature and of the gradient       [N_k, N_k], [N_k]
+m            number of batches that are averaged               scalar
+D            λD² is added; 1, or of the diagonal of H_k        [N_k]
+x_k          (H_k + λD²)⁻¹ g_k / m, or what stands for it      [N_k]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_qnewton.conditioning import DampingScale
+from keras_qnewton.curvature.linearized import Linearized
+from keras_qnewton.directions import (
+    BlockProblem,
+    BlockStep,
+    Direction,
+    DirectionState,
+    direction,
+    max_rank,
+)
+from keras_qnewton.settings import Settings
+from keras_qnewton.state import NewtonState
+from keras_qnewton.step.batch import Batch
+from keras_qnewton.step.forming import Forming, formed_before_any_is_kept
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """All blocks, each with the direction that it takes and what that one prepared.
+
+    Attributes:
+        curvature: H at the weights.
+        gradient: g, one `[N_k]` a block.
+        count: m, float64 scalar.
+        rescaled: Whether D is of the diagonal; False if it never is.
+        adaptive: Whether λ adapts.
+        problems: One a block.
+        methods: One a block.
+        prepared: What each method's `init` returned.
+    """
+
+    curvature: Linearized
+    gradient: Sequence[tf.Tensor]
+    count: tf.Tensor
+    rescaled: tf.Tensor | bool
+    adaptive: bool
+    problems: Sequence[BlockProblem]
+    methods: Sequence[Direction]
+    prepared: Sequence[DirectionState]
+
+    @classmethod
+    def of(
+        cls,
+        batch: Batch,
+        curvature: Linearized,
+        gradient: Sequence[tf.Tensor],
+        ready: tf.Tensor,
+        count: tf.Tensor,
+        rescaled: tf.Tensor | bool,
+        settings: Settings,
+        state: NewtonState,
+    ) -> System:
+        """The systems of a batch.
+
+        Args:
+            batch: Says how the weights are divided.
+            curvature: See the attribute.
+            gradient: Likewise.
+            ready: A tensor that is there once the loss and its gradient have passed their checks.
+            count: See the attribute.
+            rescaled: Likewise.
+            settings: The policies.
+            state: The blocks that are kept.
+        """
+        forms = [
+            Forming(
+                part=part,
+                curvature=functools.partial(curvature.formed, k),
+                kept=state.block(part),
+                count=count,
+                ready=ready,
+                pruning=settings.pruning,
+            )
+            for k, part in enumerate(batch.parts)
+        ]
+        problems = _problems(curvature, gradient, forms, rescaled, settings)
+        methods = [direction(problem, settings) for problem in problems]
+        prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
+        adaptive = settings.damping.adaptive
+        return cls(curvature, gradient, count, rescaled, adaptive, problems, methods, prepared)
+
+    @property
+    def formations(self) -> list[tf.Tensor]:
+        """How each block's matrix came about, a `Formation`, int32 scalars."""
+        return [ready.formation for ready in self.prepared]
+
+    @property
+    def has_few_rows(self) -> tf.Tensor:
+        """Whether a block is solved by its rows, boolean scalar."""
+        few = [p.low_rank.holds for p in self.problems if p.low_rank is not None]
+        return tf.reduce_any([tf.constant(False), *few])
+
+    def scale(self, loss: tf.Tensor) -> DampingScale:
+        """What λ is relative to.
+
+        Args:
+            loss: L(w), scalar.
+        """
+        scale = DampingScale.of_curvature([ready.scale for ready in self.prepared])
+        if not self.adaptive:
+            return scale
+        gradient, points = self.gradient, self.curvature.points
+        if self.rescaled is not False:
+            metric = self.damped([tf.ones_like(g) for g in gradient])
+            gradient = [g / d for g, d in zip(gradient, metric, strict=True)]
+            points = [d * w for d, w in zip(metric, points, strict=True)]
+        return scale.or_of_gradient(gradient, points, loss, self.count)
+
+    def solve(self, dampings: Sequence[tf.Tensor]) -> list[BlockStep]:
+        """x of each block at its own λ, float64 scalars."""
+        found = []
+        for (method, problem, ready), damping in zip(self._blocks(), dampings, strict=True):
+            block = method.solve(problem, ready, damping)
+            # One of m batches that share the work.
+            found.append(block._replace(x=block.x / tf.cast(self.count, block.x.dtype)))
+        return found
+
+    def damped(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """D v, of v one `[N_k]` a block."""
+        blocks = zip(self._blocks(), vectors, strict=True)
+        return [method.damped(problem, ready, v) for (method, problem, ready), v in blocks]
+
+    def product(self, vectors: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """H v, of v one `[N_k]` a block: by the matrix, where one block is all of it."""
+        blocks = zip(self._blocks(), vectors, strict=True)
+        found, *others = [
+            method.product(problem, ready, v) for (method, problem, ready), v in blocks
+        ]
+        if others or found is None:
+            return self.curvature.product(vectors)
+        # A matrix that is averaged is not this batch's alone.
+        return tf.cond(self.count > 1, lambda: self.curvature.product(vectors), lambda: [found])
+
+    def _blocks(self) -> list[tuple[Direction, BlockProblem, DirectionState]]:
+        return list(zip(self.methods, self.problems, self.prepared, strict=True))
+
+
+def _problems(
+    curvature: Linearized,
+    gradient: Sequence[tf.Tensor],
+    forms: Sequence[Forming],
+    rescaled: tf.Tensor | bool,
+    settings: Settings,
+) -> list[BlockProblem]:
+    """Each block's system, formed when a direction asks for it."""
+    parts = [form.part for form in forms]
+    # A block that is averaged over batches has too many rows, and one that is rescaled is formed
+    # for its diagonal; one that is never formed is neither.
+    alone = [
+        (f.count <= 1) & ~tf.convert_to_tensor(rescaled) if f.part.dense else True for f in forms
+    ]
+    rows = curvature.low_rank([max_rank(part, settings) for part in parts], alone)
+    made = formed_before_any_is_kept(forms, rows)
+    return [
+        BlockProblem(
+            part=part,
+            gradient=gradient[k],
+            product=functools.partial(_block_product, curvature, k),
+            form=made[k],
+            low_rank=rows[k],
+            rescaled=rescaled,
+            semidefinite=curvature.positive_semidefinite,
+            kept=forms[k].kept,
+        )
+        for k, part in enumerate(parts)
+    ]
+
+
+def _block_product(curvature: Linearized, k: int, vector: tf.Tensor) -> tf.Tensor:
+    """H_k v; the curvature is asked only where it is wanted."""
+    return curvature.block_product(k, vector)
