@@ -3,7 +3,7 @@ quantum solvers (Q-Newton, arXiv:2405.00252)."""
 
 import sys as _sys
 
-__version__ = "0.1.0"
+from keras_qnewton.version import __version__ as __version__
 
 
 def _is_command() -> bool:
@@ -15,7 +15,7 @@ def _is_command() -> bool:
     return (
         _sys.argv[:1] == ["-m"]
         and "-m" in given[:-1]
-        and given[given.index("-m") + 1].split(".")[0] == __name__
+        and given[given.index("-m") + 1] in (__name__, f"{__name__}.__main__")
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import ops
+from tensorflow.python.ops import control_flow_util
 from tensorflow.python.ops.parallel_for import pfor
 
 # Priority of the creator of variables that `tf.function` registers.
@@ -142,6 +143,15 @@ def is_visible(graph: tf.Graph) -> bool:
     while current is not None and current is not graph:
         current = getattr(current, "outer_graph", None)
     return current is graph
+
+
+def compiled_by_xla() -> bool:
+    """Whether the graph that is being traced is of a call with `jit_compile=True`.
+
+    Public alternative tried: none tells while tracing. An operation that XLA does not compile would
+    end such a call.
+    """
+    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
 def run_after(later: tf.Operation, earlier: tf.Operation) -> None:

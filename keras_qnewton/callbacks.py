@@ -19,6 +19,7 @@ from keras_qnewton.decision_log import Decisions
 from keras_qnewton.optimizer import QNewton
 from keras_qnewton.run_file import write_decisions, write_run
 from keras_qnewton.types import Decision, is_known
+from keras_qnewton.version import __version__
 
 # Keras's logs of a batch or an epoch.
 Logs = dict[str, float | None]
@@ -179,8 +180,6 @@ def _settings(optimizer: QNewton) -> dict[str, Any]:
 
 def _about(model: keras.Model, optimizer: QNewton) -> dict[str, Any]:
     """A run's first line in the file."""
-    from keras_qnewton import __version__
-
     layers = [
         {"name": layer.name, "class": type(layer).__name__, "weights": _count(layer)}
         for layer in getattr(model, "layers", [])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -52,6 +53,24 @@ FIELDS = (
 )
 
 
+class StepColumns(NamedTuple):
+    """Numbers of steps, `[S]` float64 each; see `Decision`.
+
+    Attributes:
+        step: Optimizer iteration.
+        damping: λ.
+        loss: Before the step.
+        loss_after: At the candidate weights.
+        accepted: Positive if the step was taken: 1 + its attempts; see `_verdict`.
+    """
+
+    step: np.ndarray
+    damping: np.ndarray
+    loss: np.ndarray
+    loss_after: np.ndarray
+    accepted: np.ndarray
+
+
 class DecisionLog:
     """The ring buffer of an optimizer, and the names that its numbers stand for.
 
@@ -59,6 +78,10 @@ class DecisionLog:
         optimizer: Its variables hold the numbers.
         scheduler: Chooses among the routes.
         block_names: Those of the blocks; others are added as they come.
+
+    Attributes:
+        buffer: The rows, `[CAPACITY, width]`.
+        count: How many were appended so far, int64 scalar.
     """
 
     def __init__(
@@ -68,10 +91,10 @@ class DecisionLog:
         block_names: Sequence[str],
     ):
         self._scheduler, self._block_names = scheduler, list(block_names)
-        self._rows = optimizer.add_variable(
+        self.buffer = optimizer.add_variable(
             (CAPACITY, width(scheduler)), dtype="float64", name="log"
         )
-        self._count = optimizer.add_variable((), dtype="int64", name="log_count")
+        self.count = optimizer.add_variable((), dtype="int64", name="log_count")
 
     def append(self, step: Step, parts: Sequence[Part], iteration: tf.Tensor) -> None:
         """Adds one row a block, in the graph."""
@@ -80,15 +103,15 @@ class DecisionLog:
                 self._block_names.append(part.name)
         numbers = [self._block_names.index(part.name) for part in parts]
         new = rows(step, parts, numbers, iteration)
-        count = tf.convert_to_tensor(self._count)
-        append(self._rows.value, count, new)
-        self._count.assign(count + len(parts))
+        count = tf.convert_to_tensor(self.count)
+        append(self.buffer.value, count, new)
+        self.count.assign(count + len(parts))
 
     def foreseen_loss(self) -> tf.Tensor:
         """The loss at the weights that the last step led to, float64 scalar; NaN before a step."""
-        count = tf.convert_to_tensor(self._count)
+        count = tf.convert_to_tensor(self.count)
         # Of the variable itself: a value that was read would be copied by `append`.
-        row = tf.gather(self._rows.value, tf.cast(count - 1, tf.int32) % CAPACITY)
+        row = tf.gather(self.buffer.value, tf.cast(count - 1, tf.int32) % CAPACITY)
         loss, after, accepted = (
             row[FIELDS.index(name)] for name in ("loss", "loss_after", "accepted")
         )
@@ -96,10 +119,19 @@ class DecisionLog:
 
     def since(self, number: int) -> Decisions:
         """The decisions from the given one on that the buffer still holds."""
-        return decode(self._rows.numpy(), len(self), number, self._scheduler, self._block_names)
+        return decode(self.buffer.numpy(), len(self), number, self._scheduler, self._block_names)
+
+    def steps(self) -> StepColumns:
+        """Numbers of the steps that the buffer still holds, oldest first."""
+        count, rows = len(self), self.buffer.numpy()
+        held = np.arange(max(count - CAPACITY, 0), count) % CAPACITY
+        columns = rows[held][:, [FIELDS.index(name) for name in StepColumns._fields]]
+        # A step has a row for each block.
+        first = np.flatnonzero(np.diff(columns[:, 0], prepend=-1) != 0)
+        return StepColumns(*columns[first].T)
 
     def __len__(self) -> int:
-        return int(self._count.numpy())
+        return int(self.count.numpy())
 
 
 def width(scheduler: Scheduler) -> int:
@@ -118,7 +150,7 @@ def rows(
         "trust_ratio": trial.ratio,
         "loss": step.loss,
         "loss_after": trial.loss_after,
-        "accepted": trial.accepted,
+        "accepted": _verdict(trial.accepted, step.attempts),
         "length": trial.length,
     }
     out = []
@@ -132,6 +164,23 @@ def rows(
         ]
         out.append(tf.concat([tf.stack(numbers), block.predicted], 0))
     return tf.stack(out)
+
+
+def _verdict(accepted: tf.Tensor, attempts: tf.Tensor | None) -> tf.Tensor:
+    """One number for both: 1 + attempts of a step that was taken, -attempts of one that was not.
+
+    1 and 0 are of steps whose attempts are not known, as in logs that were saved earlier.
+    """
+    if attempts is None:
+        return accepted
+    return tf.where(accepted, 1 + attempts, -attempts)
+
+
+def _attempts(verdict: int) -> int | None:
+    """The attempts that `_verdict` says; None where they are not known."""
+    if verdict in (0, 1):
+        return None
+    return verdict - 1 if verdict > 0 else -verdict
 
 
 def append(buffer: tf.Variable, count: tf.Tensor, new: tf.Tensor) -> None:
@@ -211,7 +260,8 @@ def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str])
         trust_ratio=values["trust_ratio"],
         loss=values["loss"],
         loss_after=values["loss_after"],
-        accepted=bool(values["accepted"]),
+        accepted=values["accepted"] > 0,
+        attempts=_attempts(int(values["accepted"])),
         length=values["length"],
         residual=values["residual"],
         fallback=route != solved_by,

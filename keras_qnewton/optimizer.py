@@ -25,6 +25,7 @@ from keras_qnewton.loss import (
     with_calls_in_line,
 )
 from keras_qnewton.quasi_newton import QuasiNewton
+from keras_qnewton.refusals import Refusals
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
@@ -182,6 +183,7 @@ class QNewton(keras.optimizers.Optimizer):
         damping = self.add_variable((), dtype="float64", name="damping")
         names = [part.name for part in parts]
         self._log = DecisionLog(self, self.scheduler, names)
+        self._refusals = Refusals(self._log)
         self._state = new_state(
             self, damping, parts, variables, self._settings, self._log.foreseen_loss
         )
@@ -246,7 +248,17 @@ class QNewton(keras.optimizers.Optimizer):
             before, self._last_loss = self._last_loss, None
             return before
 
-        return step() if tf.inside_function() else tf.function(step, autograph=False)()
+        if tf.inside_function():
+            return step()
+        before = tf.function(step, autograph=False)()
+        self._refusals.warn()
+        return before
+
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
+        """Keras calls it when `fit` ends: warns if ten steps in a row were refused."""
+        super().finalize_variable_values(var_list)
+        if self.built:
+            self._refusals.warn()
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Subtracts lr times the direction x; Keras calls it with x in the gradient's place."""
@@ -320,6 +332,9 @@ class QNewton(keras.optimizers.Optimizer):
             self._log.append(step, batch.parts, iteration)
             remember(state, step)
             self._last_loss = step.loss
+            # `fit` warns when it ends.
+            if known and step.attempts is not None and not _tf_private.compiled_by_xla():
+                self._refusals.print_in_graph(step.trial.accepted, len(batch.parts))
             super()._backend_apply_gradients(step.directions, variables)
 
     # --- what happened ------------------------------------------------------------------

@@ -110,7 +110,8 @@ def _alike(step: Step, batch: Batch) -> Step:
         blocks=[block._replace(x=nothing) for block in step.trial.blocks],
         loss_after=tf.cast(step.trial.loss_after, dtype),
     )
-    return step._replace(trial=trial, loss=tf.cast(step.loss, dtype))
+    attempts = tf.constant(0) if step.attempts is None else step.attempts
+    return step._replace(trial=trial, loss=tf.cast(step.loss, dtype), attempts=attempts)
 
 
 def _stay(batch: Batch, state: EitherState, data: tf.Tensor) -> tf.Tensor:

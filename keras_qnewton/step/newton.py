@@ -47,6 +47,7 @@ class Step(NamedTuple):
         formations: How each block's matrix came about, a `Formation`, int32 scalars.
         loss: L(w), scalar.
         memory: For the next step; a `Here` of a quasi-Newton one, `Both` where either may follow.
+        attempts: How many were made, int32 scalar; None of a quasi-Newton step.
     """
 
     directions: list[tf.Tensor]
@@ -54,6 +55,7 @@ class Step(NamedTuple):
     formations: list[tf.Tensor]
     loss: tf.Tensor
     memory: Memory | Here | Both
+    attempts: tf.Tensor | None = None
 
 
 def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
@@ -92,7 +94,9 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
         return judged(model, blocks, damping, loss, policy.adaptive)
 
     blank = [unknown(part.size, curvature.dtype, settings.scheduler) for part in batch.parts]
-    trial = first_sufficient(attempt, Trial.before_any(blank, first_damping, loss), policy)
+    trial, attempts = first_sufficient(
+        attempt, Trial.before_any(blank, first_damping, loss), policy
+    )
     taken = curvature.unflatten(scaled(trial.accepted_directions(), trial.length))
     trial, longer_by = lengthened(trial, batch, taken, loss, same_data, policy)
     next_damping, next_rescaled = _following(policy, trial, longer_by, scale.whole, system)
@@ -110,6 +114,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
             weights=batch.weights,
             rescaled=tf.where(known, next_rescaled, last.rescaled) & ~noisy,
         ),
+        attempts=attempts,
     )
 
 

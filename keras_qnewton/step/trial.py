@@ -81,8 +81,11 @@ def judged(
     return Trial(blocks, damping, plan.length, after, ratio, accepted)
 
 
-def first_sufficient(attempt: Callable[[tf.Tensor], Trial], start: Trial, policy: Damping) -> Trial:
-    """The first attempt that suffices, each at a larger λ on the same curvature; or the last.
+def first_sufficient(
+    attempt: Callable[[tf.Tensor], Trial], start: Trial, policy: Damping
+) -> tuple[Trial, tf.Tensor]:
+    """The first attempt that suffices, each at a larger λ on the same curvature, or the last; and
+    how many were made, int32 scalar.
 
     Args:
         attempt: Makes one at λ.
@@ -100,8 +103,9 @@ def first_sufficient(attempt: Callable[[tf.Tensor], Trial], start: Trial, policy
         damping = tf.where(tries == 0, trial.damping, policy.raised(trial.damping))
         return tries + 1, attempt(damping)
 
-    _, trial = tf.while_loop(unsatisfied, again, (tf.constant(0), start), parallel_iterations=1)
-    return trial
+    start_at = tf.constant(0), start
+    tries, trial = tf.while_loop(unsatisfied, again, start_at, parallel_iterations=1)
+    return trial, tries
 
 
 def lengthened(

@@ -1,0 +1,121 @@
+"""A run of refused steps, said once: where training stands still, somebody should hear of it.
+
+The log has it: of the last steps none was taken, and each would have raised the loss by more than
+its rounding, or was not finite. Steps that are refused where the loss is as low as rounding lets it
+be do not count.
+
+`fit` tells when it ends, by a Python warning, and so does an eager `minimize`. Inside a graph no
+Python runs: there `minimize` prints to stderr, by an operation that is run in the rare case alone.
+XLA compiles no such operation, so that none is there.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.decision_log import FIELDS, DecisionLog, StepColumns
+
+# Refused steps in a row.
+RUN = 10
+# Rises of the loss by less than this share of the largest one in the log may be rounding.
+_ROUNDING = 1e-5
+
+_TEXT = (
+    "QNewton refused {count} steps in a row, and the weights stood still. {why} See "
+    "`optimizer.decisions`."
+)
+_NOT_FINITE = (
+    "The loss, or the step itself, was not finite at any damping that was tried. Numbers overflow: "
+    "scale the data or the loss, or train in float64; look for functions without a finite "
+    "derivative."
+)
+_RISES = (
+    "The loss rose at every damping that was tried, however short the step. Does a custom gradient "
+    "belong to another function? Does the loss jump, or draw random numbers anew? Else try "
+    "`damping=Adaptive(initial=1.0, retries=10)`, a smaller learning rate, or float64."
+)
+
+
+class Refusals:
+    """Tells of an optimizer's refused steps, once.
+
+    Args:
+        log: The optimizer's.
+    """
+
+    def __init__(self, log: DecisionLog):
+        self._log, self._told = log, False
+
+    def warn(self) -> None:
+        """Warns if the log has a run of refused steps, and nothing was said of one."""
+        if self._told:
+            return
+        steps = self._log.steps()
+        run, last = _longest(_stuck(steps))
+        if run < RUN:
+            return
+        self._told = True
+        finite = np.isfinite(steps.loss_after[last + 1 - run : last + 1]).all()
+        why = _RISES if finite else _NOT_FINITE
+        numbers = (
+            f"Last, at step {steps.step[last]:.0f}: loss {steps.loss[last]:.4g}, after the step "
+            f"{steps.loss_after[last]:.4g}, λ = {steps.damping[last]:.3g}."
+        )
+        warnings.warn(_TEXT.format(count=run, why=f"{why} {numbers}"), stacklevel=3)
+
+    def print_in_graph(self, accepted: tf.Tensor, blocks: int) -> None:
+        """Prints to stderr, in the graph, at the last of `RUN` refused steps.
+
+        Args:
+            accepted: Whether the step that was just logged was taken, boolean scalar.
+            blocks: Rows of a step in the log.
+        """
+        buffer, count = self._log.buffer, self._log.count
+        if (RUN + 1) * blocks > buffer.shape[0]:
+            return
+
+        def look() -> tf.Tensor:
+            at = tf.convert_to_tensor(count.value) - 1
+            at -= blocks * tf.range(RUN + 1, dtype=at.dtype)
+            last = tf.gather(buffer.value, tf.cast(at % buffer.shape[0], tf.int32))
+            loss, after, taken = (
+                last[:, FIELDS.index(name)] for name in ("loss", "loss_after", "accepted")
+            )
+            rises = after - loss > _ROUNDING * tf.reduce_max(tf.abs(loss))
+            finite = tf.math.is_finite(after)
+            stuck = (at >= 0) & (taken <= 0) & (rises | ~finite)
+            exactly = tf.reduce_all(stuck[:RUN]) & ~stuck[RUN]
+            all_finite = tf.reduce_all(finite[:RUN])
+            return tf.cond(exactly, lambda: tell(all_finite), lambda: tf.constant(False))
+
+        def tell(finite: tf.Tensor) -> tf.Tensor:
+            texts = [_TEXT.format(count=RUN, why=why) for why in (_NOT_FINITE, _RISES)]
+            text = tf.gather(texts, tf.cast(finite, tf.int32))
+            with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
+                return tf.constant(True)
+
+        tf.cond(accepted, lambda: tf.constant(False), look)
+
+
+def _stuck(steps: StepColumns) -> np.ndarray:
+    """Which steps were refused beyond rounding, bool `[S]`."""
+    known = np.abs(steps.loss[np.isfinite(steps.loss)])
+    largest = known.max() if known.size else 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        rises = steps.loss_after - steps.loss > _ROUNDING * largest
+    stuck: np.ndarray = (steps.accepted <= 0) & (rises | ~np.isfinite(steps.loss_after))
+    return stuck
+
+
+def _longest(flags: np.ndarray) -> tuple[int, int]:
+    """The length of the longest run of True, and its last place."""
+    longest, last, run = 0, -1, 0
+    for place, flag in enumerate(flags.tolist()):
+        run = run + 1 if flag else 0
+        if run > longest:
+            longest, last = run, place
+    return longest, last
