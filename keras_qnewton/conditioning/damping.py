@@ -35,7 +35,7 @@ _SMALLEST, _LARGEST = 1e-12, 1e12
 _FASTEST_FALL = 0.25
 # Relative to the largest |eigenvalue|: λ below that and a model that is right nevertheless.
 _STUCK, _TRUSTED = 1e-11, 0.75
-# A block of zeros still needs a positive shift.
+# A block of zeros on a plateau still needs a positive shift.
 _TINY = 2.0**-1022
 
 
@@ -119,6 +119,9 @@ class Adaptive(Policy):
     Where the data change from step to step (mini-batches, dropout), which is found out by
     itself, a step counts for one of the last m ≤ `memory`: λ starts anew at each, curvature is
     averaged, steps are divided by m. See `conditioning.noise`.
+
+    Where the Hessian tells next to nothing along the gradient, λ starts at ‖g‖²/|L| instead, times
+    `initial` over its default: Polyak's step. See `conditioning.linear_loss`.
 
     Args:
         initial: λ at the first step, as a fraction of the Hessian's largest |eigenvalue|.

@@ -2,8 +2,8 @@
 
     λ_max        largest |eigenvalue| of a block's curvature                scalar, one a block
     g, n = ‖g‖   gradient, of the block or of all                           [N], scalar
-    ‖g‖/|L|      over Polyak's length |L|/‖g‖ it is λ of a step that would lower a linear loss
-                 from L to zero: λ = ‖g‖²/|L|
+    |L|/‖g‖      Polyak's length, that of the step which lowers a linear loss from L to zero; λ of
+                 that step is ‖g‖²/|L|
 
 A loss that is bounded below by zero and falls along -g has curvature of ‖g‖²/(2L) on its way. So a
 block with much less than that is linear as far as anybody can see: H = 0 of a linear model's mean
