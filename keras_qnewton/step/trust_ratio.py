@@ -26,19 +26,21 @@ _AGREEMENT = 0.25
 
 
 def ratio_of_losses(plan: Plan, before: tf.Tensor, reduction: tf.Tensor) -> tf.Tensor:
-    """ρ from two losses, float64 scalar; -1 where the model predicts a rise.
+    """ρ from two losses, float64 scalar; -1 where the model predicts a rise, or the loss is NaN.
 
     Near a minimum the loss's rounding hides what a step does: NaN says that there is no ratio, and
-    no reason to change λ, which would run away on a converged model.
+    no reason to change λ, which would run away on a converged model. A loss of NaN, as beyond a
+    logarithmic barrier, is one: the step was too long.
 
     Args:
         plan: The step d.
         before: L(w), scalar.
         reduction: L(w) - L(w + d), float64 scalar.
     """
-    change = plan.change
-    hidden = tf.abs(change) <= ROUNDING[before.dtype] * tf.abs(tf.cast(before, tf.float64))
-    ratio = tf.where(change < 0, reduction / -change, -tf.ones_like(change))
+    change, defined = plan.change, ~tf.math.is_nan(reduction)
+    rounding = ROUNDING[before.dtype] * tf.abs(tf.cast(before, tf.float64))
+    hidden = defined & (tf.abs(change) <= rounding)
+    ratio = tf.where(defined & (change < 0), reduction / -change, -tf.ones_like(change))
     return tf.where(hidden, tf.constant(float("nan"), tf.float64), ratio)
 
 
