@@ -31,6 +31,9 @@ import tensorflow as tf
 _EPSILON = {tf.bfloat16: 2.0**-8, tf.float16: 2.0**-11, tf.float32: 2.0**-24, tf.float64: 2.0**-53}
 # Units of rounding in a loss that is computed twice, by other kernels or in another order.
 _UNITS = 64.0
+# Smallest share of a loss that other data change it by. At a minimum above zero the gradient says
+# nothing of how far rounding moves residuals, and with them the loss.
+_SHARE = 2.0**-30
 
 
 def data_changed(
@@ -57,6 +60,7 @@ def data_changed(
             for w, g in zip(weights, gradients, strict=True)
         ]
     )
-    rounding = _UNITS * epsilon * (tf.maximum(tf.abs(then), tf.abs(now)) + by_weights)
+    share = max(_UNITS * epsilon, _SHARE)
+    rounding = share * tf.maximum(tf.abs(then), tf.abs(now)) + _UNITS * epsilon * by_weights
     # False for a NaN.
     return tf.abs(now - then) > rounding

@@ -39,6 +39,17 @@ def test_rounding_is_no_change_and_another_batch_is():
     assert changed(1e-14, 1e-9)
 
 
+def test_rounding_at_a_minimum_above_zero_is_no_change():
+    """Residuals of 1e-3 that are differences of numbers near 1, as Osborne's fit of exponentials."""
+    weights, gradients = [tf.constant([1.0, 1.0], tf.float64)], [tf.zeros(2, tf.float64)]
+    residuals = 1e-3 * np.cos(np.arange(33.0))
+    loss = np.sum(residuals**2)
+    rounded = np.sum((1 + residuals - 1 + 4e-16) ** 2)
+    assert rounded != loss
+    assert not data_changed(tf.constant(loss), tf.constant(rounded), weights, gradients)
+    assert data_changed(tf.constant(loss), tf.constant(loss * (1 + 1e-8)), weights, gradients)
+
+
 def test_a_shuffled_full_batch_takes_the_steps_that_it_would_take_without_memory():
     found = []
     for memory in (1, 20):
