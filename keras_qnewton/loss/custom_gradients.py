@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.loss import control_flow
-from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
+from keras_qnewton.loss.raw import LossNotReplayableError, here, raw_op
 from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT, check_replayable
 
 # Collections of a graph: its operations' traced gradients, and a mark of a traced gradient's graph.
@@ -73,11 +73,8 @@ def bodies(op: tf.Operation) -> list[control_flow.Body]:
 
 
 def differentiated_inputs(op: tf.Operation) -> set[int] | None:
-    """Positions of the inputs that a given gradient has results for; None if none was given.
-
-    A given gradient's own operations are not looked into, as for `bodies`.
-    """
-    if not is_given(op) or op.graph.get_collection(_IS_TRACE):
+    """Positions of the inputs that a given gradient has results for; None if none was given."""
+    if not is_given(op):
         return None
     given = _given(op)
     return None if given is None else {i for i, v in enumerate(given.results) if v is not None}
@@ -255,20 +252,9 @@ def _captured(
     names = {source.name for source in own}
     run_(operations, env, weights, names)
     return {
-        placeholder.name: _here(env.get(source.name, source) if source.name in names else source)
+        placeholder.name: here(env.get(source.name, source) if source.name in names else source)
         for source, placeholder in given.captured
     }
-
-
-def _here(value: Any) -> Any:
-    """A tensor of an outer graph as one of the present graph.
-
-    TensorFlow builds the gradient of a condition in a graph of its own, which sees tensors of the
-    branch, and not those of the graph around it.
-    """
-    if not tf.is_symbolic_tensor(value) or value.dtype == tf.resource:
-        return value
-    return value if value.graph is tf.compat.v1.get_default_graph() else tf.identity(value)
 
 
 def _belongs(tensor: tf.Tensor, graph: tf.Graph) -> bool:

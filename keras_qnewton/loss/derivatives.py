@@ -11,7 +11,7 @@ zero what is marked as not differentiable. Each type of operation on a path is o
     FORMS                  run again as something equal whose derivatives will do (`forms`)
     IDENTITIES             run again as nothing at all
     CONSTANT               its derivative is truly zero, or meant to be: the path ends
-    _ONCE, _NOT            refused, with what to use instead
+    WITHOUT_SECOND, WITHOUT_FIRST            refused, with what to use instead
     any other              refused: nobody has looked at it
 """
 
@@ -63,7 +63,7 @@ _BY_OTHERS = "Write it as TensorFlow operations that have a derivative."
 _HOLD = "Hold that argument constant, with `tf.stop_gradient`."
 
 # Without a first derivative in TensorFlow.
-_NOT = {
+WITHOUT_FIRST = {
     "AdjustContrastv2": _Refused("Write it as (x - mean) * factor + mean."),
     "Betainc": _Refused(_HOLD, (0, 1)),
     "ExtractGlimpse": _Refused("Use `tf.image.crop_and_resize`."),
@@ -90,7 +90,7 @@ _NOT = {
 }
 
 # Whose gradient cannot be differentiated.
-_ONCE = {
+WITHOUT_SECOND = {
     "BlockLSTM": _Refused("Use `keras.layers.LSTM`."),
     "BlockLSTMV2": _Refused("Use `keras.layers.LSTM`."),
     "CTCLoss": _Refused(ctc.INSTEAD),
@@ -121,7 +121,7 @@ def check_first(part: Stretch) -> None:
         LossNotReplayableError: If there is one; it names the operation and its layer.
     """
     for op, inputs in on_paths(part):
-        _check(op, inputs, _NOT, _without(op))
+        _check(op, inputs, WITHOUT_FIRST, _without(op))
         if not _is_known(op):
             raise _error(op, _without(op), _BY_OTHERS)
 
@@ -136,7 +136,7 @@ def check_second(part: Stretch) -> None:
             raise _error(op, "has no second derivative in TensorFlow", ctc.INSTEAD)
         if op.type == "CropAndResize" and op.get_attr("method") != b"nearest":
             continue
-        _check(op, inputs, _ONCE, "has no second derivative in TensorFlow")
+        _check(op, inputs, WITHOUT_SECOND, "has no second derivative in TensorFlow")
 
 
 def on_paths(part: Stretch) -> list[tuple[tf.Operation, list[int]]]:
@@ -173,7 +173,7 @@ def _differentiated(op: tf.Operation, inputs: Sequence[int]) -> list[int]:
 
 
 def _is_known(op: tf.Operation) -> bool:
-    tables = (TWICE_DIFFERENTIABLE, FORMS, IDENTITIES, _ONCE, control_flow.TYPES)
+    tables = (TWICE_DIFFERENTIABLE, FORMS, IDENTITIES, WITHOUT_SECOND, control_flow.TYPES)
     return any(op.type in table for table in tables) or custom_gradients.is_given(op)
 
 
@@ -195,7 +195,7 @@ def _without(op: tf.Operation) -> str:
         gradient = _tf_private.registered_gradient(op.type)
     except LookupError:
         return "has no derivative in TensorFlow"
-    if op.type in _NOT or gradient is None:
+    if op.type in WITHOUT_FIRST or gradient is None:
         return "has a derivative that TensorFlow counts as zero"
     return "has a derivative that is not known to have a derivative in its turn"
 

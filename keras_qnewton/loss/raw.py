@@ -57,3 +57,14 @@ def _count(op: tf.Operation, arg: Any) -> int:
     if arg.number_attr:
         return op.get_attr(arg.number_attr)
     return len(op.get_attr(arg.type_list_attr))
+
+
+def here(value: Any) -> Any:
+    """A tensor of an outer graph as one of the present graph.
+
+    TensorFlow builds the gradient of a condition in a graph of its own, which sees tensors of the
+    branch, and not those of the graph around it.
+    """
+    if not tf.is_symbolic_tensor(value) or value.dtype == tf.resource:
+        return value
+    return value if value.graph is tf.compat.v1.get_default_graph() else tf.identity(value)

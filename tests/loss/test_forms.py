@@ -181,6 +181,33 @@ def test_rows_of_resized_images_are_vectorised():
         np.testing.assert_allclose(np.ravel(column), row, rtol=1e-5, atol=1e-7)
 
 
+def in_a_condition(function):
+    return lambda w: tf.cond(tf.reduce_sum(w) < 1e9, lambda: function(w * 1.0), lambda: function(w))
+
+
+def in_a_function(function):
+    return tf.function(function, autograph=False)
+
+
+def in_a_loop(function):
+    def run(w):
+        turns = tf.cast(tf.reduce_sum(w) < 1e9, tf.int32) + 1
+        first = (0, tf.zeros_like(function(w)))
+        return tf.while_loop(lambda i, _: i < turns, lambda i, _: (i + 1, function(w)), first)[1]
+
+    return run
+
+
+PLACES = [in_a_condition, in_a_function, in_a_loop]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=[place.__name__ for place in PLACES])
+@pytest.mark.parametrize("name", ["nearest", "softsign", "places of maxima", "lookup, mean"])
+def test_forms_are_run_in_bodies_too(name, place):
+    derivatives = ManyFunctions({name: place(DOUBLE[name])}).of[name]
+    assert relative_error(derivatives.along, derivatives.measured) < TOLERANCE[D]
+
+
 QUANTISED = {
     "known range": (
         lambda x, low, high: tf.quantization.fake_quant_with_min_max_args(x, -1.0, 1.0),

@@ -19,8 +19,10 @@ for _type in ("ResizeBilinearGrad", "ResizeBicubicGrad", "ScaleAndTranslateGrad"
     _tf_private.vectorize_over_batches(_type, [0, 1])
 
 
-def _interpolation(op: tf.Operation) -> tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor]]:
-    """An interpolation of `(images, size)`, and its transpose of `(u, images, size)`."""
+def _interpolation(
+    op: tf.Operation, size: tf.Tensor
+) -> tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor]]:
+    """An interpolation of images, and its transpose of `(u, images)`."""
     kind = op.type.removesuffix("Grad")
     options = {name: op.get_attr(name) for name in ("align_corners", "half_pixel_centers")}
     resize, back = getattr(tf.raw_ops, kind), getattr(tf.raw_ops, f"{kind}Grad")
@@ -34,22 +36,23 @@ def _interpolation(op: tf.Operation) -> tuple[Callable[..., tf.Tensor], Callable
             return back(grads=u, size=tf.shape(images)[1:3], **options)
         return back(grads=u, original_image=images, **options)
 
-    return adjoint_pair(forward, adjoint)
+    return adjoint_pair(forward, adjoint, [size])
 
 
 @form(*_INTERPOLATIONS)
 def resized(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     """Images of another size."""
-    apply, _ = _interpolation(op)
-    return [apply(*inputs)]
+    images, size = inputs
+    apply, _ = _interpolation(op, size)
+    return [apply(images)]
 
 
 @form("ResizeBilinearGrad", "ResizeBicubicGrad")
 def resized_back(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     """The transpose of that, of `(u, images)`."""
-    _, transposed = _interpolation(op)
     u, images = inputs
-    return [transposed(u, images, tf.shape(u)[1:3])]
+    _, transposed = _interpolation(op, tf.shape(u)[1:3])
+    return [transposed(u, images)]
 
 
 @form("ScaleAndTranslate")
@@ -70,8 +73,9 @@ def scaled_and_translated(op: tf.Operation, inputs: list[Any]) -> list[Any]:
             grads=u, original_image=images, scale=scale, translation=translation, **options
         )
 
-    apply, _ = adjoint_pair(forward, adjoint)
-    return [apply(*inputs)]
+    images, *constants = inputs
+    apply, _ = adjoint_pair(forward, adjoint, constants)
+    return [apply(images)]
 
 
 @form("CropAndResize")
