@@ -21,8 +21,7 @@ from keras_qnewton.loss import (
     called,
     check_real,
     has_constant_data,
-    losses_of,
-    with_calls_in_line,
+    loss_of_train_step,
 )
 from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.refusals import Refusals
@@ -38,19 +37,6 @@ from keras_qnewton.step import (
     new_state,
     next_step,
     remember,
-)
-
-_NO_LOSS = (
-    "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
-    "the weights, not the gradients alone. Two ways out: (1) `model.compile(optimizer=QNewton())` "
-    "and `model.fit(...)` without `run_eagerly=True`; a custom `train_step` passes its loss "
-    "through the optimizer, `loss = self.optimizer.scale_loss(loss)`, inside its gradient tape. "
-    "(2) `optimizer.minimize(loss_fn, variables)` in a loop of your own, eager or in a "
-    "`tf.function`. No weight was changed."
-)
-_NOT_FOUND = (
-    "`scale_loss` was not called (a custom train step, or a wrapper such as `LossScaleOptimizer` "
-    "under the mixed_float16 policy; mixed_bfloat16 works), and "
 )
 
 
@@ -270,7 +256,8 @@ class QNewton(keras.optimizers.Optimizer):
         # Keras's own hook for what happens between `apply` and `update_step`: gradients are
         # filtered and unscaled here, and not yet clipped. Overriding `apply` alone was tried:
         # it would have to undo the loss scale that Keras divides by.
-        loss = self._recorded(as_tensors(trainable_variables), grads)
+        tensors = as_tensors(trainable_variables)
+        loss = loss_of_train_step(self._pending_loss, grads, tensors)
         self._newton_step(loss, grads, trainable_variables)
 
     @property
@@ -286,27 +273,6 @@ class QNewton(keras.optimizers.Optimizer):
         )
 
     # --- the Newton step ----------------------------------------------------------------
-
-    def _recorded(self, variables: Sequence[tf.Variable], grads: Sequence[Any]) -> RecordedLoss:
-        loss = self._pending_loss
-        if loss is None:
-            found = losses_of(grads, variables)
-            if len(found) != 1:
-                raise ValueError(_NO_LOSS.format(why=_NOT_FOUND + _listed(found)))
-            (loss,) = found
-        if not tf.is_tensor(loss) or not tf.is_symbolic_tensor(loss):
-            raise ValueError(_NO_LOSS.format(why="the train step ran eagerly (`run_eagerly=True`)"))
-        if loss.graph is not tf.compat.v1.get_default_graph():
-            raise ValueError(
-                _NO_LOSS.format(why="the loss was computed in another graph than the step")
-            )
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError(
-                "QNewton does not train on several replicas yet: each would solve for its own "
-                "Hessian. Received: a distribution strategy with "
-                f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas in sync"
-            )
-        return with_calls_in_line(RecordedLoss(loss, variables))
 
     def _newton_step(
         self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]
@@ -391,14 +357,6 @@ class QNewton(keras.optimizers.Optimizer):
                     config[key], custom_objects=custom_objects
                 )
         return super().from_config(config, custom_objects=custom_objects)
-
-
-def _listed(found: Sequence[tf.Tensor]) -> str:
-    """What was found where one loss should be."""
-    if not found:
-        return "no scalar of the graph leads to these gradients"
-    names = ", ".join(repr(tensor.name) for tensor in found)
-    return f"the gradients may be those of several scalars of the graph, {names}"
 
 
 def _checked_pruning(sparsity: Any) -> tuple[Any, Any]:

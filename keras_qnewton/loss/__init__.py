@@ -9,6 +9,7 @@ from keras_qnewton.loss.closure import as_tensors, called, check_real, record
 from keras_qnewton.loss.fingerprint import has_constant_data
 from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
+from keras_qnewton.loss.of_train_step import loss_of_train_step
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "called",
     "check_real",
     "has_constant_data",
+    "loss_of_train_step",
     "losses_of",
     "record",
     "with_calls_in_line",
