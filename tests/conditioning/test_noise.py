@@ -40,7 +40,7 @@ def test_rounding_is_no_change_and_another_batch_is():
 
 
 def test_rounding_at_a_minimum_above_zero_is_no_change():
-    """Residuals of 1e-3 that are differences of numbers near 1, as Osborne's fit of exponentials."""
+    """Residuals of 1e-3 that are differences of numbers near 1, as those of a curve fit."""
     weights, gradients = [tf.constant([1.0, 1.0], tf.float64)], [tf.zeros(2, tf.float64)]
     residuals = 1e-3 * np.cos(np.arange(33.0))
     loss = np.sum(residuals**2)
