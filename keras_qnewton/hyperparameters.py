@@ -28,15 +28,21 @@ def check_numbers(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"Argument `{name}` must be finite. Received: {name}={value!r}")
 
 
-def warn_of_small_rate(rate: Any, stacklevel: int) -> None:
-    """Warns of a learning rate that was meant for a first-order method.
+def warn_of_rate(rate: Any, stacklevel: int) -> None:
+    """Warns of a learning rate that was meant for a first-order method, or is no number.
 
     Args:
         rate: A number, a schedule or a callable; of those, Keras's own schedules are looked at.
         stacklevel: Of `warnings.warn`, as the caller would give it.
     """
     largest = _largest(rate)
-    if largest is not None and 0 <= largest <= SMALL:
+    if largest is not None and not math.isfinite(largest):
+        warnings.warn(
+            "The learning rate is not finite: QNewton refuses each step until it is. "
+            f"Received: learning_rate={rate!r}",
+            stacklevel=stacklevel + 1,
+        )
+    elif largest is not None and 0 <= largest <= SMALL:
         warnings.warn(
             f"The learning rate is {largest:.3g}: each of QNewton's steps will be that fraction of "
             "Newton's, whose length needs no tuning. Newton's own learning rate is 1.0, the "

@@ -39,6 +39,11 @@ class KerasUpdate:
         """The present learning rate, a scalar tensor."""
         return tf.convert_to_tensor(self._optimizer.learning_rate)
 
+    @property
+    def decays(self) -> bool:
+        """Whether weights shrink by the learning rate itself, beside the step."""
+        return self._optimizer.weight_decay is not None
+
     def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         out = []
         clipped = self._optimizer._clip_gradients(list(directions))

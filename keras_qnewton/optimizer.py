@@ -13,7 +13,7 @@ from keras_qnewton.arguments import check_count
 from keras_qnewton.conditioning import Pruning
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.decision_log import DecisionLog, Decisions
-from keras_qnewton.hyperparameters import check_numbers, warn_of_small_rate
+from keras_qnewton.hyperparameters import check_numbers, warn_of_rate
 from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
     RecordedLoss,
@@ -114,7 +114,7 @@ class QNewton(keras.optimizers.Optimizer):
                 "steps, not gradients. Use a larger batch. Received: "
                 f"gradient_accumulation_steps={kwargs['gradient_accumulation_steps']}"
             )
-        check_numbers({"learning_rate": learning_rate, **kwargs})
+        check_numbers(kwargs)
         update_every = check_count("update_every", update_every)
         seed = None if seed is None else check_count("seed", seed, least=0)
         if scheduler is not None and not isinstance(scheduler, Scheduler):
@@ -137,7 +137,7 @@ class QNewton(keras.optimizers.Optimizer):
         self.has_default_scheduler = scheduler is None
         check_arguments(self)
         if getattr(self.damping, "adaptive", False):  # a fixed damping needs short steps
-            warn_of_small_rate(learning_rate, stacklevel=2)
+            warn_of_rate(learning_rate, stacklevel=2)
         self._pending_loss: tf.Tensor | None = None
         self._gradients_known = False  # to be those of the pending loss
         self._data_stay = False  # in all steps, for sure

@@ -1,19 +1,24 @@
 """What may refuse a step, asked before anything is assigned.
 
-    learning rate, weights                    `sound`
+    weights, learning rate                    `sound`
     loss, gradient, the curvature's blocks    `finite`
 
 An optimizer's state and a model's weights are assigned after all of these (`gated`). So an error
 leaves every variable as it was. XLA leaves checks out: there what is not sound becomes NaN, and
 the step is refused.
+
+A learning rate that is not finite makes no finite step: it is refused, and said on stderr. Only where
+weights decay by the rate itself it is an error.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.step.batch import Batch
 
 _NO_STEP = "has NaN or Inf: QNewton took no step and changed no weight."
@@ -21,6 +26,7 @@ _OF_LOSS = (
     "Check the batch for NaN, and the model for functions without a finite derivative (sqrt or "
     "norm at 0)."
 )
+_RATE = "The learning rate"
 _OF_RATE = (
     "Check the schedule, or what was assigned to `optimizer.learning_rate`. Newton's own is 1.0."
 )
@@ -38,26 +44,42 @@ def finite(tensor: tf.Tensor, what: str, advice: str = _OF_LOSS) -> tf.Tensor:
 def sound(
     batch: Batch, flat: Sequence[tf.Tensor], weights: Callable[[], Sequence[tf.Tensor]]
 ) -> tf.Tensor:
-    """Whether the learning rate and all weights are finite; stops the run with the one that is not.
+    """Whether all weights are finite; stops the run with the one that is not.
 
-    False is seen under XLA alone.
+    So does a learning rate that is not, where weights decay by it. False is seen under XLA alone.
 
     Args:
         batch: Its weights' names and the update's learning rate.
         flat: All weights, in few tensors.
         weights: Makes the same of `flat`, one tensor a weight.
     """
-    rate = batch.update.learning_rate
-    good = [tf.reduce_all(tf.math.is_finite(t)) for t in (rate, *flat)]
+    rate, decays = batch.update.learning_rate, batch.update.decays
+    looked_at = (rate, *flat) if decays else flat
+    good = tf.reduce_all(tf.stack([tf.reduce_all(tf.math.is_finite(t)) for t in looked_at]))
 
     def refused() -> tf.Tensor:
-        stops = [finite(rate, "The learning rate", _OF_RATE)]
+        stops = [finite(rate, _RATE, _OF_RATE)] if decays else []
         for name, weight in zip(batch.names, weights(), strict=True):
             stops.append(finite(weight, f"The weight {name!r}", _OF_WEIGHT))
         with tf.control_dependencies(stops):
             return tf.constant(False)
 
-    return tf.cond(tf.reduce_all(tf.stack(good)), lambda: tf.constant(True), refused)
+    is_sound = tf.cond(good, lambda: tf.constant(True), refused)
+    if decays or _tf_private.compiled_by_xla():
+        return is_sound
+    with tf.control_dependencies([_told_of(rate)]):
+        return tf.identity(is_sound)
+
+
+def _told_of(rate: tf.Tensor) -> tf.Tensor:
+    """Prints to stderr, in the graph, if the learning rate is not finite."""
+
+    def told() -> tf.Tensor:
+        text = f"{_RATE} {_NO_STEP} {_OF_RATE}"
+        with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
+            return tf.constant(False)
+
+    return tf.cond(tf.math.is_finite(rate), lambda: tf.constant(True), told)
 
 
 def gated(

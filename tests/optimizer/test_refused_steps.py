@@ -72,7 +72,7 @@ def test_training_goes_on_as_if_the_bad_batch_had_not_been(kind, changing):
 
 @pytest.mark.parametrize("policy", ["auto", QuasiNewton()], ids=["newton", "quasi-newton"])
 @pytest.mark.parametrize("rate", [np.inf, np.nan])
-def test_a_learning_rate_that_is_not_finite_is_named(rate, policy):
+def test_a_rate_that_is_not_finite_is_an_error_where_weights_decay_by_it(rate, policy):
     w = tf.Variable([1.0, 2.0])
     optimizer = QNewton(curvature=policy, weight_decay=0.1)
     step = tf.function(lambda: optimizer.minimize(lambda: tf.reduce_sum((w - 3.0) ** 4), [w]))
@@ -93,13 +93,43 @@ class OneOver(keras.optimizers.schedules.LearningRateSchedule):
         return {}
 
 
-def test_a_schedule_that_divides_by_zero_is_refused_before_the_first_step():
+@pytest.mark.parametrize("policy", ["auto", QuasiNewton()], ids=["newton", "quasi-newton"])
+@pytest.mark.parametrize("rate", [np.inf, np.nan])
+def test_a_step_at_a_rate_that_is_not_finite_is_refused_and_told(rate, policy, capfd):
+    w = tf.Variable([1.0, 2.0])
+    optimizer = QNewton(curvature=policy)
+    step = tf.function(lambda: optimizer.minimize(lambda: tf.reduce_sum((w - 3.0) ** 4), [w]))
+    step()
+    optimizer.learning_rate = rate
+    before = w.numpy()
+    step()
+    np.testing.assert_array_equal(w, before)
+    assert not optimizer.decisions[-1].accepted
+    assert "The learning rate has NaN or Inf" in capfd.readouterr().err
+
+
+def test_training_goes_on_after_a_rate_that_was_not_finite():
+    w = tf.Variable([1.0, 2.0])
+    optimizer = QNewton()
+    step = tf.function(lambda: optimizer.minimize(lambda: tf.reduce_sum((w - 3.0) ** 4), [w]))
+    for rate in (np.nan, *[1.0] * 30):
+        optimizer.build([w])
+        optimizer.learning_rate = rate
+        step()
+    np.testing.assert_allclose(w, 3.0, atol=0.1)
+
+
+def test_a_schedule_that_divides_by_zero_is_refused_at_its_first_step():
     model = compiled(QNewton(OneOver()))
     before = model.get_weights()
-    with pytest.raises(tf.errors.InvalidArgumentError, match="The learning rate has NaN or Inf"):
-        model.fit(*regression_data(), verbose=0)
+    x, y = regression_data()
+    model.fit(x, y, batch_size=len(x), verbose=0)
     assert_same(model.get_weights(), before)
-    assert int(model.optimizer.iterations) == 0 and not model.optimizer.decisions
+
+
+def test_a_rate_that_is_no_number_is_told_at_once():
+    with pytest.warns(UserWarning, match="The learning rate is not finite"):
+        QNewton(float("nan"))
 
 
 @pytest.mark.parametrize("policy", ["auto", QuasiNewton()], ids=["newton", "quasi-newton"])
@@ -159,7 +189,7 @@ def test_a_step_under_xla_is_refused_at_a_learning_rate_that_is_not_finite():
 
 
 @pytest.mark.parametrize(
-    "name", ["learning_rate", "weight_decay", "clipnorm", "global_clipnorm", "clipvalue"]
+    "name", ["weight_decay", "clipnorm", "global_clipnorm", "clipvalue"]
 )
 def test_numbers_that_are_not_finite_are_refused(name):
     with pytest.raises(ValueError, match=f"Argument `{name}` must be finite. Received: {name}=nan"):
