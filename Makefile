@@ -72,6 +72,7 @@ bench: venv
 	$(BIN)/python benchmarks/classics.py
 	$(BIN)/python benchmarks/quasi_newton.py
 	$(BIN)/python benchmarks/quasi_newton_cost.py
+	$(BIN)/python benchmarks/random_problems.py
 	$(BIN)/python benchmarks/models.py
 	$(BIN)/python benchmarks/quantum.py
 	$(BIN)/python benchmarks/scheduling.py
