@@ -78,7 +78,8 @@ def test_a_step_ends_where_the_damped_model_is_lowest_along_it(model, rank, rate
     sizes = model.sizes
     size = sum(sizes)
     rows = rng.normal(size=(rank, size))
-    hessian, gradient, start = rows.T @ rows + 1e-3 * np.eye(size), *rng.normal(size=(2, size))
+    # A block of next to no curvature would have a larger damping than λ.
+    hessian, gradient, start = rows.T @ rows + 10 * np.eye(size), *rng.normal(size=(2, size))
     d = model.step(hessian, gradient, start, rate)
     step = flat(model.variables) - start
     rate = float(model.optimizer.learning_rate)  # in single precision
