@@ -28,6 +28,7 @@ class Update(Protocol):
         proportional: True if the step is proportional to the directions: no clipping, no
             constraints.
         learning_rate: Its present value, a scalar tensor.
+        decays: True if weights shrink by the learning rate itself, beside the step.
     """
 
     @property
@@ -35,6 +36,8 @@ class Update(Protocol):
 
     @property
     def learning_rate(self) -> tf.Tensor: ...
+    @property
+    def decays(self) -> bool: ...
 
     def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The step d of the directions x, one tensor a weight each."""

@@ -7,8 +7,8 @@ An optimizer's state and a model's weights are assigned after all of these (`gat
 leaves every variable as it was. XLA leaves checks out: there what is not sound becomes NaN, and
 the step is refused.
 
-A learning rate that is not finite makes no finite step: it is refused, and said on stderr. Only where
-weights decay by the rate itself it is an error.
+A learning rate that is not finite makes no finite step: that one is refused, which is said on
+stderr. Only where weights decay by the rate itself it is an error.
 """
 
 from __future__ import annotations
