@@ -315,6 +315,11 @@ class QNewton(keras.optimizers.Optimizer):
         return self._log.since(number) if self.built else Decisions()
 
     @property
+    def _batches_averaged(self) -> keras.Variable | None:
+        """m, the number of batches that a Newton step averages; None of learned steps alone."""
+        return getattr(getattr(self._state, "newton", self._state), "count", None)
+
+    @property
     def decision_count(self) -> int:
         """How many decisions were made in the whole training."""
         return len(self._log) if self.built else 0
