@@ -425,6 +425,7 @@ def _run(
             outputs = [tf.constant(tf.make_ndarray(op.get_attr("value")))]
         else:
             outputs = raw_op(op)(inputs)
+        _keep_shapes(op.outputs, outputs)
         if hands.observer is not None:
             others = hands.observer(op, inputs, outputs)
             outputs = outputs if others is None else list(others)
@@ -434,3 +435,14 @@ def _run(
             value = hands.overrides.get(tensor.name, out)
             shift = hands.shifts.get(tensor.name)
             env[tensor.name] = value if shift is None else value + shift
+
+
+def _keep_shapes(recorded: Sequence[tf.Tensor], outputs: Sequence[Any]) -> None:
+    """Gives tensors the shapes that were known of the recorded ones.
+
+    In a branch of a graph a constant of the graph around it is no longer known, and with it the
+    shape of what is made to that shape.
+    """
+    for tensor, out in zip(recorded, outputs, strict=True):
+        if tf.is_tensor(out) and tf.is_symbolic_tensor(out) and out.dtype != tf.variant:
+            out.set_shape(tensor.shape)
