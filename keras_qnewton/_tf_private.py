@@ -6,9 +6,12 @@ as soon as it will do.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import ctypes
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -102,6 +105,22 @@ def vectorize_over_batches(kind: str, inputs: Sequence[int]) -> None:
         register(pfor._convert_flatten_batch)
 
 
+def vectorized_map(function: Callable[[Any], Any], elements: Any) -> Any:
+    """`tf.vectorized_map`, without what it keeps of each convolution for the life of the process.
+
+    Its tables of reshaped images have graphs for keys, which outlive their models.
+
+    Public alternative tried: `tf.vectorized_map` alone, which has no way to clear them.
+    """
+    images = pfor._channel_flatten_input_cache
+    before = set(images)
+    try:
+        return tf.vectorized_map(function, elements)
+    finally:
+        for key in set(images) - before:
+            del images[key]
+
+
 def given_gradient(op: tf.Operation) -> Callable[..., object] | None:
     """The function that was given for an operation's gradient, of (operation, *upstream).
 
@@ -182,6 +201,68 @@ def outside_of_functions() -> Iterator[None]:
             yield
         finally:
             graph._variable_creator_stack = before
+
+
+class GradientTape(tf.GradientTape):
+    """A tape that leaves no graph behind: TensorFlow's loses references to some gradients.
+
+    Where two sources have the very same tensor for their gradient, as a sum and one of its terms
+    have, TensorFlow counts one reference to it too many. The tensor is then never freed, nor is its
+    graph, long after model and optimizer are gone.
+
+    Public alternatives tried: a call for each source, which makes the operations of the backward
+    pass once for each; `tf.gradients`, which does not know what a tape was told to watch.
+    """
+
+    def gradient(
+        self,
+        target: Any,
+        sources: Any,
+        output_gradients: Any = None,
+        unconnected_gradients: Any = tf.UnconnectedGradients.NONE,
+    ) -> Any:
+        found = super().gradient(target, sources, output_gradients, unconnected_gradients)
+        gradients = tf.nest.flatten(found)
+        # Few calls have such gradients, and only they need to know what TensorFlow does.
+        if len({id(g) for g in gradients}) < len(gradients) and _loses_shared_gradients():
+            _release_shared(tf.nest.flatten(sources), gradients)
+        return found
+
+
+def _release_shared(sources: Sequence[Any], gradients: Sequence[Any]) -> None:
+    """Gives back the reference to each gradient that was counted for a further source."""
+    seen: dict[int, set[int]] = {}  # what a source given twice has is counted as it should be
+    for source, gradient in zip(sources, gradients, strict=True):
+        values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+        if tf.is_tensor(values) and tf.is_symbolic_tensor(values):
+            of_sources = seen.setdefault(id(gradient), set())
+            key = id(getattr(source, "handle", source))
+            if of_sources and key not in of_sources:
+                ctypes.pythonapi.Py_DecRef(ctypes.py_object(gradient))
+            of_sources.add(key)
+
+
+@functools.cache
+def _loses_shared_gradients() -> bool:
+    """Whether this TensorFlow does: one that is mended must not be corrected."""
+    with concurrent.futures.ThreadPoolExecutor(1) as other:  # tapes of this thread count, too
+        return other.submit(_lost_references).result() == 1
+
+
+def _lost_references() -> int:
+    """How many references to one gradient of two sources are left when the gradients are gone."""
+    with tf.Graph().as_default():
+        seed, point = tf.zeros([2]), tf.zeros([2])
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(point)
+            term = tf.tanh(point)
+            total = tf.identity(term)
+        before = sys.getrefcount(seed)
+        tape.gradient(total, [term, total], seed)
+        lost = sys.getrefcount(seed) - before
+        if lost == 1:
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(seed))
+    return lost
 
 
 @functools.cache

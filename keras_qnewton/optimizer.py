@@ -200,8 +200,7 @@ class QNewton(keras.optimizers.Optimizer):
         Args:
             loss_fn: Takes no argument, returns a scalar; reads the variables. Called once.
                 Eagerly it is traced anew at each call, since it may read Python values that
-                have changed, and TensorFlow keeps a few megabytes of each trace: in a loop,
-                call `minimize` inside a `tf.function`.
+                have changed: in a loop, call `minimize` inside a `tf.function`.
             variables: `keras.Variable`s or `tf.Variable`s, the same at every call.
 
         Returns:
@@ -217,7 +216,7 @@ class QNewton(keras.optimizers.Optimizer):
             self._check_variables(variables)
 
         def step() -> tf.Tensor:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(tensors)
                 loss = called(loss_fn)
                 scaled = self.scale_loss(loss)
@@ -251,6 +250,11 @@ class QNewton(keras.optimizers.Optimizer):
         # No change stays none at a rate that is not finite: XLA leaves its check out.
         step = tf.math.multiply_no_nan(tf.cast(learning_rate, gradient.dtype), gradient)
         self.assign_sub(variable, step)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        # There is one replica; others are refused. TensorFlow's sum over it is a custom gradient,
+        # whose registry would keep the graph of the step for the life of the process.
+        return grads_and_vars
 
     def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Any) -> None:
         # Keras's own hook for what happens between `apply` and `update_step`: gradients are

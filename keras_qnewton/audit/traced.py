@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature import Blocks, ExactHessian
 from keras_qnewton.loss import record
 
@@ -71,7 +72,7 @@ def traced_values(
 
     @tf.function(autograph=False)
     def values() -> tuple[tf.Tensor, list[tf.Tensor]]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             loss = loss_fn()
         return loss, tape.gradient(loss, variables, unconnected_gradients="zero")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.curvature.low_rank import RowFactors
@@ -105,7 +106,7 @@ class Linearized(abc.ABC):
     def _value_and_gradients(self) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
         """First asked for outside of branches and loops of the graph."""
         weights = self.unflatten(self.points)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             value = self._loss(weights)
         gradients = tape.gradient(value, weights)
@@ -164,7 +165,7 @@ class Linearized(abc.ABC):
     def gradients_after(self, step: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The gradient at the weights plus `step`: one `[N_k]` a block in, one out."""
         points = [x + d for x, d in zip(self.points, step, strict=True)]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
             value = self._loss.value_at(self.unflatten(points))
         return tape.gradient(value, points, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -211,7 +212,7 @@ class Linearized(abc.ABC):
                 the same nest.
         """
         if self._loss.vectorizable:
-            return tf.vectorized_map(function, batch)
+            return _tf_private.vectorized_map(function, batch)
         return tf.map_fn(function, batch, fn_output_signature=dtypes, parallel_iterations=1)
 
     def low_rank(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.linearized import Linearized, Point
 from keras_qnewton.curvature.output_jacobian import OutputJacobian, Remainder
 from keras_qnewton.curvature.outputs import (
@@ -162,7 +163,7 @@ class GaussNewtonLinearized(Linearized):
             return super().gradients_after(step)
         points = [x + d for x, d in zip(self.points, step, strict=True)]
         names = [output.name for output in self._convex.outputs]
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(points)
             value, zs = self._loss.evaluate(self.unflatten(points), fetch=names, unroll=0)
         lost = [c.lost_digits_at(z) for c, z in zip(self._curvatures, zs, strict=True)]

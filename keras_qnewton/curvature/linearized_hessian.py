@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.loss import RecordedLoss
@@ -27,7 +28,7 @@ class LinearizedHessian(Linearized):
     ):
         loss.require_second_derivatives([loss.recorded.name])
         super().__init__(loss, weights, parts, memory)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self.tape:
+        with _tf_private.GradientTape(persistent=True, watch_accessed_variables=False) as self.tape:
             self.tape.watch(self.points)
             # Asked for here, so that this tape sees how they are made.
             _ = self.gradients

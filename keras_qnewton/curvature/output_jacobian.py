@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
+
 # Of the weights, and of what has a tape record what depends on another tensor.
 Evaluate = Callable[[Sequence[tf.Tensor], Callable[[tf.Tensor], None]], list[tf.Tensor]]
 _ZERO = tf.UnconnectedGradients.ZERO
@@ -33,9 +35,13 @@ class OutputJacobian:
     def __init__(self, network: Evaluate, weights: Sequence[tf.Tensor], like: Sequence[tf.Tensor]):
         self._weights = list(weights)
         self._probes = [tf.zeros_like(t) for t in like]
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._forward:
+        with _tf_private.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        ) as self._forward:
             self._forward.watch(self._probes)
-            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._backward:
+            with _tf_private.GradientTape(
+                persistent=True, watch_accessed_variables=False
+            ) as self._backward:
                 self._backward.watch(self._weights)
                 values = network(self._weights, self._backward.watch)
             self.outputs, self.others = values[: len(like)], values[len(like) :]
@@ -105,9 +111,11 @@ class Remainder:
         held: Sequence[tf.Tensor],
     ):
         self._weights = list(weights)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._tape:
+        with _tf_private.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        ) as self._tape:
             self._tape.watch(self._weights)
-            with tf.GradientTape(watch_accessed_variables=False) as inner:
+            with _tf_private.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch([self._weights, list(held)])
                 self.value = loss(self._weights, held)
             in_weights, in_held = inner.gradient(self.value, [self._weights, list(held)])

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.example_sums import cross_block, diagonal_block
 from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.curvature.linearized import Linearized
@@ -232,9 +233,9 @@ class Structured(Linearized):
     def _direct_diagonal(self, k: int) -> tf.Tensor | None:
         """The diagonal `[N]` from what depends on the weights beside their layers, or None."""
         fixed = {name: self._loss.tensor(name) for name in self._linear_outputs()}
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(self.points[k])
-            with tf.GradientTape(watch_accessed_variables=False) as inner:
+            with _tf_private.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(self.points[k])
                 value, _ = self._loss.evaluate(self.unflatten(self.points), overrides=fixed)
             gradient = inner.gradient(value, self.points[k])

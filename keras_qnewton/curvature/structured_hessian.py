@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.linearized_hessian import LinearizedHessian
 from keras_qnewton.curvature.structured import LayerPair, Structured
 from keras_qnewton.loss.structure import DenseLayer
@@ -28,9 +29,9 @@ class StructuredHessian(Structured, LinearizedHessian):
         names = [layer.preactivations for layer in layers]
         inputs = [layer.activations for layer in layers]
         probes = [tf.zeros_like(self._loss.tensor(name)) for name in inputs]
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as outer:
+        with _tf_private.GradientTape(persistent=True, watch_accessed_variables=False) as outer:
             outer.watch([shifts, probes])
-            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as inner:
+            with _tf_private.GradientTape(persistent=True, watch_accessed_variables=False) as inner:
                 inner.watch(shifts)
                 value, activations = self._loss.evaluate(
                     weights, shifts=dict(zip(names, shifts, strict=True)), fetch=inputs
@@ -65,7 +66,7 @@ class StructuredHessian(Structured, LinearizedHessian):
                 )
                 return second, first
 
-            return tf.vectorized_map(along, tf.eye(layers[j].outputs, dtype=self.dtype))
+            return _tf_private.vectorized_map(along, tf.eye(layers[j].outputs, dtype=self.dtype))
 
         def pair(m: int, j: int) -> LayerPair:
             second, first = columns(j)

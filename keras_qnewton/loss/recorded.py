@@ -116,7 +116,7 @@ class RecordedLoss:
         self, weights: Sequence[tf.Tensor]
     ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
         """`value_at`, and its gradient by one tape: a tensor a weight, None where there is none."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             value = self.value_at(weights)
         gradients = tape.gradient(value, weights)

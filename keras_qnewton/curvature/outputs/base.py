@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.loss import RecordedLoss
 
 # Outputs of an example up to which its C is held; a vocabulary has more.
@@ -100,14 +101,14 @@ class ConvexPart:
     def gradient(self) -> tf.Tensor:
         """∂L/∂z, of the shape of z, while the other outputs are held."""
         z = self.z
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(z)
             loss, _ = self.loss.evaluate(self.weights, overrides=self.outputs)
         return tape.gradient(loss, z)
 
     def gradient_of_terms(self, z: tf.Tensor) -> tf.Tensor:
         """∂/∂z of these terms Σ ω φ alone, at `z`."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(z)
             given = {**self.outputs, self.output.name: z}
             terms = self.loss.fetch(self.output.terms, self.weights, overrides=given)
@@ -120,7 +121,7 @@ class ConvexPart:
     @functools.cached_property
     def _weights_of_terms(self) -> list[tf.Tensor]:
         values = [tf.stop_gradient(self.loss.tensor(name)) for name in self.output.terms]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             given = {**self.outputs, **dict(zip(self.output.terms, values, strict=True))}
             loss, _ = self.loss.evaluate(self.weights, overrides=given)
@@ -197,7 +198,7 @@ class CurvatureByTapes(OutputCurvature):
 
     def __init__(self, part: ConvexPart):
         z = part.z
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(z)
             gradient = part.gradient_of_terms(z)
         super().__init__(z, part.gradient(), part.dtype)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.outputs.base import (
     MAX_OUTPUTS,
     Candidate,
@@ -50,7 +51,9 @@ class CurvatureOfRows(OutputCurvature):
 
     def __init__(self, part: ConvexPart, together: bool):
         z = part.z
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._tape:
+        with _tf_private.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        ) as self._tape:
             self._tape.watch(z)
             self._slope = part.gradient_of_terms(z)
         super().__init__(z, part.gradient(), part.dtype)
@@ -91,7 +94,7 @@ class CurvatureOfRows(OutputCurvature):
             direction = tf.reshape(tf.broadcast_to(unit, [rows, size]), shape)
             return tf.reshape(self._along(direction), [-1, size])
 
-        columns = tf.vectorized_map(column, tf.eye(size, dtype=self.z.dtype))
+        columns = _tf_private.vectorized_map(column, tf.eye(size, dtype=self.z.dtype))
         matrices = tf.transpose(columns, [1, 2, 0])
         values, vectors = tf.linalg.eigh((matrices + tf.linalg.matrix_transpose(matrices)) / 2)
         return tf.ensure_shape(
