@@ -50,6 +50,20 @@ def test_models(tmp_path):
     assert rows[1]["route"] and rows[1]["formed_by"] in out
 
 
+def test_many_models(tmp_path):
+    out, rows = run("many_models.py", tmp_path / "many.json", "--models", "3", "2")
+    assert [(row["optimizer"], row["models"]) for row in rows] == [
+        ("Adam", 2),
+        ("Adam", 3),
+        ("QNewton", 2),
+        ("QNewton", 3),
+    ]
+    assert all(row["weights"] == 39 for row in rows)
+    assert all(len(row["resident_megabytes"]) == row["models"] + 1 for row in rows)
+    assert rows[3]["operations_a_model"] == 0
+    assert f"{rows[3]['megabytes_a_model']:.2f}" in out
+
+
 def test_models_that_take_too_long_get_a_note(tmp_path):
     out, rows = run("models.py", tmp_path / "models.json", "--models", "dense", "--limit", "0")
     assert "not done within 0 s" in out
