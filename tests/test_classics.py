@@ -83,7 +83,7 @@ def test_the_jacobian_is_that_of_differences(problem):
 def test_residuals_at_the_start_are_minpacks(number):
     (problem,) = (p for p in PROBLEMS if p.number == number)
     norm = np.linalg.norm(problem.residuals(tf.constant(problem.start_times(1))))
-    assert norm == pytest.approx(AT_START[number], rel=2e-7)
+    assert norm == pytest.approx(AT_START[number], rel=4e-7)
 
 
 def test_a_start_of_zeros_is_moved_as_minpack_does():
