@@ -98,14 +98,15 @@ def project(
         gate_time: Seconds that a quantum gate takes.
         scheduler: With a quantum solver, whose other settings and cost models are used; None is
             `Scheduler()`.
-        run: Which of the log's runs, from 0; None for the last one.
+        run: Which of the log's runs, from 0; None for the last one of a file, and for all of
+            decisions that are given.
 
     Raises:
         ValueError: For an empty log, a line that is no decision, a run that is not there, a
             scheduler without a quantum solver, or a gate time that is not positive.
 
     Warns:
-        UserWarning: If the log has several runs, and `run` does not say which.
+        UserWarning: If a file has several runs, and `run` does not say which.
     """
     return projections(log, [gate_time], scheduler, run)[0]
 
@@ -173,7 +174,9 @@ def projections(
 def _run_of(
     log: Sequence[Decision] | str | os.PathLike[str], run: int | None
 ) -> Sequence[Decision]:
-    """The decisions of one run of a log."""
+    """The decisions of one run of a file; all that are given, unless a run is chosen."""
+    if run is None and not isinstance(log, (str, os.PathLike)):
+        return log
     runs = runs_of(log)
     if run is None:
         if len(runs) > 1:

@@ -18,7 +18,7 @@ from keras_qnewton.solvers.arrays import TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, passes
 from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.refinement import refined, target
-from keras_qnewton.solvers.scaling import unit_of
+from keras_qnewton.solvers.scaling import unit_beside
 from keras_qnewton.types import Solution
 
 # Solution `[N]` and relative residual; None where there are no factors.
@@ -97,7 +97,7 @@ class FactorisedSolver(LinearSolver[_State]):
     def compute(self, state: _State, rhs: TensorLike) -> Solution:
         """Solves for `rhs` `[N]` with the factors of `init`."""
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        unit = unit_of(rhs)
+        unit = unit_beside(state.matrix, rhs)
         x, residual = self.refined(state, rhs / unit)
         return Solution(x * unit, residual, self.name)
 

@@ -15,7 +15,7 @@ from keras_qnewton.solvers.arrays import TensorLike
 from keras_qnewton.solvers.checks import validate
 from keras_qnewton.solvers.factorised import HostAnswer, HostFactorisedSolver
 from keras_qnewton.solvers.refinement import refined_on_host
-from keras_qnewton.solvers.scaling import unit_of
+from keras_qnewton.solvers.scaling import unit_beside
 from keras_qnewton.types import Solution
 
 # Kinds of factors.
@@ -77,7 +77,7 @@ class Lapack(HostFactorisedSolver[LapackState]):
     def solve(self, matrix: TensorLike, rhs: TensorLike) -> Solution:
         """`compute` for a fresh `matrix`; see `LinearSolver.solve`."""
         matrix, rhs = validate(matrix, rhs)
-        unit = unit_of(rhs)
+        unit = unit_beside(matrix, rhs)
 
         def factorise_and_solve(
             arrays: Sequence[np.ndarray], rhs: np.ndarray, limit: float

@@ -23,6 +23,13 @@ def unit_of(tensor: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_finite(found), found, tf.ones_like(found))
 
 
+def unit_beside(matrix: tf.Tensor, rhs: tf.Tensor) -> tf.Tensor:
+    """`unit_of` the right-hand side, or 1 beside a matrix so large that a solution would vanish."""
+    large = unit_of(matrix) > tf.constant(rhs.dtype.max, rhs.dtype) ** 0.5
+    unit_of_rhs = unit_of(rhs)
+    return tf.where(large, tf.ones_like(unit_of_rhs), unit_of_rhs)
+
+
 def exponent_of(array: np.ndarray) -> int:
     """e, where the largest entry is in [2^(e-1), 2^e); 0 for zeros."""
     return int(np.frexp(np.max(np.abs(array)))[1])
