@@ -331,16 +331,16 @@ class QNewton(keras.optimizers.Optimizer):
     # --- serialisation ------------------------------------------------------------------
 
     def load_own_variables(self, store: Any) -> None:
-        """Sets the state from a saved file; one of an earlier version may lack the last of it.
+        """Sets the state from a saved file.
 
-        Those variables keep their values, and the training goes on from the others.
+        One of an earlier version has no variables of learned steps. They keep their values, and the
+        training goes on from the others.
         """
-        first = self.variables[: len(store.keys())]
-        known = [tuple(v.shape) == tuple(store[str(k)].shape) for k, v in enumerate(first)]
-        if not first or not all(known):
-            super().load_own_variables(store)  # which warns
+        saved = len(store.keys())
+        if not self.built or getattr(self._state, "first_learned", None) != saved:
+            super().load_own_variables(store)
             return
-        for k, variable in enumerate(first):
+        for k, variable in enumerate(self.variables[:saved]):
             variable.assign(store[str(k)])
 
     def get_config(self) -> dict[str, Any]:

@@ -29,14 +29,17 @@ class EitherState:
     Attributes:
         newton: Of a Newton step.
         learned: Of a quasi-Newton step.
+        first_learned: Position of its first variable among the optimizer's.
     """
 
     newton: NewtonState
     learned: QuasiNewtonState
+    first_learned: int
 
     def of_weights(self, positions: Sequence[int]) -> EitherState:
         """The state of a step about those weights, in that order."""
-        return EitherState(self.newton.of_weights(positions), self.learned.of_weights(positions))
+        newton, learned = self.newton.of_weights(positions), self.learned.of_weights(positions)
+        return dataclasses.replace(self, newton=newton, learned=learned)
 
     def remember(self, memory: Both) -> None:
         """Assigns the values for the next step."""

@@ -126,7 +126,8 @@ def new_state(
     learned = settings.learned
     if learned is None or any(part.dense for part in parts) or _size(parts) > _LARGEST_LEARNED:
         return newton
-    return EitherState(newton, _learned_state(optimizer, learned, parts, variables))
+    first = len(optimizer.variables)
+    return EitherState(newton, _learned_state(optimizer, learned, parts, variables), first)
 
 
 def _learned_state(
