@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.ops.parallel_for import pfor
@@ -171,6 +172,37 @@ def compiled_by_xla() -> bool:
     end such a call.
     """
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+def cond(predicate: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    """`tf.cond`, whose branches are prepared when they are first taken, not when the graph is.
+
+    A step has large branches that hardly ever run. TensorFlow writes those of a `tf.cond` into the
+    graph around it, and prepares them all before the first step.
+
+    Public alternative tried: `tf.cond` alone, which has no argument for it.
+    """
+    found = tf.cond(predicate, true, false)
+    _keep_functional(found)
+    return found
+
+
+def while_loop(*args: Any, **kwargs: Any) -> Any:
+    """`tf.while_loop`, whose body is prepared when it first runs; see `cond`."""
+    found = tf.while_loop(*args, **kwargs)
+    _keep_functional(found)
+    return found
+
+
+def _keep_functional(results: Any) -> None:
+    """Has the operation that these are results of call its functions, not be replaced by them."""
+    for tensor in tf.nest.flatten(results):
+        if not tf.is_tensor(tensor) or not tf.is_symbolic_tensor(tensor):
+            continue
+        op = tensor.op.inputs[0].op if tensor.op.type == "Identity" else tensor.op
+        if op.type in ("If", "StatelessIf", "While", "StatelessWhile"):
+            op._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False))
+            return
 
 
 def run_after(later: tf.Operation, earlier: tf.Operation) -> None:

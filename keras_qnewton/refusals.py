@@ -17,6 +17,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.decision_log import FIELDS, DecisionLog, StepColumns
 
 # Refused steps in a row.
@@ -90,7 +91,7 @@ class Refusals:
             stuck = (at >= 0) & (taken <= 0) & (rises | ~finite)
             exactly = tf.reduce_all(stuck[:RUN]) & ~stuck[RUN]
             all_finite = tf.reduce_all(finite[:RUN])
-            return tf.cond(exactly, lambda: tell(all_finite), lambda: tf.constant(False))
+            return _tf_private.cond(exactly, lambda: tell(all_finite), lambda: tf.constant(False))
 
         def tell(finite: tf.Tensor) -> tf.Tensor:
             texts = [_TEXT.format(count=RUN, why=why) for why in (_NOT_FINITE, _RISES)]
@@ -98,7 +99,7 @@ class Refusals:
             with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
                 return tf.constant(True)
 
-        tf.cond(accepted, lambda: tf.constant(False), look)
+        _tf_private.cond(accepted, lambda: tf.constant(False), look)
 
 
 def _stuck(steps: StepColumns) -> np.ndarray:

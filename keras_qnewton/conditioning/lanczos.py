@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.norms import norm, unit
+from keras_qnewton.norms import norm, plain_norm, unit
+from keras_qnewton.traced_once import traced_once
 from keras_qnewton.types import Array
 
 EPSILON = {tf.float32: 2.0**-23, tf.float64: 2.0**-52}
@@ -94,6 +95,7 @@ def extremal_eigenvalues(
     return _ritz_ends(tf.cast(alphas, tf.float64), tf.cast(betas, tf.float64), done, dtype)
 
 
+@traced_once
 def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -> Spectrum:
     """The upper end of a semidefinite spectrum, by a third of `extremal_eigenvalues`'s operations.
 
@@ -134,7 +136,7 @@ def start_vector(size: int | tf.Tensor, dtype: tf.DType, seed: int) -> tf.Tensor
     """A unit vector `[size]`."""
     # The algorithm is named, because the automatic choice gives other numbers under XLA.
     start = tf.random.stateless_normal([size], [seed, 1], dtype=dtype, alg="philox")
-    return start / tf.norm(start)
+    return start / plain_norm(start)
 
 
 def negligible(dtype: tf.DType) -> float:
@@ -205,6 +207,7 @@ def _tridiagonalise(
     return done, alphas, betas
 
 
+@traced_once
 def _ritz_ends(alphas: tf.Tensor, betas: tf.Tensor, done: tf.Tensor, dtype: tf.DType) -> Spectrum:
     """The ends of T's spectrum, whose products were made in `dtype`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning.exact import log_ratio
 from keras_qnewton.conditioning.lanczos import Spectrum, extremal_eigenvalues
 from keras_qnewton.registry import register
@@ -33,7 +34,7 @@ class Lanczos:
         _, log_determinant = tf.linalg.slogdet(matrix)
         # `tf.linalg.lu` raises on an exactly zero pivot and nothing in a graph can catch
         # that; `slogdet` runs the same elimination and says -Inf. Hence both.
-        smallest = tf.cond(
+        smallest = _tf_private.cond(
             tf.math.is_finite(log_determinant),
             lambda: _smallest(matrix),
             lambda: tf.zeros([], tf.float64),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.example_rows import ExampleRows
 from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, PieceRows, RowFactors
 from keras_qnewton.curvature.pieces import Piece
@@ -170,7 +171,7 @@ class _BlockOfRows:
         def unchecked() -> tuple[tf.Tensor, list[tf.Tensor]]:
             return tf.constant(False), [tf.zeros(shape, tf.float64) for shape in shapes]
 
-        holds, arrays = tf.cond(possible, checked, unchecked)
+        holds, arrays = _tf_private.cond(possible, checked, unchecked)
 
         def make() -> LowRank:
             return self._low_rank(self._made(dict(zip(cached, arrays, strict=True))))
@@ -246,7 +247,7 @@ def _derivatives_if(
     def none() -> list[tf.Tensor]:
         return [tf.zeros(tf.concat([[output.count], tf.shape(t)], 0), t.dtype) for t in tensors]
 
-    values = tf.cond(needed, lambda: output.derivatives(tensors), none)
+    values = _tf_private.cond(needed, lambda: output.derivatives(tensors), none)
     return [
         tf.ensure_shape(d, [output.count, *t.shape]) for d, t in zip(values, tensors, strict=True)
     ]

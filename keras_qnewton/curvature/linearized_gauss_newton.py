@@ -149,7 +149,7 @@ class GaussNewtonLinearized(Linearized):
 
         # A backward pass, which models that are certain of few examples do without.
         worth_it = _global_norm(lost) > _NEGLIGIBLE * _global_norm(known)
-        return tf.cond(worth_it, won_back, lambda: list(gradients))
+        return _tf_private.cond(worth_it, won_back, lambda: list(gradients))
 
     def value_error(self) -> tf.Tensor:
         """About how far rounding has moved the loss, float64 scalar."""

@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
+
 # Rows of U up to which a system too large to be formed is solved in their number of dimensions.
 MAX_RANK = 2048
 
@@ -70,7 +72,7 @@ class OuterRows(NamedTuple):
         if self.inputs is None:
             flat, others = _flat(self.derivatives), _flat(other.derivatives)
             return tf.matmul(flat * weights, others, transpose_b=True)
-        return tf.cond(
+        return _tf_private.cond(
             tf.reduce_all(tf.equal(weights, weights[0])),
             lambda: weights[0] * self._similar(other),
             lambda: self._by_outputs(other, weights),

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.example_rows import ExampleRows
 from keras_qnewton.curvature.example_sums import half_of_gram, half_of_product
 from keras_qnewton.curvature.formation import Way
@@ -99,7 +100,7 @@ class BlockByPasses:
         least = self._least_rows()
         if least is None or least > size:
             return self._by_vectors()
-        return tf.cond(
+        return _tf_private.cond(
             (self._rows() <= size) & self._roots_hold(),
             lambda: (self._by_rows(), tf.constant(Way.ROWS)),
             self._by_vectors,
@@ -183,13 +184,13 @@ class BlockByPasses:
                 nothing = tf.zeros([count, width], dtype)
                 return nothing, nothing, found[:, :other]
 
-            return tf.cond(columns, kept, pulled)
+            return _tf_private.cond(columns, kept, pulled)
 
         found = self._stacked(some, tf.constant(size), [None], [None], [None])
         along, curved, products = (tf.cast(t, self._dtype) for t in found)
         products = tf.pad(products, [[0, 0], [0, size - other]])
         held = [tf.ensure_shape(t, [size, None]) for t in (along, curved)]
-        matrix = tf.cond(
+        matrix = _tf_private.cond(
             columns,
             lambda: _both_halves(half_of_product(*held)),
             lambda: (products + tf.transpose(products)) / 2,

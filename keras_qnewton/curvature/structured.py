@@ -104,17 +104,34 @@ class Structured(Linearized):
         def nothing() -> tuple[tf.Tensor, tf.Tensor]:
             return tf.zeros([size, size], dtype), tf.constant(False)
 
-        matrix, holds = make() if possible is True else tf.cond(possible, make, nothing)
+        matrix, holds = make() if possible is True else _tf_private.cond(possible, make, nothing)
         if holds is True:  # proved while tracing
             return Formed(matrix, tf.convert_to_tensor(how))
         why_not = tf.where(possible, Formation.REFUTED, otherwise)
+        form_anew = self._formed_slowly if self._is_proved else self._formed_generically
         return Formed(
-            *tf.cond(
+            *_tf_private.cond(
                 holds,
                 lambda: (matrix, tf.convert_to_tensor(how)),
-                lambda: self._formed_generically(k, why_not, dtype)[:2],
+                lambda: form_anew(k, why_not, dtype)[:2],
             )
         )
+
+    @property
+    def _is_proved(self) -> bool:
+        """Whether what is assembled needs no check but of shapes."""
+        return False
+
+    def _formed_slowly(self, k: int, reason: tf.Tensor, dtype: tf.DType) -> Formed:
+        """H_k by one product after another, which is quick to trace: it is hardly ever wanted."""
+        size = self._parts[k].size
+        rows = tf.map_fn(
+            lambda i: self.block_product(k, tf.one_hot(i, size, dtype=self.dtype)),
+            tf.range(size),
+            fn_output_signature=tf.TensorSpec([size], self.dtype),
+            parallel_iterations=1,
+        )
+        return Formed(tf.cast((rows + tf.transpose(rows)) / 2, dtype), reason)
 
     def _formed_generically(self, k: int, reason: tf.Tensor, dtype: tf.DType) -> Formed:
         """H_k in this precision, by passes that suppose nothing of the network."""

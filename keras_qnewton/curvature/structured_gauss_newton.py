@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.curvature.example_rows import ExampleRows, all_hold, rows_fit
 from keras_qnewton.curvature.example_sums import MANY_INPUTS
 from keras_qnewton.curvature.few_rows import Candidate, FewRows, apart
@@ -98,7 +99,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         exist = tf.reduce_all(tf.stack([there for _, there in known]))
         # A derivative of an example may be none where that of all of them is.
         exist &= tf.math.is_finite(tf.add_n([tf.reduce_sum(x) for x in flat]))
-        through: list[tf.Tensor | None] = tf.cond(exist, lambda: self.unflatten(flat), by_tape)
+        through: list[tf.Tensor | None] = _tf_private.cond(
+            exist, lambda: self.unflatten(flat), by_tape
+        )
         return self._remainder.value, self._with_gradient_beside(through)
 
     def _blocks_of_gradient(self) -> list[list[Piece]] | None:
@@ -169,7 +172,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         return Assembly(
             fitting,
-            lambda: tf.cond(affordable, from_layers, from_rows),
+            lambda: _tf_private.cond(affordable, from_layers, from_rows),
             self.dtype,
             tf.where(affordable, Formation.LAYERS, Formation.ROWS),
         )

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.directions.block_step import FIXED_ROUTES
 from keras_qnewton.scheduling import Scheduler
@@ -101,12 +102,12 @@ class Attempts:
         if quantum is None or quantum.name not in scheduler.possible(size, definite):
             return self._classical(predicted)
         circuit = scheduler.routes.index(quantum.name)
-        answer = tf.cond(
+        answer = _tf_private.cond(
             tf.equal(index, circuit),
             lambda: self._by(circuit),
             lambda: self._unsolved(len(FIXED_ROUTES) + circuit),
         )
-        return tf.cond(
+        return _tf_private.cond(
             passes(answer.residual, scheduler.tolerance),
             lambda: answer,
             lambda: self._classical(predicted),
@@ -128,13 +129,13 @@ class Attempts:
         if self._system.definite or not self._needs_definite(route):
             answer = self._by(route)
         else:
-            answer = tf.cond(
+            answer = _tf_private.cond(
                 self._system.indefinite,
                 lambda: self._unsolved(len(FIXED_ROUTES) + route),
                 lambda: self._by(route),
             )
         if others:
-            return tf.cond(
+            return _tf_private.cond(
                 passes(answer.residual, self._sound),
                 lambda: answer,
                 lambda: _better(answer, self._in_turn(*others)),
@@ -142,7 +143,7 @@ class Attempts:
         if self._tried_again:
             return answer
         last = self._not_definite if self._needs_definite(route) else self._last_resort
-        return tf.cond(
+        return _tf_private.cond(
             passes(answer.residual, self._sound), lambda: answer, lambda: _better(answer, last())
         )
 
@@ -159,7 +160,7 @@ class Attempts:
 
     def _not_definite(self) -> Answer:
         answer = self._fixed(self._solved(LDL(), FactorKind.LDL))
-        return tf.cond(
+        return _tf_private.cond(
             passes(answer.residual, self._sound),
             lambda: answer,
             lambda: _better(answer, self._last_resort()),

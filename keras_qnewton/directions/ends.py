@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import Spectrum, extremal_eigenvalues
 from keras_qnewton.conditioning.host_lanczos import extremal_eigenvalues_on_host
 from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
@@ -20,7 +21,7 @@ from keras_qnewton.directions.spectrum import (
     semidefinite_spectrum,
 )
 from keras_qnewton.directions.traits import is_bounded, is_large, is_semidefinite
-from keras_qnewton.norms import unit
+from keras_qnewton.norms import plain_norm, unit
 from keras_qnewton.settings import Settings
 
 # Lanczos steps where nothing but λ_min's error bound is between a fixed shift and a needlessly
@@ -76,13 +77,12 @@ def _large_end(formed: Formed, problem: BlockProblem, settings: Settings) -> End
 def _frobenius(matrix: tf.Tensor) -> tf.Tensor:
     """Frobenius's norm of a semidefinite matrix."""
 
-    def plain(matrix: tf.Tensor) -> tf.Tensor:
-        return tf.sqrt(2 * tf.nn.l2_loss(matrix))
-
     # No entry is larger than those on the diagonal. A large matrix is divided where it has to be.
     u = unit(tf.linalg.diag_part(matrix))
     low, high = _SQUARES[matrix.dtype]
-    return tf.cond((u >= low) & (u <= high), lambda: plain(matrix), lambda: u * plain(matrix / u))
+    return _tf_private.cond(
+        (u >= low) & (u <= high), lambda: plain_norm(matrix), lambda: u * plain_norm(matrix / u)
+    )
 
 
 def _both_ends(formed: Formed, problem: BlockProblem, settings: Settings) -> Ends:

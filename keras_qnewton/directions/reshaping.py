@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import extremal_eigenvalues
 from keras_qnewton.directions.spectrum import row_nonzeros
 from keras_qnewton.scheduling import Reshape, Scheduler
@@ -98,7 +99,7 @@ class Reshaping:
         dropped, sparsities = [zero], [block.sparsity]
         for k in range(int(block.thresholds.shape[0])):
             hopeful = block.least_drops[k] <= policy.largest_drop(smallest)
-            drop, d = tf.cond(hopeful, functools.partial(_dropped, block, k), _hopeless)
+            drop, d = _tf_private.cond(hopeful, functools.partial(_dropped, block, k), _hopeless)
             dropped.append(drop)
             sparsities.append(d)
         rows = []

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeGuard
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import extremal_eigenvalues
 from keras_qnewton.directions.block_step import (
     FIXED_ROUTES,
@@ -163,11 +164,11 @@ class Absolute(Direction[AbsoluteState]):
         def circuit() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             solution = solver.solve_absolute(state.matrix, gradient, damping)
             answer = solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + quantum)
-            return tf.cond(
+            return _tf_private.cond(
                 passes(solution.residual, scheduler.tolerance), lambda: answer, decomposed
             )
 
-        x, residual, used = tf.cond(chosen, circuit, decomposed)
+        x, residual, used = _tf_private.cond(chosen, circuit, decomposed)
         route = tf.where(chosen, len(FIXED_ROUTES) + quantum, eigen)
         return BlockStep(
             x,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import condition_number
 from keras_qnewton.directions.attempts import Answer, Attempts, System
 from keras_qnewton.directions.block_step import FIXED_ROUTES, BlockStep, not_reshaped, unknown
@@ -131,7 +132,7 @@ class Scheduled(Direction[ScheduledState]):
         if reshaping is None or not isinstance(candidates, Candidates):
             return self._solve_as_it_is(damped)
         step = self._solve_reshaped(damped, reshaping, candidates)
-        return tf.cond(
+        return _tf_private.cond(
             passes(step.error_bound, reshaping.bound),
             lambda: step,
             lambda: self._solve_as_it_is(damped)._replace(error_bound=step.error_bound),
@@ -164,7 +165,7 @@ class Scheduled(Direction[ScheduledState]):
         smallest = _lowest(damped.state, damped.shift)
         highest = spectrum.lambda_max + spectrum.residual_max + damped.shift
         trade = reshaping.pick(candidates, smallest, highest, damped.condition_number)
-        return tf.cond(
+        return _tf_private.cond(
             trade.better,
             lambda: self._solve_traded(damped, trade, reshaping, candidates),
             lambda: unknown(problem.size, problem.gradient.dtype, self._settings.scheduler),
@@ -225,7 +226,7 @@ class Scheduled(Direction[ScheduledState]):
         # where it is for the log alone, a factorisation is too much for it.
         if len(scheduler.possible(problem.size)) > 1:
             return estimated()
-        return tf.cond(_lowest(state, shift) > 0, lambda: by_ends, estimated)
+        return _tf_private.cond(_lowest(state, shift) > 0, lambda: by_ends, estimated)
 
     def _answer_mixed(self, damped: _Damped, choice: Choice) -> Answer:
         """`_answer` by a factor in float32; in float64 where that does not reach the tolerance."""
@@ -240,12 +241,12 @@ class Scheduled(Direction[ScheduledState]):
             )
             return unpacked_factor(packed, tf.float32)
 
-        x, residual = tf.cond(
+        x, residual = _tf_private.cond(
             state.ends.norm + shift <= _MIXED_CONDITION * shift,
             lambda: mixed_cholesky(state.matrix, shift, damped.rhs, tolerance, kept),
             lambda: (tf.zeros_like(damped.rhs), tf.constant(math.nan, tf.float64)),
         )
-        return tf.cond(
+        return _tf_private.cond(
             passes(residual, tolerance),
             lambda: Answer(x, residual, tf.constant(len(FIXED_ROUTES))),
             lambda: self._answer(damped, choice),

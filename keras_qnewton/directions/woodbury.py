@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import Spectrum, extremal_eigenvalues
 from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
 from keras_qnewton.curvature.blocks import Part
@@ -126,14 +127,14 @@ class Woodbury(Direction[WoodburyState]):
             return self._small(problem), state
 
         # The true branch is traced first: the other has to return as many tensors of its kinds.
-        system, state = tf.cond(~factors.holds, other, small)
+        system, state = _tf_private.cond(~factors.holds, other, small)
         scale = tf.where(factors.holds, largest(system.spectrum), state.scale)
         # Zero, where the block is not formed, is `Formation.NOT_FORMED`.
         return WoodburyState(state.formation, scale, system, state)
 
     def solve(self, problem: BlockProblem, state: WoodburyState, damping: tf.Tensor) -> BlockStep:
         """x by the rows where they are few, else by the other direction."""
-        return tf.cond(
+        return _tf_private.cond(
             _rows(problem).holds,
             lambda: self._solve(problem, state.small, damping),
             lambda: self._otherwise.solve(problem, state.other, damping),
@@ -251,7 +252,7 @@ def _weighted(
     free, penalised = grams
     pieces = tf.split(rows.diagonal, factors.sizes)
     numbers = tf.concat([d for d, has in zip(pieces, rows.penalised, strict=True) if has], 0)
-    return tf.cond(
+    return _tf_private.cond(
         tf.reduce_all(tf.equal(numbers, numbers[0])),
         lambda: weights.of_zero * free + weights.of_largest * penalised,
         lambda: factors.gram(weights.of_weights),

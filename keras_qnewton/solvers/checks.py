@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.norms import plain_norm
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.scaling import unit_of
+from keras_qnewton.traced_once import traced_once
 
 # A Hessian accumulated in float32 is symmetric to about 1e-6 of its largest entry; a matrix
 # further off than this is a mistake (a Jacobian, a wrong reshape), not rounding.
@@ -26,6 +28,7 @@ def passes(residual: Scalar, tolerance: Scalar) -> tf.Tensor:
     return residual <= tolerance
 
 
+@traced_once
 def relative_norm(gap: TensorLike, rhs: TensorLike) -> tf.Tensor:
     """``||gap|| / ||rhs||`` in float64; 0 when `gap` is zero, whatever `rhs` is.
 
@@ -42,7 +45,7 @@ def relative_norm(gap: TensorLike, rhs: TensorLike) -> tf.Tensor:
     gap, rhs = tf.cast(gap, tf.float64), tf.cast(rhs, tf.float64)
     largest = tf.reduce_max(tf.abs(rhs))
     unit = tf.where(largest > 0, largest, tf.ones_like(largest))
-    numerator, denominator = tf.norm(gap / unit), tf.norm(rhs / unit)
+    numerator, denominator = plain_norm(gap / unit), plain_norm(rhs / unit)
     return tf.where(numerator == 0, tf.zeros_like(numerator), numerator / denominator)
 
 

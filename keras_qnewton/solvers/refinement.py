@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.solvers.checks import relative_norm
 
 
@@ -33,7 +34,7 @@ def refined(
         apply_inverse: From a tensor `[N]` to the factors' approximation of ``A^-1`` times it.
         matrix: Tensor `[N, N]`, float32 or float64.
         rhs: Tensor `[N]`, same dtype.
-        steps: Number of refinements, a Python int: the loop is unrolled.
+        steps: Number of refinements, a Python int.
         limit: Relative residual that needs no refinement.
 
     Returns:
@@ -44,26 +45,32 @@ def refined(
     def gap_of(x: tf.Tensor) -> tf.Tensor:
         return rhs64 - tf.linalg.matvec(matrix64, tf.cast(x, tf.float64))
 
-    def improved(
-        x: tf.Tensor, gap: tf.Tensor, residual: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    if not steps:
+        x = apply_inverse(rhs)
+        return x, relative_norm(gap_of(x), rhs64)
+
+    def pass_of(
+        step: tf.Tensor, x: tf.Tensor, gap: tf.Tensor, residual: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         candidate = x + apply_inverse(tf.cast(gap, rhs.dtype))
         candidate_gap = gap_of(candidate)
         candidate_residual = relative_norm(candidate_gap, rhs64)
-        better = candidate_residual < residual
+        better = (step == 0) | (candidate_residual < residual)
         return (
+            step + 1,
             tf.where(better, candidate, x),
             tf.where(better, candidate_gap, gap),
             tf.where(better, candidate_residual, residual),
         )
 
-    x = apply_inverse(rhs)
-    gap = gap_of(x)
-    state = x, gap, relative_norm(gap, rhs64)
-    for _ in range(steps):
+    def unfinished(step: tf.Tensor, x: tf.Tensor, gap: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
+        del x, gap
         # A NaN residual, of a matrix without factors, is not refined: it exceeds nothing.
-        state = tf.cond(state[2] > limit, lambda now=state: improved(*now), lambda now=state: now)
-    x, _, residual = state
+        return (step == 0) | ((step <= steps) & (residual > limit))
+
+    # The first solve is the loop's first pass, so that its operations are built once.
+    start = tf.constant(0), tf.zeros_like(rhs), rhs64, tf.ones([], tf.float64)
+    _, x, _, residual = _tf_private.while_loop(unfinished, pass_of, start, parallel_iterations=1)
     return x, residual
 
 

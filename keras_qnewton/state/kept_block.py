@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import Spectrum
 from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.solvers.packing import Packed
@@ -70,7 +71,7 @@ class KeptBlock:
         if self.update_every == 1:
             formed = form()
             matrix, how = formed.matrix, formed.how
-            matrix = tf.cond(
+            matrix = _tf_private.cond(
                 count > 1, lambda: tf.cast(averaged(matrix), matrix.dtype), lambda: matrix
             )
             return Formed(matrix, how)
@@ -80,7 +81,7 @@ class KeptBlock:
             formed = form()
             return averaged(formed.matrix), formed.how
 
-        matrix, how = tf.cond(due, evaluated, lambda: (old, tf.constant(Formation.KEPT)))
+        matrix, how = _tf_private.cond(due, evaluated, lambda: (old, tf.constant(Formation.KEPT)))
         return Formed(matrix, how, ~due)
 
     def keep(self, formed: Formed, count: tf.Tensor) -> tf.Tensor:
@@ -99,7 +100,7 @@ class KeptBlock:
             kept.assign(tf.cast(formed.matrix, kept.dtype))
             return tf.constant(True)
 
-        done = tf.cond(new, assigned, lambda: tf.constant(False))
+        done = _tf_private.cond(new, assigned, lambda: tf.constant(False))
         with tf.control_dependencies([formed.matrix, done]):
             return tf.identity(formed.matrix)
 
@@ -157,7 +158,7 @@ class KeptBlock:
         """`new` averaged with the `old` ones."""
         fresh = (count <= 2) | missing  # what is kept is older
         evaluations = tf.math.ceil(count / self.update_every)
-        return tf.cond(
+        return _tf_private.cond(
             fresh, lambda: new, lambda: old + tf.cast(1 / evaluations, new.dtype) * (new - old)
         )
 
@@ -190,4 +191,4 @@ class KeptBlock:
         new = ~tf.convert_to_tensor(unchanged) | tf.reduce_all(tf.equal(old[0], 0))
         if valid is not None:
             new |= ~valid(old[0])
-        return tf.cond(new, computed, lambda: old), new
+        return _tf_private.cond(new, computed, lambda: old), new

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import data_changed
 from keras_qnewton.conditioning.damping import Damping
 from keras_qnewton.curvature.blocks import Part
@@ -114,5 +115,5 @@ def batches_to_average(
     # A loss that the last step foresaw is that of the same data, and the usual case. False of NaN.
     as_foreseen = tf.math.is_finite(foreseen) & ~differ(tf.cast(foreseen, before.dtype), before)
     first = ~tf.math.is_finite(memory.loss)
-    noisy = tf.cond(as_foreseen | first, lambda: tf.constant(False), at_last_weights)
+    noisy = _tf_private.cond(as_foreseen | first, lambda: tf.constant(False), at_last_weights)
     return tf.where(noisy, tf.minimum(memory.count + 1, float(damping.memory)), one)

@@ -64,7 +64,7 @@ def sound(
         with tf.control_dependencies(stops):
             return tf.constant(False)
 
-    is_sound = tf.cond(good, lambda: tf.constant(True), refused)
+    is_sound = _tf_private.cond(good, lambda: tf.constant(True), refused)
     if decays or _tf_private.compiled_by_xla():
         return is_sound
     with tf.control_dependencies([_told_of(rate)]):
@@ -79,7 +79,7 @@ def _told_of(rate: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
             return tf.constant(False)
 
-    return tf.cond(tf.math.is_finite(rate), lambda: tf.constant(True), told)
+    return _tf_private.cond(tf.math.is_finite(rate), lambda: tf.constant(True), told)
 
 
 def gated(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import data_changed
 from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.curvature.row_count import row_count
@@ -52,10 +53,10 @@ def either_step(batch: Batch, settings: Settings, state: EitherState) -> Step:
     def learned() -> Step:
         return _alike(_learned(batch, settings, state), batch)
 
-    stay = tf.cond(
+    stay = _tf_private.cond(
         tf.convert_to_tensor(few), lambda: tf.constant(False), lambda: _stay(batch, state, data)
     )
-    return tf.cond(stay, learned, newton)
+    return _tf_private.cond(stay, learned, newton)
 
 
 def _newton_alone(batch: Batch, settings: Settings, state: EitherState) -> Step:
@@ -131,4 +132,4 @@ def _stay(batch: Batch, state: EitherState, data: tf.Tensor) -> tf.Tensor:
             foreseen, value, batch.weights, gradients
         )
 
-    return tf.cond(state.learned.last().data == data, lambda: tf.constant(True), same_loss)
+    return _tf_private.cond(state.learned.last().data == data, lambda: tf.constant(True), same_loss)

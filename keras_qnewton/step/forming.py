@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning.pruning import Pruned
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.formation import Formation, Formed
@@ -111,4 +112,4 @@ def _where_wanted(block: Forming, rows: RowFactors | None) -> Formed:
         return Formed(matrix, tf.constant(Formation.NOT_FORMED), tf.constant(False))
 
     # The true branch is traced first: the other has to return as many tensors of its kinds.
-    return tf.cond(~rows.holds, formed, nothing)
+    return _tf_private.cond(~rows.holds, formed, nothing)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.norms import double_norm
 
@@ -104,17 +105,19 @@ def _same(
         return tf.reduce_all(apart <= allowed + _ROUNDINGS * noise)
 
     near = tf.reduce_all(apart <= allowed)
-    return tf.cond(near | ~finite, lambda: tf.constant(True), within_rounding)
+    return _tf_private.cond(near | ~finite, lambda: tf.constant(True), within_rounding)
 
 
 def _moved(weights: Sequence[tf.Tensor], precision: tf.DType) -> list[tf.Tensor]:
     """Weights that differ in the last digits that the loss's precision has."""
     epsilon = _EPSILON[precision]
+    counts = [w.shape.num_elements() for w in weights]
+    noise = tf.random.stateless_normal([sum(counts)], seed=[0, 0])
     out = []
-    for k, w in enumerate(weights):
-        size = double_norm(w) / math.sqrt(max(w.shape.num_elements(), 1))
+    for w, count, signs in zip(weights, counts, tf.split(noise, counts), strict=True):
+        size = double_norm(w) / math.sqrt(max(count, 1))
         size = tf.cast(tf.where(size > 0, size, tf.ones_like(size)), w.dtype)
-        signs = tf.random.stateless_normal(tf.shape(w), seed=[0, k], dtype=w.dtype)
+        signs = tf.cast(tf.reshape(signs, w.shape), w.dtype)
         out.append(w + tf.cast(epsilon, w.dtype) * signs * (tf.abs(w) + size))
     return out
 

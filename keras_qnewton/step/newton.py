@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import Damping
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
@@ -83,7 +84,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     system = System.of(batch, curvature, gradient, loss, count, rescaled, settings, state)
     scale = system.scale(loss)
     # `tf.where` would wait for the eigenvalue.
-    first_damping = tf.cond(
+    first_damping = _tf_private.cond(
         same_data, lambda: last.damping, lambda: policy.start(scale.whole) / count
     )
 

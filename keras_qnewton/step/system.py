@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import DampingScale
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.directions import (
@@ -145,7 +146,9 @@ class System:
         if others or found is None:
             return self.curvature.product(vectors)
         # A matrix that is averaged is not this batch's alone.
-        return tf.cond(self.count > 1, lambda: self.curvature.product(vectors), lambda: [found])
+        return _tf_private.cond(
+            self.count > 1, lambda: self.curvature.product(vectors), lambda: [found]
+        )
 
     def _blocks(self) -> list[tuple[Direction, BlockProblem, DirectionState]]:
         return list(zip(self.methods, self.problems, self.prepared, strict=True))

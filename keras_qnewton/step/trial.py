@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning.damping import Damping
 from keras_qnewton.directions import BlockStep
 from keras_qnewton.step.batch import Batch
@@ -104,7 +105,7 @@ def first_sufficient(
         return tries + 1, attempt(damping)
 
     start_at = tf.constant(0), start
-    tries, trial = tf.while_loop(unsatisfied, again, start_at, parallel_iterations=1)
+    tries, trial = _tf_private.while_loop(unsatisfied, again, start_at, parallel_iterations=1)
     return trial, tries
 
 
@@ -144,7 +145,7 @@ def lengthened(
         return tf.where(lower, 2 * factor, factor), tf.where(lower, after, lowest), lower
 
     promising = trial.accepted & may_try & (trial.ratio >= policy.promising_ratio)
-    factor, after, _ = tf.while_loop(
+    factor, after, _ = _tf_private.while_loop(
         lambda factor, lowest, going: going,
         double,
         (one, trial.loss_after, promising),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.step.quadratic_model import Plan, QuadraticModel, dot
 
 # Relative error of a loss that is a mean of many terms, a few units in the last place.
@@ -55,7 +56,7 @@ def trust_ratio(
     # NaN is not credible.
     credible = (losses >= _CREDIBLE[0]) & (losses <= _CREDIBLE[1])
     credible |= -change >= _CLEAR * model.value_error
-    return tf.cond(
+    return _tf_private.cond(
         credible | (change >= 0), lambda: losses, lambda: _ratio_of_gradients(model, plan, losses)
     )
 
