@@ -207,7 +207,6 @@ def _tridiagonalise(
     return done, alphas, betas
 
 
-@traced_once
 def _ritz_ends(alphas: tf.Tensor, betas: tf.Tensor, done: tf.Tensor, dtype: tf.DType) -> Spectrum:
     """The ends of T's spectrum, whose products were made in `dtype`.
 
@@ -217,21 +216,29 @@ def _ritz_ends(alphas: tf.Tensor, betas: tf.Tensor, done: tf.Tensor, dtype: tf.D
         done: Steps that were taken, int32 scalar; what is beyond them is not looked at.
         dtype: Float32 or float64.
     """
-    steps = tf.shape(alphas)[0]
-    taken = tf.range(steps) < done
+    return Spectrum(*_ends(alphas, betas, done, tf.constant(rounding(dtype), tf.float64)))
+
+
+@traced_once
+def _ends(
+    alphas: tf.Tensor, betas: tf.Tensor, done: tf.Tensor, relative: tf.Tensor
+) -> list[tf.Tensor]:
+    """A `Spectrum`'s fields; `relative` is the rounding error of a product, float64 scalar."""
+    steps = tf.size(alphas)
+    number = tf.range(steps)
     # α_1 = v_1ᵀ H v_1 lies between the extreme Ritz values: as padding it moves neither.
-    diagonal = tf.where(taken, alphas, alphas[0])
-    coupling = tf.where(taken[1:], betas[:-1], 0.0)
-    tridiagonal = (
-        tf.linalg.diag(diagonal) + tf.linalg.diag(coupling, k=1) + tf.linalg.diag(coupling, k=-1)
-    )
-    finite = tf.reduce_all(tf.math.is_finite(tridiagonal)) & tf.math.is_finite(betas[done - 1])
+    diagonal = tf.where(number < done, alphas, tf.gather(alphas, 0))
+    coupling = tf.where(number + 1 < done, betas, tf.zeros_like(betas))
+    bands = tf.stack([coupling, diagonal, coupling])
+    tridiagonal = tf.linalg.diag(bands, k=(-1, 1), align="LEFT_LEFT")
+    last = done - 1
+    left = tf.gather(betas, last)
+    finite = tf.math.is_finite(left + tf.reduce_sum(bands))
     # TensorFlow's eigh raises on NaN, even in a graph: give it zeros and mask the answer.
-    values, vectors = tf.linalg.eigh(tf.where(finite, tridiagonal, 0.0))
-    residuals = tf.abs(betas[done - 1] * vectors[done - 1])
-    nan = tf.constant(float("nan"), tf.float64)
+    zeros = tf.zeros_like(tridiagonal)
+    values, vectors = tf.linalg.eigh(tf.where(finite, tridiagonal, zeros))
     # The recurrence's own residual of a converged Ritz value goes to zero; rounding stays.
-    floor = rounding(dtype) * tf.reduce_max(tf.abs(values))
-    made = tf.cast(done, tf.float64)
-    ends = (values[0], values[-1], residuals[0] + floor, residuals[-1] + floor, made)
-    return Spectrum(*(tf.where(finite, end, nan) for end in ends))
+    residuals = tf.abs(left * tf.gather(vectors, last)) + relative * tf.reduce_max(tf.abs(values))
+    both = tf.gather(tf.stack([values, residuals]), tf.stack([0, steps - 1]), axis=1)
+    found = tf.concat([tf.reshape(both, [4]), tf.cast(done, tf.float64)[None]], 0)
+    return tf.unstack(tf.where(finite, found, tf.constant(float("nan"), tf.float64)), num=5)

@@ -76,7 +76,11 @@ def _as_matrices(tensor: tf.Tensor, summed: int) -> tuple[tf.Tensor, list[tf.Ten
 
 def lengths(tensor: tf.Tensor) -> list[tf.Tensor | int]:
     """Lengths of the axes, known ones as integers."""
-    return [n if n is not None else tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
+    known = list(tensor.shape)
+    if None not in known:
+        return known
+    counted = tf.unstack(tf.shape(tensor), num=len(known))
+    return [n if n is not None else counted[i] for i, n in enumerate(known)]
 
 
 def _size(lengths: Sequence[tf.Tensor | int]) -> tf.Tensor | int:

@@ -43,6 +43,7 @@ class ExampleRows:
     Attributes:
         count: R; 0 where roots are too many.
         known_examples: B where it is known while tracing, else None.
+        examples: B, int32 scalar.
     """
 
     def __init__(
@@ -57,6 +58,9 @@ class ExampleRows:
         self._roots = curvature.roots()
         self.count = 0 if self._roots is None else int(self._roots.shape[0])
         self.known_examples = 1 if curvature.one_example else curvature.z.shape[0]
+        self.examples: tf.Tensor = tf.convert_to_tensor(
+            1 if curvature.one_example else lengths(curvature.z)[0]
+        )
         z = jacobian.outputs[number]
         self._frames = (
             dict.fromkeys((t.name for op in ancestors([z]) for t in op.outputs), Frame(None, 1))
@@ -70,13 +74,6 @@ class ExampleRows:
         if self._roots is None:
             raise ValueError("This output has no roots.")
         return self._roots
-
-    @property
-    def examples(self) -> tf.Tensor:
-        """B, int32 scalar."""
-        if self._curvature.one_example:
-            return tf.constant(1)
-        return tf.shape(self._curvature.z)[0]
 
     def reached(self, piece: Piece) -> Piece | None:
         """`piece` with those uses that the output depends on; None if there are none."""
@@ -101,7 +98,7 @@ class ExampleRows:
                 if known % frame.total if frame.total else known:
                     return False
                 continue
-            count, examples = tf.shape(use.outputs)[0], self._total(frame)
+            count, examples = lengths(use.outputs)[0], self._total(frame)
             if whole and frame.total != 1:
                 checks.append(tf.equal(count, examples))
             else:
@@ -193,7 +190,7 @@ class ExampleRows:
             return 1  # `fit` has seen it
         # An empty batch has as many as it likes.
         total = self._total(frame)
-        return tf.where(tf.equal(total, 0), 1, tf.shape(use.outputs)[0] // tf.maximum(total, 1))
+        return tf.where(tf.equal(total, 0), 1, lengths(use.outputs)[0] // tf.maximum(total, 1))
 
 
 def _by_example(

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
+from keras_qnewton.curvature.contractions import lengths
 
 # Rows of U up to which a system too large to be formed is solved in their number of dimensions.
 MAX_RANK = 2048
@@ -100,8 +101,8 @@ class OuterRows(NamedTuple):
             return gram
         inputs = self.inputs if weights is None else self.inputs * weights
         similarity = tf.matmul(inputs, other.inputs, transpose_b=True)
-        first, second = tf.shape(self.derivatives), tf.shape(other.derivatives)
-        by_example = tf.reshape(gram, [first[0], first[1], second[0], second[1]])
+        axes = [*lengths(self.derivatives)[:2], *lengths(other.derivatives)[:2]]
+        by_example = tf.reshape(gram, axes)
         return tf.reshape(by_example * similarity[:, None, :, None], tf.shape(gram))
 
     def _by_outputs(self, other: OuterRows, weights: tf.Tensor) -> tf.Tensor:
@@ -176,13 +177,18 @@ class LowRank:
         self.sizes = list(sizes)
         # Of each output, the axes of examples and of roots.
         self._axes = [
-            tf.shape(next(p for p in of if p is not None).derivatives)[:2] for of in self._rows
+            lengths(next(p for p in of if p is not None).derivatives)[:2] for of in self._rows
         ]
 
     @property
     def rank(self) -> tf.Tensor:
         """r, int32 scalar."""
-        return tf.add_n([axes[0] * axes[1] for axes in self._axes])
+        return tf.convert_to_tensor(sum(self._counts))
+
+    @property
+    def _counts(self) -> list[tf.Tensor | int]:
+        """Rows of each output."""
+        return [axes[0] * axes[1] for axes in self._axes]
 
     def gram(self, weights: tf.Tensor | None = None, of: Sequence[bool] | None = None) -> tf.Tensor:
         """U diag(v) Uᵀ `[r, r]`, float64, symmetric.
@@ -201,8 +207,9 @@ class LowRank:
                 for first, second, weights in pairs
                 if first is not None and second is not None
             ]
-            shape = [tf.reduce_prod(self._axes[i]), tf.reduce_prod(self._axes[j])]
-            return tf.add_n(found) if found else tf.zeros(shape, tf.float64)
+            if found:
+                return tf.add_n(found)
+            return tf.zeros([self._counts[i], self._counts[j]], tf.float64)
 
         count = len(self._rows)
         upper = {(i, j): cross(i, j) for i in range(count) for j in range(i, count)}
@@ -233,14 +240,14 @@ class LowRank:
     def lift(self, coefficients: tf.Tensor) -> tf.Tensor:
         """Uᵀ u: float64 `[r]` -> `[N]`."""
         found: list[list[tf.Tensor]] = [[] for _ in self.sizes]
-        start = tf.constant(0)
-        for of, axes in zip(self._rows, self._axes, strict=True):
-            stop = start + axes[0] * axes[1]
-            table = tf.reshape(coefficients[start:stop], axes)
+        apart = [coefficients]
+        if len(self._rows) > 1:
+            apart = tf.split(coefficients, tf.stack(self._counts), num=len(self._rows))
+        for of, axes, some in zip(self._rows, self._axes, apart, strict=True):
+            table = tf.reshape(some, axes)
             for p, rows in enumerate(of):
                 if rows is not None:
                     found[p].append(rows.lift(table))
-            start = stop
         columns = [
             tf.add_n(some) if some else tf.zeros([size], tf.float64)
             for some, size in zip(found, self.sizes, strict=True)
@@ -258,5 +265,5 @@ def _flat(derivatives: tf.Tensor) -> tf.Tensor:
 
 
 def _rank(derivatives: tf.Tensor) -> tf.Tensor:
-    shape = tf.shape(derivatives)
-    return shape[0] * shape[1]
+    examples, roots, *_ = lengths(derivatives)
+    return examples * roots
