@@ -12,7 +12,7 @@ whoever builds on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -82,13 +82,19 @@ class ExampleRows:
         uses = tuple(use for use in piece.uses if use.outputs.name in self._frames)
         return piece._replace(uses=uses) if uses else None
 
-    def fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
+    def fit(
+        self, found: Sequence[Piece], each: Mapping[str, int] | None = None
+    ) -> tf.Tensor | bool:
         """True if all tensors have one row, or some whole number of rows, for each example.
 
         A bool where that is known while tracing, else a tensor. Wrong guesses must not get as far
         as to an operation whose shapes do not match.
+
+        Args:
+            found: What the rows are of.
+            each: How many rows an example have to be there, by name of a use's results.
         """
-        checks = []
+        checks, each = [], each or {}
         for use in (use for piece in found for use in (*piece.uses, piece.bias) if use is not None):
             known, whole = use.outputs.shape[0], not use.positions
             frame = self._frames.get(use.outputs.name)
@@ -99,7 +105,10 @@ class ExampleRows:
                     return False
                 continue
             count, examples = lengths(use.outputs)[0], self._total(frame)
-            if whole and frame.total != 1:
+            rows = each.get(use.outputs.name, 1 if whole else None)
+            if rows is not None and frame.total is None:
+                checks.append(tf.equal(count, rows * examples))
+            elif whole and frame.total != 1:
                 checks.append(tf.equal(count, examples))
             else:
                 examples = tf.convert_to_tensor(examples)
@@ -232,12 +241,22 @@ def _inner_shape(
     return known if inner is None else [*known[:-1], *inner]
 
 
-def rows_fit(outputs: Sequence[ExampleRows], found: Sequence[Piece]) -> tf.Tensor | bool:
-    """True if each output's examples have whole numbers of rows; a bool if known."""
+def rows_fit(
+    outputs: Sequence[ExampleRows],
+    found: Sequence[Piece],
+    each: Sequence[Mapping[str, int] | None],
+) -> tf.Tensor | bool:
+    """True if each output's examples have whole numbers of rows; a bool if known.
+
+    Args:
+        outputs: The rows of each output.
+        found: What they are of.
+        each: See `ExampleRows.fit`; one an output.
+    """
     checks = []
-    for output in outputs:
+    for output, rows in zip(outputs, each, strict=True):
         reached = [output.reached(piece) for piece in found]
-        checks.append(output.fit([piece for piece in reached if piece is not None]))
+        checks.append(output.fit([piece for piece in reached if piece is not None], rows))
     return all_hold(checks)
 
 

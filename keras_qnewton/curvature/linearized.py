@@ -98,8 +98,11 @@ class Linearized(abc.ABC):
     @functools.cached_property
     def gradients(self) -> list[tf.Tensor]:
         """The loss's gradient, one `[N_k]` a block."""
+        return self._flat_gradients(self.gradients_of_weights)
+
+    def _flat_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
         shapes = zip(self._shapes, self._dtypes, strict=True)
-        pairs = zip(self.gradients_of_weights, shapes, strict=True)
+        pairs = zip(gradients, shapes, strict=True)
         return self.flatten([tf.zeros(*like) if g is None else g for g, like in pairs])
 
     @functools.cached_property
@@ -165,10 +168,8 @@ class Linearized(abc.ABC):
     def gradients_after(self, step: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The gradient at the weights plus `step`: one `[N_k]` a block in, one out."""
         points = [x + d for x, d in zip(self.points, step, strict=True)]
-        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(points)
-            value = self._loss.value_at(self.unflatten(points))
-        return tape.gradient(value, points, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        _, gradients = self._loss.value_and_gradients(self.unflatten(points))
+        return self._flat_gradients(gradients)
 
     def block(self, k: int) -> tf.Tensor:
         """H_k `[N_k, N_k]`, symmetric to the bit."""

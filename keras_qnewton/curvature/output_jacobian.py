@@ -37,22 +37,21 @@ class OutputJacobian:
         self._probes = [tf.zeros_like(t) for t in like]
         with _tf_private.GradientTape(
             persistent=True, watch_accessed_variables=False
-        ) as self._forward:
-            self._forward.watch(self._probes)
-            with _tf_private.GradientTape(
-                persistent=True, watch_accessed_variables=False
-            ) as self._backward:
-                self._backward.watch(self._weights)
-                values = network(self._weights, self._backward.watch)
-            self.outputs, self.others = values[: len(like)], values[len(like) :]
-            # Jᵀu: linear in u, so that its derivative in u along v is J v.
-            self._pulled = self.transposed(self._probes, range(len(self._weights)))
+        ) as self._backward:
+            self._backward.watch(self._weights)
+            values = network(self._weights, self._backward.watch)
+        self.outputs, self.others = values[: len(like)], values[len(like) :]
 
     def product(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
-        """J v of a v that is zero but for the weights `of`, whose vectors are given."""
-        return self._forward.gradient(
-            [self._pulled[i] for i in of], self._probes, list(vectors), unconnected_gradients=_ZERO
-        )
+        """J v of a v that is zero but for the weights `of`, whose vectors are given.
+
+        Its operations are made where it is asked for: most steps do without.
+        """
+        with _tf_private.GradientTape(watch_accessed_variables=False) as forward:
+            forward.watch(self._probes)
+            # Jᵀu: linear in u, so that its derivative in u along v is J v.
+            pulled = self.transposed(self._probes, of)
+        return forward.gradient(pulled, self._probes, list(vectors), unconnected_gradients=_ZERO)
 
     def transposed(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
         """Jᵀ u for the weights `of`."""

@@ -16,7 +16,7 @@ a backward pass of Σ ε s.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -112,9 +112,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return None
         found = [self._pieces(k) for k in range(len(self._parts))]
         known = [some for some in found if some is not None]
-        whole = len(known) == len(found) and all(
-            rows_fit(self._rows, some) is True for some in known
-        )
+        whole = len(known) == len(found) and all(self._rows_fit(some) is True for some in known)
         return known if whole else None
 
     @classmethod
@@ -150,7 +148,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         layers, found = self._covering(k), self._pieces(k)
         if found and (layers is None or self._has_one_row(layers)):
             dtype = self._precision_of_rows(k)
-            fitting = rows_fit(self._rows, found)
+            fitting = self._rows_fit(found)
             make = functools.partial(self._verified_rows, k, found, dtype)
             return Assembly(fitting, make, dtype, Formation.ROWS)
         if layers is None:
@@ -277,14 +275,23 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     @functools.cached_property
     def _is_proved(self) -> bool:
         """Whether rows need no check: each output's examples are proved to be apart."""
+        return self._has_rows() and None not in self._rows_each
+
+    @functools.cached_property
+    def _rows_each(self) -> list[Mapping[str, int] | None]:
+        """Rows an example of each use, by output, where its examples are proved to be apart."""
         zs = self._jacobian.outputs
-        return self._has_rows() and all(
-            curvature.one_example
-            or self._passage.keeps_apart(self._uses.found, zs[i], of_output.known_examples)
-            for i, curvature, of_output in zip(
-                self._position, self._curvatures, self._rows, strict=True
-            )
-        )
+        outputs = zip(self._position, self._curvatures, self._rows, strict=True)
+        return [
+            {}
+            if curvature.one_example
+            else self._passage.rows_each(self._uses.found, zs[i], rows.known_examples)
+            for i, curvature, rows in outputs
+        ]
+
+    def _rows_fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
+        each = self._rows_each if self._is_proved else [None] * len(self._rows)
+        return rows_fit(self._rows, found, each)
 
     def _verified(self, k: int, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | bool]:
         """`matrix`, and whether it is the block's; False of NaN."""
@@ -343,7 +350,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return None
         if has_diagonal:
             found = apart(found)
-        fitting = rows_fit(self._rows, found)
+        fitting = self._rows_fit(found)
         if fitting is False or not few.may_be_within(found, limit):
             return None
         return Candidate(

@@ -15,11 +15,12 @@ def _reshape(
     op: tf.Operation, inputs: Sequence[Any], states: Sequence[State | None], out: Any
 ) -> State | None:
     """An example's elements stay side by side, if all of its new rows are whole."""
-    del op
     state, x = states[0], inputs[0]
     if not isinstance(state, Rows) or x.shape.rank is None or not out.shape.rank:
         return None
     lengths, new = x.shape.as_list(), out.shape.as_list()
+    if new[-1] is None:
+        new[-1] = _width_of_products(op)
     before, after = _inner(lengths, state.axis), _inner(new, state.axis)
     if before is None or not after:
         return None
@@ -28,6 +29,20 @@ def _reshape(
         return state if same and before == after else None
     whole = (state.each * before) % after == 0
     return Rows(0, state.each * before // after) if whole else None
+
+
+def _width_of_products(op: tf.Operation) -> int | None:
+    """Columns of a matrix that is multiplied from the right, whose number is known of the other.
+
+    `tf.tensordot` computes the shape of its matrices where a batch's size is not known.
+    """
+    for user in op.outputs[0].consumers():
+        if user.type == "MatMul" and user.inputs[0] is op.outputs[0]:
+            other = user.inputs[1].shape
+            if other.rank == 2 and not user.get_attr("transpose_a"):
+                width: int | None = other[1 if user.get_attr("transpose_b") else 0]
+                return width
+    return None
 
 
 def _inner(lengths: Sequence[int | None], axis: int) -> int | None:

@@ -19,4 +19,4 @@ def with_calls_in_line(loss: RecordedLoss) -> RecordedLoss:
     """
     if not any(op.type in control_flow.CALLS for op in loss.operations):
         return loss
-    return RecordedLoss(loss.value_at(loss.at_variables()), loss.variables)
+    return RecordedLoss(loss.in_line(loss.at_variables()), loss.variables)

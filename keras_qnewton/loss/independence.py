@@ -47,15 +47,20 @@ class Passage:
     def __call__(self, op: tf.Operation, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         self._events.append(_Event(op, inputs, outputs))
 
-    def keeps_apart(self, uses: Sequence[Use], z: tf.Tensor, examples: int | None) -> bool:
-        """Whether each example of `z` is proved to depend on its own rows of all u alone.
+    def rows_each(
+        self, uses: Sequence[Use], z: tf.Tensor, examples: int | None
+    ) -> dict[str, int] | None:
+        """Rows of each u an example, by its name, if each example of `z` is proved to depend on
+        its own rows of all u alone; else None.
 
         Args:
             uses: Of the weights; the u are their results.
             z: The output, one row an example; a tensor that the loss was run to.
-            examples: B, where it is known while tracing. Elsewhere a use without positions is
-                taken for one of a row an example, which has to hold when the step runs.
+            examples: B, where it is known while tracing. Elsewhere a use of no other's results is
+                taken for one of a row an example. That all u have as many rows as is returned
+                has to be checked then when the step runs.
         """
+        each: dict[str, int] = {}
         states: dict[int, State] = {id(w): OF_WEIGHTS for w in self._weights}
         used = {id(use.outputs): use for use in uses}
         for event in self._events:
@@ -63,9 +68,11 @@ class Passage:
             for tensor, state in zip(event.outputs, found, strict=True):
                 if id(tensor) in used:
                     state = _of_use(used[id(tensor)], state, examples)
+                    if isinstance(state, Rows):
+                        each[tensor.name] = state.each
                 if state is not None and id(tensor) not in states:
                     states[id(tensor)] = state
-        return states.get(id(z), _APART) == _APART
+        return each if states.get(id(z), _APART) == _APART else None
 
 
 def _of_use(use: Use, state: State | None, examples: int | None) -> State:
@@ -76,8 +83,8 @@ def _of_use(use: Use, state: State | None, examples: int | None) -> State:
     rows, each = u.shape[0], None
     if examples is not None and rows is not None:
         each = None if not examples or rows % examples else rows // examples
-    elif examples is None and not use.positions:
-        each = 1
+    elif examples is None and rows is None:
+        each = state.each if isinstance(state, Rows) else 1
     if each is None or (isinstance(state, Rows) and state != Rows(0, each)):
         return MIXED
     return Rows(0, each)

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.loss import control_flow, ctc, custom_gradients, tensor_lists, windows
+from keras_qnewton.loss.called import Called
 from keras_qnewton.loss.derivatives import check_first, check_second
 from keras_qnewton.loss.forms import FORMS
 from keras_qnewton.loss.moments import is_moments_stop
@@ -65,6 +66,7 @@ class RecordedLoss:
         recorded: The loss tensor itself.
         value: It as a scalar: the loss at the variables' present values.
         variables: As given.
+        called: Functions of this loss that branches of its graph call.
         vectorizable: Whether `tf.vectorized_map` can differentiate it: not if it has a loop
             with an unknown number of turns, or a condition that is decided at run time.
 
@@ -91,6 +93,7 @@ class RecordedLoss:
         self._operations = _operations_between(self._weight_of, loss)
         self._known = set(self._operations)
         self._differences: dict[str, tf.Tensor] = {}
+        self.called = Called(loss.graph)
         self._unroll_up_to(MAX_UNROLLED)
 
     def _unroll_up_to(self, turns: int) -> None:
@@ -107,20 +110,34 @@ class RecordedLoss:
         """The loss at `weights`, one tensor a variable, shapes and dtypes as theirs."""
         return self.evaluate(weights)[0]
 
-    def value_at(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
+    def in_line(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss at `weights`, its loops run as loops: quick to trace, and not for pfor."""
         (loss,) = self.fetch([self.recorded.name], weights, unroll=0)
         return tf.ensure_shape(loss, [])
+
+    def value_at(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
+        """`in_line`, by the call of a function that is traced once; not to be differentiated."""
+
+        def value(*points: tf.Tensor) -> tf.Tensor:
+            return self.in_line(points)
+
+        found: tf.Tensor = self.called("value", value, weights)
+        return found
 
     def value_and_gradients(
         self, weights: Sequence[tf.Tensor]
     ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
         """`value_at`, and its gradient by one tape: a tensor a weight, None where there is none."""
-        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            value = self.value_at(weights)
-        gradients = tape.gradient(value, weights)
-        return value, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+        def both(*points: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+            with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(points)
+                value = self.in_line(points)
+            gradients = tape.gradient(value, points)
+            return value, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+        value, gradients = self.called("value and gradients", both, weights)
+        return value, list(gradients)
 
     def evaluate(
         self,
