@@ -21,8 +21,10 @@ def traced_once(function: Callable[_Arguments, _Result]) -> Callable[_Arguments,
 
     Args:
         function: Of tensors and of hashable Python values; returns tensors. It closes over none.
+            What it does must not depend on whether a length is known: of a second shape it is
+            traced for all, so that models of many sizes leave no trace each.
     """
-    traced = tf.function(function, autograph=False)
+    traced = tf.function(function, autograph=False, reduce_retracing=True)
 
     @functools.wraps(function)
     def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:

@@ -95,7 +95,6 @@ def extremal_eigenvalues(
     return _ritz_ends(tf.cast(alphas, tf.float64), tf.cast(betas, tf.float64), done, dtype)
 
 
-@traced_once
 def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -> Spectrum:
     """The upper end of a semidefinite spectrum, by a third of `extremal_eigenvalues`'s operations.
 
@@ -112,14 +111,19 @@ def largest_eigenvalue(matrix: tf.Tensor, iterations: int = 10, seed: int = 0) -
         A `Spectrum`, of whose lower end nothing is known. NaN throughout if `matrix` has one.
     """
     known = matrix.shape[0]
-    start = start_vector(tf.shape(matrix)[0] if known is None else known, matrix.dtype, seed)
+    return _upper_end(matrix, iterations if known is None else min(iterations, known), seed)
+
+
+@traced_once
+def _upper_end(matrix: tf.Tensor, iterations: int, seed: int) -> Spectrum:
+    start = start_vector(tf.shape(matrix)[0], matrix.dtype, seed)
     # A column, and sums of products: with vectors there would be three times as many operations.
     vector = start[:, None]
     # No entry of a semidefinite matrix is larger than those on its diagonal.
     u = unit(tf.linalg.diag_part(matrix))
     previous, beta = tf.zeros_like(vector), tf.zeros([], matrix.dtype)
     alphas, betas = [], []
-    for _ in range(iterations if known is None else min(iterations, known)):
+    for _ in range(iterations):
         image = tf.matmul(matrix, vector) / u - beta * previous
         alphas.append(tf.reduce_sum(vector * image))
         image -= alphas[-1] * vector
