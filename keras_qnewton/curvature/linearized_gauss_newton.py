@@ -183,12 +183,18 @@ class GaussNewtonLinearized(Linearized):
         return self.flatten_block(k, self._product(tensors, indices))
 
     def _product(self, tensors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
-        curved = self._curved(self._jacobian.product(tensors, of))
+        curved = self._curved(self._along(tensors, of))
         through = self._jacobian.transposed(curved, of)
         if not self._remainder.depends_on(of):
             return through
         beside = self._remainder.product(tensors, of)
         return [a + b for a, b in zip(through, beside, strict=True)]
+
+    def _along(self, tensors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
+        """J v, one tensor a tensor z."""
+        vectorized = self._loss.vectorizable
+        product = self._jacobian.product if vectorized else self._jacobian.called_product
+        return product(tensors, of)
 
     def _remainder_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
         """R_k v with the k-th diagonal block, `[N_k]`."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
+from keras_qnewton.loss.called import Called
 
 # Of the weights, and of what has a tape record what depends on another tensor.
 Evaluate = Callable[[Sequence[tf.Tensor], Callable[[tf.Tensor], None]], list[tf.Tensor]]
@@ -41,6 +42,7 @@ class OutputJacobian:
             self._backward.watch(self._weights)
             values = network(self._weights, self._backward.watch)
         self.outputs, self.others = values[: len(like)], values[len(like) :]
+        self._called = Called(tf.compat.v1.get_default_graph())
 
     def product(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
         """J v of a v that is zero but for the weights `of`, whose vectors are given.
@@ -52,6 +54,14 @@ class OutputJacobian:
             # Jᵀu: linear in u, so that its derivative in u along v is J v.
             pulled = self.transposed(self._probes, of)
         return forward.gradient(pulled, self._probes, list(vectors), unconnected_gradients=_ZERO)
+
+    def called_product(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
+        """`product` by the call of a function, which loops are long to trace in; not for pfor."""
+
+        def product(*vectors: tf.Tensor) -> list[tf.Tensor]:
+            return self.product(vectors, of)
+
+        return list(self._called(tuple(of), product, vectors))
 
     def transposed(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
         """Jᵀ u for the weights `of`."""

@@ -247,7 +247,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         indices = self._parts[k].indices
 
         def forward(vector: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-            along = self._jacobian.product(self.unflatten_block(k, vector), indices)
+            along = self._along(self.unflatten_block(k, vector), indices)
             return along, self._curved(along)
 
         def backward(along: list[tf.Tensor]) -> tf.Tensor:
