@@ -64,6 +64,7 @@ test-deepxde: .venv-deepxde/installed
 
 bench: venv
 	$(BIN)/python benchmarks/hessian.py
+	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/solve.py
 	$(BIN)/python benchmarks/fisher.py
