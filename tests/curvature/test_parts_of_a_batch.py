@@ -8,7 +8,8 @@ import tensorflow as tf
 from keras_qnewton.curvature import Blocks, GaussNewton
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.loss import as_tensors, record
-from tests.curvature.test_reach import mlp, net, reference
+from tests.curvature.reach import mlp, net
+from tests.curvature.test_reach import reference
 from tests.derivatives import relative_error
 
 L = keras.layers

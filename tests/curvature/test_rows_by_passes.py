@@ -14,7 +14,8 @@ from keras_qnewton.curvature import (
 )
 from keras_qnewton.curvature.outputs.base import CurvatureByTapes
 from keras_qnewton.loss import as_tensors, record
-from tests.curvature.test_reach import cross_entropy, net, reference
+from tests.curvature.reach import cross_entropy, net
+from tests.curvature.test_reach import reference
 from tests.derivatives import relative_error
 
 L = keras.layers
