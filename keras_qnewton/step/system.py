@@ -2,8 +2,9 @@
 
 H_k, g_k     blocks of the curvature and of the gradient       [N_k, N_k], [N_k]
 m            number of batches that are averaged               scalar
+n/N          what this batch weighs of a full one              scalar
 D            λD² is added; 1, or of the diagonal of H_k        [N_k]
-x_k          (H_k + λD²)⁻¹ g_k / m, or what stands for it      [N_k]
+x_k          (n/N) (H_k + λD²)⁻¹ g_k / m, or the like          [N_k]
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from keras_qnewton.directions import (
 )
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import NewtonState
-from keras_qnewton.step.batch import Batch
+from keras_qnewton.step.batch import Batch, Share
 from keras_qnewton.step.forming import Forming, formed_before_any_is_kept
 
 
@@ -37,7 +38,7 @@ class System:
     Attributes:
         curvature: H at the weights.
         gradient: g, one `[N_k]` a block.
-        count: m, float64 scalar.
+        share: m, and n/N.
         rescaled: Whether D is of the diagonal; False if it never is.
         adaptive: Whether λ adapts.
         problems: One a block.
@@ -47,7 +48,7 @@ class System:
 
     curvature: Linearized
     gradient: Sequence[tf.Tensor]
-    count: tf.Tensor
+    share: Share
     rescaled: tf.Tensor | bool
     adaptive: bool
     problems: Sequence[BlockProblem]
@@ -61,7 +62,7 @@ class System:
         curvature: Linearized,
         gradient: Sequence[tf.Tensor],
         ready: tf.Tensor,
-        count: tf.Tensor,
+        share: Share,
         rescaled: tf.Tensor | bool,
         settings: Settings,
         state: NewtonState,
@@ -73,7 +74,7 @@ class System:
             curvature: See the attribute.
             gradient: Likewise.
             ready: A tensor that is there once the loss and its gradient have passed their checks.
-            count: See the attribute.
+            share: See the attribute.
             rescaled: Likewise.
             settings: The policies.
             state: The blocks that are kept.
@@ -83,7 +84,7 @@ class System:
                 part=part,
                 curvature=functools.partial(curvature.formed, k),
                 kept=state.block(part),
-                count=count,
+                share=share,
                 ready=ready,
                 pruning=settings.pruning,
             )
@@ -93,7 +94,7 @@ class System:
         methods = [direction(problem, settings) for problem in problems]
         prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
         adaptive = settings.damping.adaptive
-        return cls(curvature, gradient, count, rescaled, adaptive, problems, methods, prepared)
+        return cls(curvature, gradient, share, rescaled, adaptive, problems, methods, prepared)
 
     @property
     def formations(self) -> list[tf.Tensor]:
@@ -120,7 +121,7 @@ class System:
             metric = self.damped([tf.ones_like(g) for g in gradient])
             gradient = [g / d for g, d in zip(gradient, metric, strict=True)]
             points = [d * w for d, w in zip(metric, points, strict=True)]
-        return scale.or_of_gradient(gradient, points, loss, self.count)
+        return scale.or_of_gradient(gradient, points, loss, self.share.count)
 
     def solve(self, dampings: Sequence[tf.Tensor]) -> list[BlockStep]:
         """x of each block at its own λ, float64 scalars."""
@@ -128,7 +129,8 @@ class System:
         for (method, problem, ready), damping in zip(self._blocks(), dampings, strict=True):
             block = method.solve(problem, ready, damping)
             # One of m batches that share the work.
-            found.append(block._replace(x=block.x / tf.cast(self.count, block.x.dtype)))
+            part = tf.cast(self.share.weight / self.share.count, block.x.dtype)
+            found.append(block._replace(x=part * block.x))
         return found
 
     def damped(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -145,7 +147,9 @@ class System:
         if others or found is None:
             return self.curvature.product(vectors)
         # A matrix that is averaged is not this batch's alone.
-        return tf.cond(self.count > 1, lambda: self.curvature.product(vectors), lambda: [found])
+        return tf.cond(
+            self.share.count > 1, lambda: self.curvature.product(vectors), lambda: [found]
+        )
 
     def _blocks(self) -> list[tuple[Direction, BlockProblem, DirectionState]]:
         return list(zip(self.methods, self.problems, self.prepared, strict=True))
@@ -163,7 +167,8 @@ def _problems(
     # A block that is averaged over batches has too many rows, and one that is rescaled is formed
     # for its diagonal; one that is never formed is neither.
     alone = [
-        (f.count <= 1) & ~tf.convert_to_tensor(rescaled) if f.part.dense else True for f in forms
+        (f.share.count <= 1) & ~tf.convert_to_tensor(rescaled) if f.part.dense else True
+        for f in forms
     ]
     rows = curvature.low_rank([max_rank(part, settings) for part in parts], alone)
     made = formed_before_any_is_kept(forms, rows)
