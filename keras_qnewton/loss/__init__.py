@@ -12,10 +12,12 @@ from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.of_train_step import loss_of_train_step
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
+from keras_qnewton.loss.unscaled import UnscaledLoss
 
 __all__ = [
     "LossNotReplayableError",
     "RecordedLoss",
+    "UnscaledLoss",
     "as_tensors",
     "batch_size",
     "called",

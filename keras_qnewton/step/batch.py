@@ -16,7 +16,9 @@ from keras_qnewton.conditioning import data_changed
 from keras_qnewton.conditioning.damping import Damping
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
-from keras_qnewton.loss import RecordedLoss, batch_size
+from keras_qnewton.curvature.policy import Curvature
+from keras_qnewton.curvature.unscaled import Unscaled
+from keras_qnewton.loss import RecordedLoss, UnscaledLoss, batch_size
 from keras_qnewton.state import Foreseen, Memory
 from keras_qnewton.step.gradient_check import verified
 
@@ -71,6 +73,13 @@ class Batch:
     gradients: Sequence[tf.Tensor] | None
     parts: Sequence[Part]
     update: Update
+
+    def linearized(self, policy: Curvature) -> Linearized:
+        """The curvature at the weights, of the policy's kind."""
+        if not isinstance(self.loss, UnscaledLoss):
+            return policy.at(self.loss, self.weights, self.parts)
+        scaled = policy.at(self.loss.scaled, self.weights, self.parts)
+        return Unscaled(scaled, self.loss.scale)
 
     def loss_after(self, step: Sequence[tf.Tensor]) -> tf.Tensor:
         """L(w + d), scalar, for a step d of one tensor a weight."""

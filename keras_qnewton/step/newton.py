@@ -73,7 +73,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
         tf.errors.InvalidArgumentError: If the loss, its gradient or a block has NaN or Inf.
     """
     policy = settings.damping
-    curvature = settings.curvature.at(batch.loss, batch.weights, batch.parts)
+    curvature = batch.linearized(settings.curvature)
     value, flat = value_and_gradient(batch, curvature)
     loss, flat = checked_loss(value, flat, _sound(batch, curvature))
     gradient = curvature.sharpened(flat)
