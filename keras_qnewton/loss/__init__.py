@@ -5,7 +5,7 @@ its operations again for other weights: the same batch, the same dropout masks.
 `record` gets there from a user's own `loss_fn`, `losses_of` from gradients alone.
 """
 
-from keras_qnewton.loss.batch_size import batch_size
+from keras_qnewton.loss.batch_size import BatchSize, batch_size
 from keras_qnewton.loss.closure import as_tensors, called, check_real, record
 from keras_qnewton.loss.fingerprint import has_constant_data
 from keras_qnewton.loss.found import losses_of
@@ -15,6 +15,7 @@ from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
 from keras_qnewton.loss.unscaled import UnscaledLoss
 
 __all__ = [
+    "BatchSize",
     "LossNotReplayableError",
     "RecordedLoss",
     "UnscaledLoss",

@@ -11,6 +11,8 @@ computed of the data's values, it is a divisor of the user's or Keras's own, and
     masks of Keras                            elements that are not masked
     sum of weights in the divisor             that sum
 
+A loss that is a sum over examples says so: what is made of it is n times that of their mean.
+
 Only the ratio of two batches of one model has a meaning. Scalars that are read from variables,
 as the weight of a loss that is annealed, count as 1.
 """
@@ -18,8 +20,11 @@ as the weight of a loss that is annealed, count as 1.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.loss.recorded import RecordedLoss
@@ -51,21 +56,53 @@ class _Scalars:
         return self if op.type != "Mean" else dataclasses.replace(self, means=(*self.means, op))
 
 
-def batch_size(loss: RecordedLoss) -> tf.Tensor | None:
-    """n, float64 scalar; None if no data are seen to enter the loss."""
+class BatchSize(NamedTuple):
+    """How many examples a loss is of.
+
+    Attributes:
+        count: n, float64 scalar.
+        summed: Whether the loss is a sum over them, and not divided by their number.
+    """
+
+    count: tf.Tensor
+    summed: bool
+
+
+def batch_size(loss: RecordedLoss) -> BatchSize | None:
+    """n of a loss; None if no data are seen to enter it."""
     sources = _Sources()
     walk = _Walk(loss)
     sums = list(walk.sums(loss.recorded, _Scalars()))
     entered = [[sources.of(t) for t in walk.taken(elements)] for elements, _ in sums]
     for kind in ("data", "constant"):
         found = [
-            _count(*of, sources)
+            of
             for of, taken in zip(sums, entered, strict=True)
             if any(kind in of_taken for of_taken in taken)
         ]
         if found:
-            return tf.add_n(found)
+            count = tf.add_n([_count(*of, sources) for of in found])
+            return BatchSize(count, not any(_is_mean(*of, sources) for of in found))
     return None
+
+
+def _is_mean(elements: tf.Tensor, scalars: _Scalars, sources: _Sources) -> bool:
+    """Whether a_k has the number of examples for a divisor, as far as is seen."""
+    if any(_averages_examples(mean) for mean in scalars.means):
+        return True
+    known = (*scalars.factors, *scalars.divisors)
+    if any(sources.of(t) & {"shape", "data"} for t in known):
+        return True
+    # Of a batch whose size is known while tracing the divisor is a number.
+    shape = elements.shape.as_list() if elements.shape.rank else []
+    sizes = {math.prod(shape[:k]) for k in range(1, len(shape) + 1) if None not in shape[:k]} - {1}
+    values = [tf.get_static_value(divisor) for divisor in scalars.divisors]
+    return any(value is not None and float(value) in sizes for value in values)
+
+
+def _averages_examples(mean: tf.Operation) -> bool:
+    axes, rank = tf.get_static_value(mean.inputs[1]), mean.inputs[0].shape.rank
+    return axes is None or rank is None or any(int(a) % rank == 0 for a in np.ravel(axes))
 
 
 def _count(elements: tf.Tensor, scalars: _Scalars, sources: _Sources) -> tf.Tensor:
@@ -194,8 +231,8 @@ class _Sources:
     """Where the values of tensors come from.
 
     "data" are arguments of the graph and what it has captured, "variable" is a variable, "random"
-    any other operation with a state, "constant" an array of floating numbers. Shapes and numbers
-    that were written out come from nowhere.
+    any other operation with a state, "constant" an array of floating numbers, "shape" the
+    shape of a tensor. Numbers that were written out come from nowhere.
     """
 
     def __init__(self) -> None:
@@ -224,7 +261,7 @@ class _Sources:
 def _own_source(op: tf.Operation) -> set[str] | None:
     """The source that an operation is; None if its inputs say."""
     if op.type in VALUE_INDEPENDENT:
-        return set()
+        return {"shape"}
     if op.type == "Const":
         tensor = op.outputs[0]
         return {"constant"} if tensor.dtype.is_floating and tensor.shape.rank != 0 else set()

@@ -3,7 +3,7 @@
     S L(w)     what was recorded and is differentiated, so that no derivative vanishes
     L(w)       its value, and its gradient: those of S L, divided by S in the weights' precision
 
-Keras's `LossScaleOptimizer` applies gradients in a branch of the graph, and divides them by S there.
+Keras's `LossScaleOptimizer` applies gradients in a branch of the graph, divided by S there.
 """
 
 from __future__ import annotations

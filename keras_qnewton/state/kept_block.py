@@ -122,6 +122,11 @@ class KeptBlock:
         return spectrum._replace(products=tf.where(new, spectrum.products, 0.0))
 
     @property
+    def averages(self) -> bool:
+        """Whether the matrix is averaged over batches."""
+        return "hessian" in self.variables
+
+    @property
     def has_factor(self) -> bool:
         """Whether a factorisation is kept."""
         return "factor" in self.variables

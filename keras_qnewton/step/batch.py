@@ -18,7 +18,7 @@ from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.policy import Curvature
 from keras_qnewton.curvature.unscaled import Unscaled
-from keras_qnewton.loss import RecordedLoss, UnscaledLoss, batch_size
+from keras_qnewton.loss import BatchSize, RecordedLoss, UnscaledLoss, batch_size
 from keras_qnewton.state import Foreseen, Memory
 from keras_qnewton.step.gradient_check import verified
 
@@ -103,15 +103,26 @@ class Share(NamedTuple):
         weight: n/N of a batch of n examples, where N is a full one; float64 scalar. 1 if the data
             are those of the last step.
         full: N for the next step, float64 scalar; None if it is not known.
+        summed: Whether the loss is a sum over examples: then its gradient weighs n/N by itself,
+            and so does curvature, beside that of full batches.
     """
 
     count: tf.Tensor
     weight: tf.Tensor
     full: tf.Tensor | None
+    summed: bool = False
+
+    def part(self, averaged: bool = True) -> tf.Tensor:
+        """What a step is of a whole one.
+
+        Args:
+            averaged: Whether its curvature is that of full batches, and not of this one alone.
+        """
+        return (1.0 if self.summed and averaged else self.weight) / self.count
 
 
 def share_of(
-    size: tf.Tensor | None, noisy: tf.Tensor, last: tuple[tf.Tensor, tf.Tensor], memory: float
+    size: BatchSize | None, noisy: tf.Tensor, last: tuple[tf.Tensor, tf.Tensor], memory: float
 ) -> Share:
     """The share of a batch.
 
@@ -119,7 +130,7 @@ def share_of(
     good, N follows them, as fast as curvature of theirs takes the place of the others'.
 
     Args:
-        size: n, float64 scalar; None if it is not known, and all batches weigh the same.
+        size: n; None if it is not known, and all batches weigh the same.
         noisy: Whether the data are others than those of the last step, boolean scalar.
         last: m and N as the last step left them, float64 scalars.
         memory: How many batches share the work at most.
@@ -129,12 +140,13 @@ def share_of(
     if size is None:
         count = tf.where(noisy, tf.minimum(last_count + 1, memory), one)
         return Share(count, one, None)
-    full = tf.maximum(size, last_full)
+    examples = size.count
+    full = tf.maximum(examples, last_full)
     # No batch is left out, whatever was masked in it.
-    weight = tf.where(noisy, tf.maximum(tf.math.divide_no_nan(size, full), _LEAST_WEIGHT), one)
+    weight = tf.where(noisy, tf.maximum(tf.math.divide_no_nan(examples, full), _LEAST_WEIGHT), one)
     count = tf.where(noisy, tf.minimum(last_count + weight, memory), one)
     fading = tf.where(noisy, (1 - 1 / memory) * last_full, 0.0)
-    return Share(count, weight, tf.maximum(size, fading))
+    return Share(count, weight, tf.maximum(examples, fading), size.summed)
 
 
 def batches_to_average(

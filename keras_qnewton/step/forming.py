@@ -42,11 +42,19 @@ class Forming:
 
     def checked(self) -> Formed:
         """H_k, averaged over the batches, once it has passed its check; nothing is assigned."""
-        formed = self.kept.matrix(self.curvature, self.share.count, self.share.weight)
+        formed = self.kept.matrix(self._of_full_batch, self.share.count, self.share.weight)
         # The sum has a NaN or Inf wherever the matrix has one.
         (total,) = gated([tf.reduce_sum(formed.matrix)], [self.ready])
         total = finite(total, f"The Hessian block {self.part.name!r}")
         return formed._replace(matrix=gated([formed.matrix], [total])[0])
+
+    def _of_full_batch(self) -> Formed:
+        """H_k of this batch, of a sum over examples as a full batch has it."""
+        formed = self.curvature()
+        if not self.share.summed or not self.kept.averages:
+            return formed
+        matrix = formed.matrix
+        return formed._replace(matrix=matrix / tf.cast(self.share.weight, matrix.dtype))
 
     def assigned(self, formed: Formed) -> Formed:
         """What `checked` gave, kept for the next steps and pruned for this one."""

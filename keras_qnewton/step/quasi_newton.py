@@ -196,7 +196,7 @@ class Line:
     @classmethod
     def of(cls, batch: Batch, state: QuasiNewtonState, here: Here, share: Share) -> Line:
         """The line of H g / m, times the batch's weight."""
-        part = share.weight / share.count
+        part = share.part()
         direction = state.unflatten(part * here.product, batch.weights)
         whole = batch.update(direction)
         return cls(batch, state, part, direction, whole, state.flatten(whole))

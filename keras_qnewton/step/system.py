@@ -129,8 +129,8 @@ class System:
         for (method, problem, ready), damping in zip(self._blocks(), dampings, strict=True):
             block = method.solve(problem, ready, damping)
             # One of m batches that share the work.
-            part = tf.cast(self.share.weight / self.share.count, block.x.dtype)
-            found.append(block._replace(x=part * block.x))
+            part = self.share.part(averaged=problem.kept.averages)
+            found.append(block._replace(x=tf.cast(part, block.x.dtype) * block.x))
         return found
 
     def damped(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -11,6 +11,7 @@ from keras_qnewton.loss import RecordedLoss, batch_size
 
 L = keras.layers
 W = tf.Variable(np.ones((3, 2)), dtype=tf.float64)
+SUMMED = []
 SCALE = tf.Variable(2.0, dtype=tf.float64)
 
 
@@ -21,7 +22,10 @@ def counted(loss_fn, *data, spec=None):
     @tf.function(input_signature=specs, autograph=False)
     def count(*data):
         found = batch_size(RecordedLoss(loss_fn(*data), [W]))
-        return tf.constant(np.nan, tf.float64) if found is None else found
+        if found is None:
+            return tf.constant(np.nan, tf.float64)
+        SUMMED.append(found.summed)
+        return found.count
 
     return float(count(*(tf.constant(d) for d in data)))
 
@@ -52,10 +56,15 @@ LOSSES = {
 }
 
 
+# All others are divided by the number of examples, in a term at least.
+SUMS = {"sum", "product"}
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_examples_are_counted_whatever_the_reduction(name):
     small, large = (counted(LOSSES[name], *data(n)) for n in (3, 12))
     assert large / small == pytest.approx(4)
+    assert SUMMED[-1] is (name in SUMS)
 
 
 def test_a_loss_of_the_weights_alone_has_no_examples():
@@ -65,8 +74,9 @@ def test_a_loss_of_the_weights_alone_has_no_examples():
 def test_a_batch_of_known_size_counts_as_one_that_is_not_known():
     x, y = data(5)
     known = [tf.TensorSpec(np.shape(d), d.dtype) for d in (x, y)]
-    loss = LOSSES["mean"]
-    assert counted(loss, x, y, spec=known) == counted(loss, x, y)
+    for loss in (LOSSES["mean"], LOSSES["sum"]):
+        assert counted(loss, x, y, spec=known) == counted(loss, x, y)
+        assert SUMMED[-1] is SUMMED[-2]
 
 
 @settings(max_examples=12, deadline=None)
@@ -109,6 +119,14 @@ ZERO = [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
 )
 def test_a_masked_example_counts_nothing_and_one_of_weight_zero_counts(mask, weights, expected):
     assert of_keras(mask, weights) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "reduction, summed", [("sum", True), ("sum_over_batch_size", False)], ids=str
+)
+def test_a_sum_of_keras_is_seen(reduction, summed):
+    assert of_keras(np.ones_like(MASK), ONES, reduction) == pytest.approx(6)
+    assert SUMMED[-1] is summed
 
 
 def test_weights_in_keras_own_divisor_count():

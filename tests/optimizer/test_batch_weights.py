@@ -18,24 +18,31 @@ def batches(sizes=SIZES):
     return [(RNG.normal(size=(n, 3)), RNG.normal(size=(n, 1))) for n in sizes]
 
 
-def expected_path(data, initial):
-    """Linear least squares by NumPy: w, m and the weight n/N after each batch."""
+def expected_path(data, initial, of):
+    """Linear least squares by NumPy: w and m after each batch."""
     w, average, m, full = np.zeros((3, 1)), None, 0.0, 0.0
     for k, (x, y) in enumerate(data):
         full = max(full, len(x))
         weight = 1.0 if k == 0 else len(x) / full
         m = min(m + weight, MEMORY)
         hessian, gradient = 2 * x.T @ x / len(x), 2 * x.T @ (x @ w - y) / len(x)
+        part = weight
+        if of == "sum":  # the gradient weighs by itself; curvature is that of a full batch
+            hessian, gradient, part = len(x) / weight * hessian, len(x) * gradient, 1
         fresh = average is None or m - weight < 2
         average = hessian if fresh else average + weight / m * (hessian - average)
         damped = average + initial * np.linalg.eigvalsh(average)[-1] / m * np.eye(3)
-        w = w - weight / m * np.linalg.solve(damped, gradient)
+        w = w - part / m * np.linalg.solve(damped, gradient)
         full = len(x) if len(x) >= full else max(len(x), (1 - 1 / MEMORY) * full)
         yield w, m
 
 
+MEANS = {"mean": tf.reduce_mean, "sum": tf.reduce_sum}
+
+
 @pytest.mark.parametrize("blocks", ["full", pytest.param("variable", marks=pytest.mark.slow)])
-def test_a_step_weighs_as_its_batch_has_examples(blocks):
+@pytest.mark.parametrize("of", MEANS)
+def test_a_step_weighs_as_its_batch_has_examples(blocks, of):
     data = batches()
     w = tf.Variable(np.zeros((3, 1)), dtype=tf.float64)
     damping = Adaptive(initial=0.5, memory=MEMORY)
@@ -44,9 +51,9 @@ def test_a_step_weighs_as_its_batch_has_examples(blocks):
 
     @tf.function(input_signature=spec)
     def step(x, y):
-        return optimizer.minimize(lambda: tf.reduce_mean((x @ w - y) ** 2), [w])
+        return optimizer.minimize(lambda: MEANS[of]((x @ w - y) ** 2), [w])
 
-    for (x, y), (expected, m) in zip(data, expected_path(data, 0.5), strict=True):
+    for (x, y), (expected, m) in zip(data, expected_path(data, 0.5, of), strict=True):
         step(tf.constant(x), tf.constant(y))
         assert all(d.accepted and d.attempts == 1 for d in optimizer.decisions)
         assert len({d.block for d in optimizer.decisions}) == 1
