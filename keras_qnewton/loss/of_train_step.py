@@ -11,7 +11,7 @@ from keras_qnewton import _tf_private
 from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.recorded import RecordedLoss, in_graph_of
-from keras_qnewton.loss.unscaled import UnscaledLoss, before_a_branch
+from keras_qnewton.loss.unscaled import before_a_branch, unscaled
 
 _NO_LOSS = (
     "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
@@ -67,7 +67,7 @@ def loss_of_train_step(
             # A tape's gradient of several numbers is that of their sum.
             loss = tf.reduce_sum(loss)
         recorded = with_calls_in_line(RecordedLoss(loss, variables))
-    return recorded if scale is None else UnscaledLoss(recorded, scale)
+    return recorded if scale is None else unscaled(recorded, scale)
 
 
 def _listed(found: Sequence[tf.Tensor]) -> str:

@@ -1,7 +1,8 @@
 """A loss that was recorded times a scale, as half precision wants it differentiated.
 
-    S L(w)     what was recorded and is differentiated, so that no derivative vanishes
-    L(w)       its value, and its gradient: those of S L, divided by S in the weights' precision
+    S L(w)     what was recorded
+    √S L(w)    what is differentiated, so that no derivative vanishes, and no second one overflows
+    L(w)       its value, and its gradient, divided in the weights' precision
 
 Keras's `LossScaleOptimizer` applies gradients in a branch of the graph, divided by S there.
 """
@@ -14,15 +15,15 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss.recorded import RecordedLoss
+from keras_qnewton.loss.recorded import RecordedLoss, in_graph_of
 
 
 class UnscaledLoss(RecordedLoss):
-    """L of a recorded S L.
+    """L of a recorded c L.
 
     Args:
-        scaled: The recorded S L.
-        scale: S, a positive scalar.
+        scaled: The recorded c L.
+        scale: c, a positive scalar.
 
     Attributes:
         scaled: As given; what curvature is made of.
@@ -48,6 +49,19 @@ class UnscaledLoss(RecordedLoss):
 
     def _divided(self, tensor: tf.Tensor) -> tf.Tensor:
         return tensor / tf.cast(self.scale, tensor.dtype)
+
+
+def unscaled(recorded: RecordedLoss, scale: tf.Tensor) -> UnscaledLoss:
+    """L of a recorded S L, where S is `scale`: made of √S L, if the graph has S for a factor."""
+    op = recorded.recorded.op
+    made = {t.name for other in recorded.operations for t in other.outputs}
+    factors = [t for t in op.inputs if t.name not in made]
+    if op.type != "Mul" or len(factors) != 1:
+        return UnscaledLoss(recorded, scale)
+    with in_graph_of(op):
+        root = tf.sqrt(factors[0])
+        milder = RecordedLoss(recorded.recorded / root, recorded.variables)
+    return UnscaledLoss(milder, scale / tf.cast(root, scale.dtype))
 
 
 class Unscaling(NamedTuple):
