@@ -43,6 +43,15 @@ def resolve_capture(tensor: tf.Tensor) -> tf.Tensor:
     return tensor
 
 
+def captured_from(tensor: tf.Tensor) -> tf.Tensor | None:
+    """The tensor that a graph's captured placeholder stands for in the graph around it, or None.
+
+    Public alternative tried: as for `resolve_capture`.
+    """
+    captures = getattr(tensor.graph, "captures", ())
+    return next((outer for outer, internal in captures if internal is tensor), None)
+
+
 def captured_placeholders(graph: tf.Graph) -> list[tf.Tensor]:
     """The placeholders of a `tf.function`'s graph that stand for captured tensors.
 

@@ -20,6 +20,7 @@ from keras_qnewton.curvature import formation
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.run_file import Decisions as Decisions
 from keras_qnewton.scheduling import CGTime, Scheduler
+from keras_qnewton.state import Foreseen
 from keras_qnewton.step import Step
 from keras_qnewton.types import Decision
 
@@ -28,6 +29,8 @@ CAPACITY = 1024
 
 # The route of a step for which no system was solved.
 _LEARNED = "quasi_newton"
+# Numbers that are the bits of a float32.
+_BITS = 2.0**32
 _INDEFINITE = directions.FIXED_ROUTES.index("ldl")
 FIELDS = (
     "step",
@@ -107,15 +110,16 @@ class DecisionLog:
         append(self.buffer.value, count, new)
         self.count.assign(count + len(parts))
 
-    def foreseen_loss(self) -> tf.Tensor:
-        """The loss at the weights that the last step led to, float64 scalar; NaN before a step."""
+    def foreseen(self) -> Foreseen:
+        """What the last step knew of the next."""
         count = tf.convert_to_tensor(self.count)
         # Of the variable itself: a value that was read would be copied by `append`.
         row = tf.gather(self.buffer.value, tf.cast(count - 1, tf.int32) % CAPACITY)
-        loss, after, accepted = (
-            row[FIELDS.index(name)] for name in ("loss", "loss_after", "accepted")
+        loss, after, accepted, block = (
+            row[FIELDS.index(name)] for name in ("loss", "loss_after", "accepted", "block")
         )
-        return tf.where(count > 0, tf.where(accepted > 0, after, loss), math.nan)
+        ahead = tf.where(count > 0, tf.where(accepted > 0, after, loss), math.nan)
+        return Foreseen(ahead, _full_batch(block))
 
     def since(self, number: int) -> Decisions:
         """The decisions from the given one on that the buffer still holds."""
@@ -154,16 +158,33 @@ def rows(
         "length": trial.length,
     }
     out = []
+    full = 0.0 if step.full is None else _fraction(step.full)
     for part, number, block, how in zip(
         parts, block_numbers, trial.blocks, step.formations, strict=True
     ):
-        values = shared | {"block": number, "size": part.size, "formation": how}
+        values = shared | {"block": number + full, "size": part.size, "formation": how}
         numbers = [
             tf.cast(values[name] if name in values else getattr(block, name), tf.float64)
             for name in FIELDS
         ]
         out.append(tf.concat([tf.stack(numbers), block.predicted], 0))
     return tf.stack(out)
+
+
+def _fraction(full: tf.Tensor) -> tf.Tensor:
+    """The size of a full batch as a number in [0, 1), the bits of a float32; float64 scalar.
+
+    It is kept with the number of a block, an integer. A variable of its own would make files of
+    earlier versions those of another optimizer.
+    """
+    bits = tf.bitcast(tf.cast(full, tf.float32), tf.uint32)
+    return tf.cast(tf.cast(bits, tf.int64), tf.float64) / _BITS
+
+
+def _full_batch(block: tf.Tensor) -> tf.Tensor:
+    """The inverse of `_fraction`, of a block's number with it; 0 where there is none."""
+    bits = tf.cast(_BITS * (block - tf.floor(block)), tf.int64)
+    return tf.cast(tf.bitcast(tf.cast(bits, tf.uint32), tf.float32), tf.float64)
 
 
 def _verdict(accepted: tf.Tensor, attempts: tf.Tensor | None) -> tf.Tensor:

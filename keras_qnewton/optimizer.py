@@ -170,9 +170,7 @@ class QNewton(keras.optimizers.Optimizer):
         names = [part.name for part in parts]
         self._log = DecisionLog(self, self.scheduler, names)
         self._refusals = Refusals(self._log)
-        self._state = new_state(
-            self, damping, parts, variables, self._settings, self._log.foreseen_loss
-        )
+        self._state = new_state(self, damping, parts, variables, self._settings, self._log.foreseen)
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""

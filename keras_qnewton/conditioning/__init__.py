@@ -3,6 +3,7 @@
 from keras_qnewton.conditioning.condition_number import (
     Estimator,
     condition_number,
+    estimator_compiles,
     log_condition_number,
 )
 from keras_qnewton.conditioning.damping import Adaptive, Constant, Damping
@@ -23,6 +24,7 @@ __all__ = [
     "Spectrum",
     "condition_number",
     "data_changed",
+    "estimator_compiles",
     "extremal_eigenvalues",
     "log_condition_number",
     "prune",

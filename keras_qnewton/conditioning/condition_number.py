@@ -16,7 +16,10 @@ _LARGEST = sys.float_info.max
 
 
 class Estimator(Protocol):
-    """A way to find κ₂, registered as `@register("condition_number", name)`; see `exact.py`."""
+    """A way to find κ₂, registered as `@register("condition_number", name)`; see `exact.py`.
+
+    One with an attribute `compiles = False` is refused where XLA compiles the graph.
+    """
 
     def log_condition_number(self, matrix: tf.Tensor) -> tf.Tensor:
         """log κ₂, scalar float64, or Inf if it is singular; NaN is not asked for.
@@ -55,6 +58,11 @@ def condition_number(matrix: Array, method: str = "lanczos") -> tf.Tensor:
     # exp(709.78...) is the last finite one; comparing first keeps rounding from making it Inf.
     saturated = tf.where(log_kappa < 709.78, tf.exp(log_kappa), _LARGEST)
     return tf.where(tf.math.is_finite(log_kappa), saturated, log_kappa)
+
+
+def estimator_compiles(method: str) -> bool:
+    """Whether XLA compiles an estimator, by its registered name."""
+    return bool(getattr(resolve("condition_number", method, "method"), "compiles", True))
 
 
 def log_condition_number(matrix: Array, method: str = "lanczos") -> tf.Tensor:

@@ -11,7 +11,10 @@ Otherwise a step is one of m that share the work, m = 2, 3, ..., M:
     H̄_2 = H_2,  H̄_m = H̄_{m-1} + (H_m - H̄_{m-1}) / m    curvature of the last batches
     d    = -(1/m) (H̄_m + λI)⁻¹ g,  λ = initial · λ_max(H̄_m) / m
 
-which is one step of minimising the sum of the batches' quadratic models, with a prior that
+A batch of n examples counts n/N of a full one, of N: m grows by n/N, and both 1/m above are
+(n/N)/m. An average that began with a small batch alone begins anew.
+
+This is one step of minimising the sum of the batches' quadratic models, with a prior that
 keeps its place in that sum, as a Kalman filter does (Bertsekas 1996; Ollivier 2018). M bounds
 how long a model is remembered that was made at other weights.
 

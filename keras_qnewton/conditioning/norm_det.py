@@ -23,6 +23,8 @@ from keras_qnewton.registry import register
 class NormDet:
     """The norm and determinant bound; costs one LU."""
 
+    compiles = False  # XLA has no LU
+
     def log_condition_number(self, matrix: tf.Tensor) -> tf.Tensor:
         """An upper bound of log κ₂; `matrix` `[N, N]` float64, symmetric, finite.
 

@@ -25,6 +25,8 @@ class Lanczos:
     the matrix positive definite, λ_max/λ is a bound without a factorisation: prefer it.
     """
 
+    compiles = False  # XLA has no LU
+
     def log_condition_number(self, matrix: tf.Tensor) -> tf.Tensor:
         """log κ₂, scalar float64; `matrix` `[N, N]` float64, symmetric, finite.
 

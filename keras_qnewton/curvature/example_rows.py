@@ -136,7 +136,12 @@ class ExampleRows:
         else:
             specs = [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
             found = self._each(one, self.roots, specs)
-        return [tf.cast(d, self._curvature.dtype) for d in found]
+        return [tf.cast(d, self.dtype) for d in found]
+
+    @property
+    def dtype(self) -> tf.DType:
+        """The precision of derivatives and rows."""
+        return self._curvature.dtype
 
     def of_blocks(self, blocks: Sequence[Sequence[Piece]]) -> list[list[OfPiece]]:
         """What the rows of blocks of pieces are made of; one backward pass for each root."""

@@ -245,7 +245,9 @@ def _derivatives_if(
     """The output's derivatives in these tensors, or zeros."""
 
     def none() -> list[tf.Tensor]:
-        return [tf.zeros(tf.concat([[output.count], tf.shape(t)], 0), t.dtype) for t in tensors]
+        return [
+            tf.zeros(tf.concat([[output.count], tf.shape(t)], 0), output.dtype) for t in tensors
+        ]
 
     values = _tf_private.cond(needed, lambda: output.derivatives(tensors), none)
     return [

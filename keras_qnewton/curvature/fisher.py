@@ -76,7 +76,13 @@ class EmpiricalFisher(Curvature):
                     f"Received: an output {name!r} of shape {exact.z.shape}, whose terms ({terms}) "
                     "are of all its elements together"
                 )
-            scale = _extreme(tf.reduce_sum(part.term_weights()))
+            weight = tf.reduce_sum(part.term_weights())
+            if loss.factor is None:
+                scale = _extreme(weight)
+            else:
+                # A square, of which the factor is divided out but once.
+                factor = tf.cast(loss.factor, weight.dtype)
+                scale = factor * _extreme(weight / factor)
             return SecondMoment(exact, terms_of[part.output.name], scale)
 
         point = Point(loss, weights, parts, self.memory)

@@ -66,6 +66,10 @@ class OuterRows(NamedTuple):
         inputs = 1 if self.inputs is None else int(self.inputs.shape[1])
         return inputs * int(self.derivatives.shape[2])
 
+    def times(self, factor: tf.Tensor) -> OuterRows:
+        """`factor` times the rows."""
+        return self._replace(derivatives=factor * self.derivatives)
+
     def cross(self, other: OuterRows, weights: tf.Tensor | None = None) -> tf.Tensor:
         """U diag(v) U'ᵀ `[r, r']` with another output's rows U'; v `[N]`, or 1."""
         if weights is None:
@@ -142,6 +146,10 @@ class FormedRows(NamedTuple):
         """Weights: N."""
         return int(self.rows.shape[2])
 
+    def times(self, factor: tf.Tensor) -> FormedRows:
+        """`factor` times the rows."""
+        return FormedRows(factor * self.rows)
+
     def cross(self, other: FormedRows, weights: tf.Tensor | None = None) -> tf.Tensor:
         """U diag(v) U'ᵀ `[r, r']` with another output's rows U'; v `[N]`, or 1."""
         flat = _flat(self.rows)
@@ -179,6 +187,11 @@ class LowRank:
         self._axes = [
             lengths(next(p for p in of if p is not None).derivatives)[:2] for of in self._rows
         ]
+
+    def times(self, factor: tf.Tensor) -> LowRank:
+        """The same of `factor` times U, a float64 scalar."""
+        rows = [[None if p is None else p.times(factor) for p in of] for of in self._rows]
+        return LowRank(rows, self.sizes)
 
     @property
     def rank(self) -> tf.Tensor:

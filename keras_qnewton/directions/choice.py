@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from keras_qnewton.directions.compiling import check_compiles
 from keras_qnewton.directions.direction import AnyDirection
 from keras_qnewton.directions.matrix_free import MatrixFree
 from keras_qnewton.directions.problem import BlockProblem
 from keras_qnewton.directions.rescaled import Rescaled
 from keras_qnewton.directions.saddle_free import Absolute, SaddleFree
 from keras_qnewton.directions.scheduled import Scheduled
+from keras_qnewton.directions.traits import is_bounded
 from keras_qnewton.directions.woodbury import Woodbury
 from keras_qnewton.settings import Settings
 
@@ -28,7 +30,9 @@ def _full_rank(problem: BlockProblem, settings: Settings) -> AnyDirection:
 def _of_matrix(problem: BlockProblem, settings: Settings) -> AnyDirection:
     linear = settings.scheduler.quantum is not None or problem.semidefinite
     if not settings.damping.saddle_free(linear=linear):
+        check_compiles(settings.scheduler, problem.size, is_bounded(problem, settings))
         return Scheduled(settings)
     if Absolute.possible(settings.scheduler, problem.size):
+        check_compiles(settings.scheduler, problem.size, definite=False)
         return Absolute(settings)
     return SaddleFree(settings)

@@ -210,8 +210,10 @@ class Scheduled(Direction[ScheduledState]):
         """κ(H + s I): the estimator's, if one is named; else by the spectrum's ends."""
         scheduler, spectrum = self._settings.scheduler, state.ends.spectrum
 
-        def estimated(method: str = "lanczos") -> tf.Tensor:
-            return condition_number(_shifted(state, shift), method=method)
+        def estimated(method: str | None = None) -> tf.Tensor:
+            # XLA has no LU, which the quick one takes.
+            default = "exact" if _tf_private.compiled_by_xla() else "lanczos"
+            return condition_number(_shifted(state, shift), method=method or default)
 
         if scheduler.estimator is not None:
             return estimated(scheduler.estimator)

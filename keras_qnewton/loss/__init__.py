@@ -5,17 +5,22 @@ its operations again for other weights: the same batch, the same dropout masks.
 `record` gets there from a user's own `loss_fn`, `losses_of` from gradients alone.
 """
 
+from keras_qnewton.loss.batch_size import BatchSize, batch_size
 from keras_qnewton.loss.closure import as_tensors, called, check_real, record
 from keras_qnewton.loss.fingerprint import has_constant_data
 from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.of_train_step import loss_of_train_step
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
+from keras_qnewton.loss.unscaled import UnscaledLoss
 
 __all__ = [
+    "BatchSize",
     "LossNotReplayableError",
     "RecordedLoss",
+    "UnscaledLoss",
     "as_tensors",
+    "batch_size",
     "called",
     "check_real",
     "has_constant_data",

@@ -23,23 +23,26 @@ from keras_qnewton.loss.replayable import VALUE_INDEPENDENT
 
 # Tapes and `tf.gradients` make these outside of their name scopes.
 _SUMS = {"AddN", "Identity", "Cast"}
+_ASSIGNMENTS = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
 
 
 def losses_of(
     gradients: Sequence[tf.Tensor | tf.IndexedSlices], variables: Sequence[tf.Variable]
 ) -> list[tf.Tensor]:
-    """The scalars of the graph being traced that the gradients may be those of.
+    """The scalars of the gradients' graph, traced now, that they may be those of.
 
     Args:
-        gradients: What was handed over, tensors of that graph.
+        gradients: What was handed over, tensors of that graph or of one around it.
         variables: What they were taken by.
 
     Returns:
         In the order in which they are computed; none if the gradients are not tensors of the graph.
     """
-    graph = tf.compat.v1.get_default_graph()
     flat = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
-    if not all(tf.is_symbolic_tensor(g) and g.graph is graph for g in flat):
+    if not flat or not all(tf.is_symbolic_tensor(g) for g in flat):
+        return []
+    graph = flat[0].graph
+    if not _tf_private.is_visible(graph) or any(g.graph is not graph for g in flat):
         return []
     position = {op: k for k, op in enumerate(graph.get_operations())}
     moving = _depending(graph, weight_handles(graph, variables))
@@ -63,7 +66,15 @@ def losses_of(
     ]
     candidates.sort(key=lambda tensor: position[tensor.op])
     targets = {tensor.op for tensor in candidates}
-    return [tensor for tensor in candidates if not _leads_to(tensor, targets)]
+    last_ones = [tensor for tensor in candidates if not _leads_to(tensor, targets)]
+    # A metric's sum is assigned to its variable.
+    kept = [tensor for tensor in last_ones if not _is_assigned(tensor)]
+    return kept or last_ones
+
+
+def _is_assigned(tensor: tf.Tensor) -> bool:
+    """Whether a variable's new value is the tensor, or that and its own."""
+    return any(user.type in _ASSIGNMENTS for user in tensor.consumers())
 
 
 def _depending(graph: tf.Graph, names: Sequence[str] | dict[str, int]) -> set[tf.Operation]:

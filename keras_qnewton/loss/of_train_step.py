@@ -7,9 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
-from keras_qnewton.loss.recorded import RecordedLoss
+from keras_qnewton.loss.recorded import RecordedLoss, in_graph_of
+from keras_qnewton.loss.unscaled import before_a_branch, unscaled
 
 _NO_LOSS = (
     "QNewton found no recorded loss to differentiate: {why}. It needs the loss as a function of "
@@ -20,8 +22,7 @@ _NO_LOSS = (
     "`tf.function`. No weight was changed."
 )
 _NOT_FOUND = (
-    "`scale_loss` was not called (a custom train step, or a wrapper such as `LossScaleOptimizer` "
-    "under the mixed_float16 policy; mixed_bfloat16 works), and "
+    "`scale_loss` was not called (a custom train step, or a wrapper around the optimizer), and "
 )
 
 
@@ -40,15 +41,18 @@ def loss_of_train_step(
         ValueError: If there is no such loss in the graph that is being traced, or several that the
             gradients may be those of.
     """
-    loss = seen
+    loss, scale = seen, None
     if loss is None:
+        branch = before_a_branch(grads)
+        if branch is not None:
+            grads, scale = branch.gradients, branch.scale
         found = losses_of(grads, variables)
         if len(found) != 1:
             raise ValueError(_NO_LOSS.format(why=_NOT_FOUND + _listed(found)))
         (loss,) = found
     if not tf.is_tensor(loss) or not tf.is_symbolic_tensor(loss):
         raise ValueError(_NO_LOSS.format(why="the train step ran eagerly (`run_eagerly=True`)"))
-    if loss.graph is not tf.compat.v1.get_default_graph():
+    if not _tf_private.is_visible(loss.graph):
         raise ValueError(
             _NO_LOSS.format(why="the loss was computed in another graph than the step")
         )
@@ -58,7 +62,12 @@ def loss_of_train_step(
             "Hessian. Received: a distribution strategy with "
             f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas in sync"
         )
-    return with_calls_in_line(RecordedLoss(loss, variables))
+    with in_graph_of(loss):
+        if loss.shape.rank not in (0, None):
+            # A tape's gradient of several numbers is that of their sum.
+            loss = tf.reduce_sum(loss)
+        recorded = with_calls_in_line(RecordedLoss(loss, variables))
+    return recorded if scale is None else unscaled(recorded, scale)
 
 
 def _listed(found: Sequence[tf.Tensor]) -> str:

@@ -13,6 +13,7 @@ record them: derivatives of any order are TensorFlow's own.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Collection, Mapping, Sequence
@@ -67,6 +68,7 @@ class RecordedLoss:
         value: It as a scalar: the loss at the variables' present values.
         variables: As given.
         called: Functions of this loss that branches of its graph call.
+        factor: S where what was recorded is S times the loss of interest; None if it is that one.
         vectorizable: Whether `tf.vectorized_map` can differentiate it: not if it has a loop
             with an unknown number of turns, or a condition that is decided at run time.
 
@@ -89,6 +91,7 @@ class RecordedLoss:
         self.recorded = loss
         self.value = tf.ensure_shape(loss, [])
         self.variables = list(variables)
+        self.factor: tf.Tensor | None = None
         self._weight_of = weight_handles(loss.graph, self.variables)
         self._operations = _operations_between(self._weight_of, loss)
         self._known = set(self._operations)
@@ -222,7 +225,8 @@ class RecordedLoss:
     def difference(self, op: tf.Operation) -> tf.Tensor:
         """x - y of a recorded (x - y)², as a tensor that is between the two."""
         if op.name not in self._differences:
-            found = tf.subtract(*op.inputs)
+            with in_graph_of(op):
+                found = tf.subtract(*op.inputs)
             self._differences[op.name] = found
             self._operations.insert(self._operations.index(op), found.op)
             self._known.add(found.op)
@@ -288,6 +292,16 @@ class RecordedLoss:
                     count = tf.cast(tf.size(tensor, out_type=tf.int64), tf.float64)
                     dynamic += count * tensor.dtype.size
         return static + dynamic
+
+
+def in_graph_of(recorded: tf.Operation | tf.Tensor) -> contextlib.AbstractContextManager[object]:
+    """Where operations are made beside the recorded one; names are those of one graph.
+
+    An optimizer may be called in a branch of it, a graph of its own.
+    """
+    graph = recorded.graph
+    here = graph is tf.compat.v1.get_default_graph()
+    return contextlib.nullcontext() if here else graph.as_default()
 
 
 def weight_handles(graph: tf.Graph, variables: Sequence[tf.Variable]) -> dict[str, int]:

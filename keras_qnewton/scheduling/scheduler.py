@@ -62,7 +62,7 @@ class Scheduler(registry.Policy):
     `definite = True` (Cholesky, conjugate gradients) only where the system is known to be
     positive definite. Where its residual fails, the others are tried, "lu" last. A solver with
     `host = True` ("lapack", "sparse_lu") keeps a graph from being exported or compiled by XLA,
-    whether it is chosen or not: name it only where neither is wanted.
+    whether it is chosen or not: name it only where neither is wanted. LU does not compile either.
 
     Args:
         classical: Solver, or its registered name; a sequence of them; or "auto", the fastest

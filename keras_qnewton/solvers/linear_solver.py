@@ -25,6 +25,7 @@ class LinearSolver(Policy, abc.ABC, Generic[State]):
         name: Route name, as the scheduler and the registry know it.
         host: True when solving needs a host call (no export, no XLA).
         definite: True when the matrix has to be positive definite.
+        compiles: False when XLA has no kernel for one of its operations.
         direct: True when N alone says how much work a solve is: a time can be calibrated.
     """
 
@@ -32,6 +33,7 @@ class LinearSolver(Policy, abc.ABC, Generic[State]):
     host: ClassVar[bool] = False
     definite: ClassVar[bool] = False
     direct: ClassVar[bool] = False
+    compiles: ClassVar[bool] = True
 
     @abc.abstractmethod
     def init(self, matrix: TensorLike) -> State:

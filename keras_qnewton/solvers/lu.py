@@ -45,6 +45,7 @@ class LU(GraphFactorisedSolver[LUState], Packable[LUState]):
 
     name = "lu"
     direct = True
+    compiles = False
 
     def factorise(self, matrix: tf.Tensor) -> LUState:
         factors, permutation, exists = _factorised(matrix)

@@ -2,13 +2,14 @@
 
 from keras_qnewton.state.either_state import Both, EitherState
 from keras_qnewton.state.kept_block import FactorKind, KeptBlock
-from keras_qnewton.state.newton_state import Memory, NewtonState, check_state
+from keras_qnewton.state.newton_state import Foreseen, Memory, NewtonState, check_state
 from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
 
 __all__ = [
     "Both",
     "EitherState",
     "FactorKind",
+    "Foreseen",
     "Here",
     "KeptBlock",
     "Memory",

@@ -50,14 +50,17 @@ class KeptBlock:
     update_every: int = 1
     iteration: keras.Variable | None = None
 
-    def matrix(self, form: Callable[[], Formed], count: tf.Tensor) -> Formed:
-        """The block, formed now or kept; averaged over `count` batches.
+    def matrix(
+        self, form: Callable[[], Formed], count: tf.Tensor, weight: tf.Tensor | float = 1.0
+    ) -> Formed:
+        """The block, formed now or kept; averaged over `count` full batches.
 
         See `conditioning.noise` for the average. Nothing is assigned: see `keep`.
 
         Args:
             form: Forms it.
             count: m, float64 scalar.
+            weight: What this batch weighs of a full one, float64 scalar; it is counted in m.
         """
         if "hessian" not in self.variables:
             return form()
@@ -66,7 +69,7 @@ class KeptBlock:
         missing = tf.reduce_all(tf.equal(tf.linalg.diag_part(old), 0))
 
         def averaged(new: tf.Tensor) -> tf.Tensor:
-            return self._averaged(tf.cast(new, kept.dtype), old, count, missing)
+            return self._averaged(tf.cast(new, kept.dtype), old, count, weight, missing)
 
         if self.update_every == 1:
             formed = form()
@@ -120,6 +123,11 @@ class KeptBlock:
         return spectrum._replace(products=tf.where(new, spectrum.products, 0.0))
 
     @property
+    def averages(self) -> bool:
+        """Whether the matrix is averaged over batches."""
+        return "hessian" in self.variables
+
+    @property
     def has_factor(self) -> bool:
         """Whether a factorisation is kept."""
         return "factor" in self.variables
@@ -153,13 +161,20 @@ class KeptBlock:
         return Packed(*arrays)
 
     def _averaged(
-        self, new: tf.Tensor, old: tf.Tensor, count: tf.Tensor, missing: tf.Tensor
+        self,
+        new: tf.Tensor,
+        old: tf.Tensor,
+        count: tf.Tensor,
+        weight: tf.Tensor | float,
+        missing: tf.Tensor,
     ) -> tf.Tensor:
         """`new` averaged with the `old` ones."""
-        fresh = (count <= 2) | missing  # what is kept is older
-        evaluations = tf.math.ceil(count / self.update_every)
+        # What is kept is older, or that of a small batch alone.
+        fresh = (count - weight < 2) | missing
+        every = self.update_every
+        evaluations = tf.math.ceil(count / every) if every > 1 else count
         return _tf_private.cond(
-            fresh, lambda: new, lambda: old + tf.cast(1 / evaluations, new.dtype) * (new - old)
+            fresh, lambda: new, lambda: old + tf.cast(weight / evaluations, new.dtype) * (new - old)
         )
 
     def _kept_or_computed(

@@ -27,6 +27,18 @@ from keras_qnewton.state.kept_block import KeptBlock
 _NAN = keras.initializers.Constant(float("nan"))
 
 
+class Foreseen(NamedTuple):
+    """What the last step knew of the next.
+
+    Attributes:
+        loss: L(w + d), float64 scalar; NaN before the first step.
+        full: N, how many examples a full batch has, float64 scalar; 0 if it is not known.
+    """
+
+    loss: tf.Tensor
+    full: tf.Tensor
+
+
 class Memory(NamedTuple):
     """The step before, as a step knows it.
 
@@ -55,7 +67,7 @@ class NewtonState:
             make files of earlier versions those of another optimizer.
         count: m, float64 scalar.
         loss: L(w) before the last step, float64 scalar.
-        foreseen_loss: Reads L(w + d) as the last step foresaw it, float64 scalar, off the log.
+        foreseen: Reads it off the log.
         weights: w before the last step, one variable a weight; empty if none are kept.
         blocks: The kept blocks, by name of their part.
     """
@@ -63,7 +75,7 @@ class NewtonState:
     damping: keras.Variable
     count: keras.Variable
     loss: keras.Variable
-    foreseen_loss: Callable[[], tf.Tensor]
+    foreseen: Callable[[], Foreseen]
     weights: Sequence[keras.Variable]
     blocks: Mapping[str, KeptBlock]
 
@@ -75,7 +87,7 @@ class NewtonState:
         parts: Sequence[Part],
         weights: Sequence[keras.Variable | tf.Variable],
         settings: Settings,
-        foreseen_loss: Callable[[], tf.Tensor],
+        foreseen: Callable[[], Foreseen],
     ) -> NewtonState:
         """New variables of `optimizer`; zeros, and NaN for the loss.
 
@@ -87,7 +99,7 @@ class NewtonState:
             parts: The blocks.
             weights: All that may be trained.
             settings: Which blocks are kept depends on them.
-            foreseen_loss: See the attribute.
+            foreseen: See the attribute.
         """
         dtype = _curvature_dtype(weights)
         dense = [part for part in parts if part.dense]
@@ -114,7 +126,7 @@ class NewtonState:
             damping=damping,
             count=count,
             loss=loss,
-            foreseen_loss=foreseen_loss,
+            foreseen=foreseen,
             weights=last,
             blocks={
                 name: KeptBlock(variables, settings.update_every, optimizer.iterations)

@@ -8,13 +8,14 @@ here    loss L and gradient g at the weights that the last step led to, H g, and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.quasi_newton.inverse import InverseHessian
+from keras_qnewton.state.newton_state import Foreseen
 
 
 class Here(NamedTuple):
@@ -49,12 +50,14 @@ class QuasiNewtonState:
 
     Attributes:
         inverse: H.
+        foreseen: Reads what the last step knew of this one off the log.
         here: The variables of a `Here`.
         shapes: Of all weights.
         positions: Which of them the present step is about.
     """
 
     inverse: InverseHessian
+    foreseen: Callable[[], Foreseen]
     here: tuple[keras.Variable, ...]
     shapes: Sequence[tf.TensorShape]
     positions: Sequence[int]
@@ -65,6 +68,7 @@ class QuasiNewtonState:
         optimizer: keras.optimizers.Optimizer,
         inverse: InverseHessian,
         weights: Sequence[keras.Variable | tf.Variable],
+        foreseen: Callable[[], Foreseen],
     ) -> QuasiNewtonState:
         """New variables of `optimizer`; a fingerprint that no data have, as good as surely."""
         shapes = [tf.TensorShape(w.shape) for w in weights]
@@ -83,7 +87,7 @@ class QuasiNewtonState:
             add((), "last_data", "int64"),
             add((), "last_weights", "int64"),
         )
-        return cls(inverse, here, shapes, range(len(shapes)))
+        return cls(inverse, foreseen, here, shapes, range(len(shapes)))
 
     @property
     def size(self) -> int:

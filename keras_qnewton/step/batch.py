@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -17,9 +17,14 @@ from keras_qnewton.conditioning import data_changed
 from keras_qnewton.conditioning.damping import Damping
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
-from keras_qnewton.loss import RecordedLoss
-from keras_qnewton.state import Memory
+from keras_qnewton.curvature.policy import Curvature
+from keras_qnewton.curvature.unscaled import Unscaled
+from keras_qnewton.loss import BatchSize, RecordedLoss, UnscaledLoss, batch_size
+from keras_qnewton.state import Foreseen, Memory
 from keras_qnewton.step.gradient_check import verified
+
+# A batch of no examples at all, all of them masked, weighs so much of a full one.
+_LEAST_WEIGHT = 2.0**-30
 
 
 class Update(Protocol):
@@ -70,6 +75,13 @@ class Batch:
     parts: Sequence[Part]
     update: Update
 
+    def linearized(self, policy: Curvature) -> Linearized:
+        """The curvature at the weights, of the policy's kind."""
+        if not isinstance(self.loss, UnscaledLoss):
+            return policy.at(self.loss, self.weights, self.parts)
+        scaled = policy.at(self.loss.scaled, self.weights, self.parts)
+        return Unscaled(scaled, self.loss.scale)
+
     def loss_after(self, step: Sequence[tf.Tensor]) -> tf.Tensor:
         """L(w + d), scalar, for a step d of one tensor a weight."""
         return self.loss.value_at([w + d for w, d in zip(self.weights, step, strict=True)])
@@ -84,27 +96,81 @@ def value_and_gradient(batch: Batch, curvature: Linearized) -> tuple[tf.Tensor, 
     return batch.loss.value, curvature.flatten(checked)
 
 
+class Share(NamedTuple):
+    """A batch's part of the work of the last m: its step is weight/count of a whole one.
+
+    Attributes:
+        count: m, in full batches, float64 scalar; 1 if the data are those of the last step.
+        weight: n/N of a batch of n examples, where N is a full one; float64 scalar. 1 if the data
+            are those of the last step.
+        full: N for the next step, float64 scalar; None if it is not known.
+        summed: Whether the loss is a sum over examples: then its gradient weighs n/N by itself,
+            and so does curvature, beside that of full batches.
+    """
+
+    count: tf.Tensor
+    weight: tf.Tensor
+    full: tf.Tensor | None
+    summed: bool = False
+
+    def part(self, averaged: bool = True) -> tf.Tensor:
+        """What a step is of a whole one.
+
+        Args:
+            averaged: Whether its curvature is that of full batches, and not of this one alone.
+        """
+        return (1.0 if self.summed and averaged else self.weight) / self.count
+
+
+def share_of(
+    size: BatchSize | None, noisy: tf.Tensor, last: tuple[tf.Tensor, tf.Tensor], memory: float
+) -> Share:
+    """The share of a batch.
+
+    N is the largest batch of late: where the data stay, that one; where batches get smaller for
+    good, N follows them, as fast as curvature of theirs takes the place of the others'.
+
+    Args:
+        size: n; None if it is not known, and all batches weigh the same.
+        noisy: Whether the data are others than those of the last step, boolean scalar.
+        last: m and N as the last step left them, float64 scalars.
+        memory: How many batches share the work at most.
+    """
+    one = tf.constant(1.0, tf.float64)
+    last_count, last_full = last
+    if size is None:
+        count = tf.where(noisy, tf.minimum(last_count + 1, memory), one)
+        return Share(count, one, None)
+    examples = size.count
+    full = tf.maximum(examples, last_full)
+    # No batch is left out, whatever was masked in it.
+    weight = tf.where(noisy, tf.maximum(tf.math.divide_no_nan(examples, full), _LEAST_WEIGHT), one)
+    count = tf.where(noisy, tf.minimum(last_count + weight, memory), one)
+    fading = tf.where(noisy, (1 - 1 / memory) * last_full, 0.0)
+    return Share(count, weight, tf.maximum(examples, fading), size.summed)
+
+
 def batches_to_average(
     batch: Batch,
     curvature: Linearized,
     before: tf.Tensor,
     memory: Memory,
-    foreseen: tf.Tensor,
+    foreseen: Foreseen,
     damping: Damping,
-) -> tf.Tensor:
-    """m, float64 scalar: 1 if the data are those of the last step.
+) -> Share:
+    """The batch's share of the work, all of it if the data are those of the last step.
 
     Args:
         batch: The present one.
         curvature: Its loss at the weights.
         before: L(w), scalar.
         memory: What the last step left.
-        foreseen: The loss at the weights that it led to, float64 scalar; NaN if there was none.
+        foreseen: What it knew of this one.
         damping: Says how many batches are averaged at most.
     """
-    one = tf.constant(1.0, tf.float64)
     if not memory.weights:
-        return one
+        one = tf.constant(1.0, tf.float64)
+        return Share(one, one, None)
 
     def differ(then: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
         return data_changed(then, now, curvature.points, curvature.gradients)
@@ -113,7 +179,9 @@ def batches_to_average(
         return differ(memory.loss, batch.loss.value_at(memory.weights))
 
     # A loss that the last step foresaw is that of the same data, and the usual case. False of NaN.
-    as_foreseen = tf.math.is_finite(foreseen) & ~differ(tf.cast(foreseen, before.dtype), before)
+    as_foreseen = tf.math.is_finite(foreseen.loss)
+    as_foreseen &= ~differ(tf.cast(foreseen.loss, before.dtype), before)
     first = ~tf.math.is_finite(memory.loss)
     noisy = _tf_private.cond(as_foreseen | first, lambda: tf.constant(False), at_last_weights)
-    return tf.where(noisy, tf.minimum(memory.count + 1, float(damping.memory)), one)
+    last = memory.count, foreseen.full
+    return share_of(batch_size(batch.loss), noisy, last, float(damping.memory))

@@ -112,7 +112,8 @@ def _alike(step: Step, batch: Batch) -> Step:
         loss_after=tf.cast(step.trial.loss_after, dtype),
     )
     attempts = tf.constant(0) if step.attempts is None else step.attempts
-    return step._replace(trial=trial, loss=tf.cast(step.loss, dtype), attempts=attempts)
+    full = tf.constant(0.0, tf.float64) if step.full is None else step.full
+    return step._replace(trial=trial, loss=tf.cast(step.loss, dtype), attempts=attempts, full=full)
 
 
 def _stay(batch: Batch, state: EitherState, data: tf.Tensor) -> tf.Tensor:
@@ -120,7 +121,7 @@ def _stay(batch: Batch, state: EitherState, data: tf.Tensor) -> tf.Tensor:
 
     A batch in another order has another fingerprint, and the loss that the last step foresaw.
     """
-    foreseen = state.newton.foreseen_loss()
+    foreseen = state.newton.foreseen().loss
 
     def same_loss() -> tf.Tensor:
         if batch.gradients is None:

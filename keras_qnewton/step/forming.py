@@ -17,6 +17,7 @@ from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.formation import Formation, Formed
 from keras_qnewton.curvature.low_rank import RowFactors
 from keras_qnewton.state import KeptBlock
+from keras_qnewton.step.batch import Share
 from keras_qnewton.step.checks import finite, gated
 
 
@@ -28,7 +29,7 @@ class Forming:
         part: The block's `Part`.
         curvature: Gives H_k of this batch.
         kept: What lasts of it from step to step.
-        count: m, the number of batches that are averaged, float64 scalar.
+        share: m, the number of batches that are averaged, and what this one weighs.
         ready: A tensor that is there once the loss and its gradient have passed their checks.
         pruning: From a matrix `[N, N]` to a `Pruned`; None keeps all entries.
     """
@@ -36,21 +37,29 @@ class Forming:
     part: Part
     curvature: Callable[[], Formed]
     kept: KeptBlock
-    count: tf.Tensor
+    share: Share
     ready: tf.Tensor
     pruning: Callable[[tf.Tensor], Pruned] | None
 
     def checked(self) -> Formed:
         """H_k, averaged over the batches, once it has passed its check; nothing is assigned."""
-        formed = self.kept.matrix(self.curvature, self.count)
+        formed = self.kept.matrix(self._of_full_batch, self.share.count, self.share.weight)
         # The sum has a NaN or Inf wherever the matrix has one.
         (total,) = gated([tf.reduce_sum(formed.matrix)], [self.ready])
         total = finite(total, f"The Hessian block {self.part.name!r}")
         return formed._replace(matrix=gated([formed.matrix], [total])[0])
 
+    def _of_full_batch(self) -> Formed:
+        """H_k of this batch, of a sum over examples as a full batch has it."""
+        formed = self.curvature()
+        if not self.share.summed or not self.kept.averages:
+            return formed
+        matrix = formed.matrix
+        return formed._replace(matrix=matrix / tf.cast(self.share.weight, matrix.dtype))
+
     def assigned(self, formed: Formed) -> Formed:
         """What `checked` gave, kept for the next steps and pruned for this one."""
-        matrix = self.kept.keep(formed, self.count)
+        matrix = self.kept.keep(formed, self.share.count)
         if self.pruning is not None:
             matrix = self.pruning(matrix).matrix
         return formed._replace(matrix=matrix)

@@ -20,6 +20,7 @@ from keras_qnewton.settings import Settings
 from keras_qnewton.state import (
     Both,
     EitherState,
+    Foreseen,
     Here,
     Memory,
     NewtonState,
@@ -117,17 +118,19 @@ def new_state(
     parts: Sequence[Part],
     variables: Variables,
     settings: Settings,
-    foreseen_loss: Callable[[], tf.Tensor],
+    foreseen: Callable[[], Foreseen],
 ) -> State:
     """New variables of `optimizer` for its method; see `NewtonState.create`."""
     if isinstance(settings.curvature, QuasiNewton):
-        return _learned_state(optimizer, settings.curvature, parts, variables)
-    newton = NewtonState.create(optimizer, damping, parts, variables, settings, foreseen_loss)
+        return _learned_state(optimizer, settings.curvature, parts, variables, foreseen)
+    newton = NewtonState.create(optimizer, damping, parts, variables, settings, foreseen)
     learned = settings.learned
     if learned is None or any(part.dense for part in parts) or _size(parts) > _LARGEST_LEARNED:
         return newton
     first = len(optimizer.variables)
-    return EitherState(newton, _learned_state(optimizer, learned, parts, variables), first)
+    return EitherState(
+        newton, _learned_state(optimizer, learned, parts, variables, foreseen), first
+    )
 
 
 def _learned_state(
@@ -135,10 +138,11 @@ def _learned_state(
     policy: QuasiNewton,
     parts: Sequence[Part],
     variables: Variables,
+    foreseen: Callable[[], Foreseen],
 ) -> QuasiNewtonState:
     add_variable = functools.partial(_add_variable, optimizer)
     inverse = policy.inverse(_size(parts), add_variable)
-    return QuasiNewtonState.create(optimizer, inverse, variables)
+    return QuasiNewtonState.create(optimizer, inverse, variables, foreseen)
 
 
 def next_step(batch: Batch, settings: Settings, state: State) -> Step:

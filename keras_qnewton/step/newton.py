@@ -1,12 +1,13 @@
 """The Newton step.
 
     L(w)         loss of the batch at the weights w                scalar
-    m            number of batches that are averaged; 1 if the     scalar
-                 data are those of the last step
+    m            number of full batches that are averaged; 1 if    scalar
+                 the data are those of the last step
+    n/N          what the batch weighs of a full one; 1 likewise   scalar
     H_k, g_k     blocks of the curvature and of the gradient       [N_k, N_k], [N_k]
     λ            damping: how far curvature is not trusted         scalar
     D            λD² is added; 1, or of the diagonal of H_k        [N_k]
-    x_k          direction of a block at λ, divided by m           [N_k]
+    x_k          direction of a block at λ, times (n/N) / m        [N_k]
     d            step that would be taken: -(learning rate) t x    one tensor a weight
     q(d)         quadratic model, g.d + d.H d / 2, with the        scalar
                  whole curvature H
@@ -49,6 +50,7 @@ class Step(NamedTuple):
         loss: L(w), scalar.
         memory: For the next step; a `Here` of a quasi-Newton one, `Both` where either may follow.
         attempts: How many were made, int32 scalar; None of a quasi-Newton step.
+        full: N for the next step, float64 scalar; None if batches are not weighed.
     """
 
     directions: list[tf.Tensor]
@@ -57,6 +59,7 @@ class Step(NamedTuple):
     loss: tf.Tensor
     memory: Memory | Here | Both
     attempts: tf.Tensor | None = None
+    full: tf.Tensor | None = None
 
 
 def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
@@ -71,21 +74,21 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
         tf.errors.InvalidArgumentError: If the loss, its gradient or a block has NaN or Inf.
     """
     policy = settings.damping
-    curvature = settings.curvature.at(batch.loss, batch.weights, batch.parts)
+    curvature = batch.linearized(settings.curvature)
     value, flat = value_and_gradient(batch, curvature)
     loss, flat = checked_loss(value, flat, _sound(batch, curvature))
     gradient = curvature.sharpened(flat)
     last = state.memory(loss.dtype)
-    count = batches_to_average(batch, curvature, loss, last, state.foreseen_loss(), policy)
-    noisy = count > 1
+    share = batches_to_average(batch, curvature, loss, last, state.foreseen(), policy)
+    noisy = share.count > 1
     same_data = (last.damping > 0) & ~noisy  # unknown before the second step
 
     rescaled = _rescaled(settings, batch.parts, last.rescaled & same_data)
-    system = System.of(batch, curvature, gradient, loss, count, rescaled, settings, state)
+    system = System.of(batch, curvature, gradient, loss, share, rescaled, settings, state)
     scale = system.scale(loss)
     # `tf.where` would wait for the eigenvalue.
     first_damping = _tf_private.cond(
-        same_data, lambda: last.damping, lambda: policy.start(scale.whole) / count
+        same_data, lambda: last.damping, lambda: policy.start(scale.whole) / share.count
     )
 
     model = QuadraticModel(batch, system, curvature.value_error())
@@ -110,12 +113,13 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
         loss=loss,
         memory=Memory(
             damping=tf.where(known, next_damping, last.damping),
-            count=count,
+            count=share.count,
             loss=loss,
             weights=batch.weights,
             rescaled=tf.where(known, next_rescaled, last.rescaled) & ~noisy,
         ),
         attempts=attempts,
+        full=share.full,
     )
 
 

@@ -2,8 +2,10 @@
 
     L, g     loss of the batch and its gradient at the weights w     scalar, [N]
     H        inverse Hessian, learned from the pairs of past steps   [N, N]
-    m        number of batches that share a step; 1 if data stay     scalar
-    x        direction H g / m                                       [N]
+    m        number of full batches that share a step; 1 if data     scalar
+             stay
+    n/N      what the batch weighs of a full one; 1 if data stay     scalar
+    x        direction (n/N) H g / m                                 [N]
     d(α)     change of the weights that the optimizer makes of α x   [N]
     α        length; the strong Wolfe conditions hold at d(α)        scalar
     s, y     the pair d(α), g(w + d(α)) - g                          [N]
@@ -27,6 +29,7 @@ import tensorflow as tf
 from keras_qnewton.conditioning import data_changed
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.directions import BlockStep, learned, unknown
+from keras_qnewton.loss import batch_size
 from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint
 from keras_qnewton.norms import norm, unit
 from keras_qnewton.quasi_newton.inverse import dot
@@ -34,7 +37,7 @@ from keras_qnewton.quasi_newton.line_search import Point, Searched, StrongWolfe
 from keras_qnewton.quasi_newton.policy import QuasiNewton
 from keras_qnewton.settings import Settings
 from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
-from keras_qnewton.step.batch import Batch
+from keras_qnewton.step.batch import Batch, Share, share_of
 from keras_qnewton.step.checks import checked_loss, sound
 from keras_qnewton.step.gradient_check import verified
 from keras_qnewton.step.newton import Step
@@ -75,8 +78,8 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
     policy = settings.learned
     assert policy is not None
     data = data_fingerprint(batch.loss)
-    here = _here(batch, state, data)
-    line = Line.of(batch, state, here)
+    here, share = _here(batch, state, data)
+    line = Line.of(batch, state, here, share)
     searched = _searched(policy, line, here, batch.loss.value.dtype)
     found = searched.point
     accepted = found.step > 0
@@ -110,11 +113,15 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
             data=here.data,
             weights=fingerprint([state.flatten(after)]),
         ),
+        full=share.full,
     )
 
 
-def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here:
-    """L, g and H g at the weights: the last step's, if those and the data are the same."""
+def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> tuple[Here, Share]:
+    """L, g and H g at the weights: the last step's, if those and the data are the same.
+
+    And the batch's share of the work.
+    """
     last = state.last()
     here_before = last.weights == fingerprint([state.flatten(batch.weights)])
     known = tf.constant(False) if data is None else here_before & (last.data == data)
@@ -142,16 +149,19 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> Here
     # A batch in another order has another fingerprint, and the same loss.
     moved = here_before & ~known & _differ(last.loss, loss, batch, state, gradient)
     noisy = moved | (~here_before & (last.count > 1))
-    return Here(
+    last_share = last.count, state.foreseen().full
+    share = share_of(batch_size(batch.loss), noisy, last_share, _MOST_BATCHES)
+    here = Here(
         loss=loss,
         gradient=gradient,
         product=product,
         decrease=tf.where(learned, tf.where(noisy, _INFINITE, last.decrease), 0.0),
         error=tf.where(noisy, tf.zeros_like(last.error), last.error),
-        count=tf.where(noisy, tf.minimum(last.count + 1, _MOST_BATCHES), 1.0),
+        count=share.count,
         data=last.data if data is None else data,
         weights=last.weights,
     )
+    return here, share
 
 
 def _differ(
@@ -170,7 +180,7 @@ class Line:
     Attributes:
         batch: Its loss, weights and update.
         state: Knows how weights lie in a vector.
-        share: 1/m, scalar.
+        share: (n/N)/m, scalar.
         direction: x, one tensor a weight.
         whole: d(1), one tensor a weight.
         flat: d(1), float64 `[N]`.
@@ -184,12 +194,12 @@ class Line:
     flat: tf.Tensor
 
     @classmethod
-    def of(cls, batch: Batch, state: QuasiNewtonState, here: Here) -> Line:
-        """The line of H g / m."""
-        share = 1 / here.count
-        direction = state.unflatten(share * here.product, batch.weights)
+    def of(cls, batch: Batch, state: QuasiNewtonState, here: Here, share: Share) -> Line:
+        """The line of H g / m, times the batch's weight."""
+        part = share.part()
+        direction = state.unflatten(part * here.product, batch.weights)
         whole = batch.update(direction)
-        return cls(batch, state, share, direction, whole, state.flatten(whole))
+        return cls(batch, state, part, direction, whole, state.flatten(whole))
 
     def directions(self, length: tf.Tensor) -> list[tf.Tensor]:
         """What the optimizer makes d(α) of, one tensor a weight."""

@@ -2,8 +2,9 @@
 
 H_k, g_k     blocks of the curvature and of the gradient       [N_k, N_k], [N_k]
 m            number of batches that are averaged               scalar
+n/N          what this batch weighs of a full one              scalar
 D            λD² is added; 1, or of the diagonal of H_k        [N_k]
-x_k          (H_k + λD²)⁻¹ g_k / m, or what stands for it      [N_k]
+x_k          (n/N) (H_k + λD²)⁻¹ g_k / m, or the like          [N_k]
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from keras_qnewton.directions import (
 )
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import NewtonState
-from keras_qnewton.step.batch import Batch
+from keras_qnewton.step.batch import Batch, Share
 from keras_qnewton.step.forming import Forming, formed_before_any_is_kept
 
 
@@ -38,7 +39,7 @@ class System:
     Attributes:
         curvature: H at the weights.
         gradient: g, one `[N_k]` a block.
-        count: m, float64 scalar.
+        share: m, and n/N.
         rescaled: Whether D is of the diagonal; False if it never is.
         adaptive: Whether λ adapts.
         problems: One a block.
@@ -48,7 +49,7 @@ class System:
 
     curvature: Linearized
     gradient: Sequence[tf.Tensor]
-    count: tf.Tensor
+    share: Share
     rescaled: tf.Tensor | bool
     adaptive: bool
     problems: Sequence[BlockProblem]
@@ -62,7 +63,7 @@ class System:
         curvature: Linearized,
         gradient: Sequence[tf.Tensor],
         ready: tf.Tensor,
-        count: tf.Tensor,
+        share: Share,
         rescaled: tf.Tensor | bool,
         settings: Settings,
         state: NewtonState,
@@ -74,7 +75,7 @@ class System:
             curvature: See the attribute.
             gradient: Likewise.
             ready: A tensor that is there once the loss and its gradient have passed their checks.
-            count: See the attribute.
+            share: See the attribute.
             rescaled: Likewise.
             settings: The policies.
             state: The blocks that are kept.
@@ -84,7 +85,7 @@ class System:
                 part=part,
                 curvature=functools.partial(curvature.formed, k),
                 kept=state.block(part),
-                count=count,
+                share=share,
                 ready=ready,
                 pruning=settings.pruning,
             )
@@ -94,7 +95,7 @@ class System:
         methods = [direction(problem, settings) for problem in problems]
         prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
         adaptive = settings.damping.adaptive
-        return cls(curvature, gradient, count, rescaled, adaptive, problems, methods, prepared)
+        return cls(curvature, gradient, share, rescaled, adaptive, problems, methods, prepared)
 
     @property
     def formations(self) -> list[tf.Tensor]:
@@ -121,7 +122,7 @@ class System:
             metric = self.damped([tf.ones_like(g) for g in gradient])
             gradient = [g / d for g, d in zip(gradient, metric, strict=True)]
             points = [d * w for d, w in zip(metric, points, strict=True)]
-        return scale.or_of_gradient(gradient, points, loss, self.count)
+        return scale.or_of_gradient(gradient, points, loss, self.share.count)
 
     def solve(self, dampings: Sequence[tf.Tensor]) -> list[BlockStep]:
         """x of each block at its own λ, float64 scalars."""
@@ -129,7 +130,8 @@ class System:
         for (method, problem, ready), damping in zip(self._blocks(), dampings, strict=True):
             block = method.solve(problem, ready, damping)
             # One of m batches that share the work.
-            found.append(block._replace(x=block.x / tf.cast(self.count, block.x.dtype)))
+            part = self.share.part(averaged=problem.kept.averages)
+            found.append(block._replace(x=tf.cast(part, block.x.dtype) * block.x))
         return found
 
     def damped(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -147,7 +149,7 @@ class System:
             return self.curvature.product(vectors)
         # A matrix that is averaged is not this batch's alone.
         return _tf_private.cond(
-            self.count > 1, lambda: self.curvature.product(vectors), lambda: [found]
+            self.share.count > 1, lambda: self.curvature.product(vectors), lambda: [found]
         )
 
     def _blocks(self) -> list[tuple[Direction, BlockProblem, DirectionState]]:
@@ -166,7 +168,8 @@ def _problems(
     # A block that is averaged over batches has too many rows, and one that is rescaled is formed
     # for its diagonal; one that is never formed is neither.
     alone = [
-        (f.count <= 1) & ~tf.convert_to_tensor(rescaled) if f.part.dense else True for f in forms
+        (f.share.count <= 1) & ~tf.convert_to_tensor(rescaled) if f.part.dense else True
+        for f in forms
     ]
     rows = curvature.low_rank([max_rank(part, settings) for part in parts], alone)
     made = formed_before_any_is_kept(forms, rows)
