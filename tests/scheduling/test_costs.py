@@ -22,7 +22,8 @@ from keras_qnewton.scheduling import (
     SolverTime,
     calibration,
 )
-from keras_qnewton.scheduling.cost import CostModel, FunctionCost
+from keras_qnewton.scheduling.cost import CostModel
+from keras_qnewton.scheduling.function_cost import FunctionCost
 from keras_qnewton.solvers import QSVT
 
 MODELS = {
@@ -94,11 +95,25 @@ def test_asymptotic_is_the_papers_formula():
 
 
 @pytest.mark.parametrize("model", [AsymptoticQLSA, DetailedQLSA])
-def test_readout_multiplies_by_the_repetitions(model):
-    arguments = (128, 30.0, 4, 1e-9)
+def test_readout_multiplies_by_the_runs_of_refinement(model):
+    """Three runs to 1e-2 at 10 successes an amplitude, 0.158: 3 · 10 N' / p."""
+    arguments = (100, 30.0, 4, 1e-9)
     without = float(model(1e-2).seconds(*arguments))
-    reading = float(model(1e-2, readout=True).seconds(*arguments))
-    assert reading == pytest.approx(without * 128 / 1e-2**2, rel=1e-12)
+    reading = float(model(1e-2, readout=True).seconds(*arguments, success=0.05))
+    assert reading == pytest.approx(without * 3 * 10 * 128 / 0.05, rel=1e-12)
+    assert without == float(model(1e-2).seconds(*arguments, success=0.05))
+
+
+@settings(max_examples=25, deadline=None)
+@given(kappa=st.floats(1, 1e4), alpha=st.floats(1, 100), size=st.integers(2, 500))
+def test_published_counts_are_of_alpha_one(kappa, alpha, size):
+    for name in ("asymptotic", "detailed"):
+        model = MODELS[name]
+        price = float(model.seconds(size, kappa, 3, 1e-9, alpha=alpha))
+        assert price == pytest.approx(float(model.seconds(size, kappa * alpha, 3, 1e-9)), rel=1e-12)
+        assert float(model.seconds(size, kappa, 3, 1e-9, alpha=1.0)) == pytest.approx(
+            float(model.seconds(size, kappa, 3, 1e-9)), rel=1e-12
+        )
 
 
 @settings(max_examples=20, deadline=None)

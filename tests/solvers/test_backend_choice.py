@@ -185,9 +185,9 @@ def test_emulator_has_no_circuit():
 def test_schedulers_limit_is_of_the_machine_that_is_imagined(backend):
     # However it is simulated: the width of the circuit that hardware would run.
     quantum = QSVT(backend=backend)
-    narrow = Scheduler(quantum=quantum, gate_time=1e-18, max_qubits=12)
-    wide = Scheduler(quantum=quantum, gate_time=1e-18, max_qubits=13)
+    narrow = Scheduler(quantum=quantum, gate_time=1e-18, max_qubits=21)
+    wide = Scheduler(quantum=quantum, gate_time=1e-18, max_qubits=22)
     assert narrow.possible(1500) == ("lu",)
     assert wide.possible(1500) == ("lu", "qsvt")
-    assert "13 qubits" in narrow.choose(1500, 50.0, 3).reason
+    assert "22 qubits" in narrow.choose(1500, 50.0, 3).reason
     assert wide.choose(1500, 50.0, 3).route == "qsvt"
