@@ -27,8 +27,8 @@ from keras_qnewton.types import Scalar
 
 # √(1/40): ten successes an amplitude, below which `Shots` is not confident.
 LARGEST_ERROR = math.sqrt(1 / 40)
-# Half of the solves, or more, do not get to ε with so few shots: their refinement stops before.
-MOST_ERROR = 0.25
+# With larger ones half of the solves, or more, do not get to ε: their refinement stops before.
+MOST_ERROR = 0.2
 # s κ of QSVT's polynomials: 0.50 to 0.66 at ε = 1e-3, 0.55 to 0.75 at 1e-2.
 _SCALE = 0.55
 

@@ -36,7 +36,7 @@ from keras_qnewton.solvers.quantum.transforms import Transform
 _MIN_SUCCESSES = 1
 _CONFIDENT_SUCCESSES = 10
 # Errors of a run by which refinement gets on: nearly always, and in half of all cases.
-SAFE_ERROR, MOST_ERROR = math.sqrt(1 / 40), 0.25
+SAFE_ERROR, MOST_ERROR = math.sqrt(1 / 40), 0.2
 # An expected error above these (of signs alone; altogether) is not to be relied on.
 _SIGN_ERROR = 0.1
 _ERROR = 0.5
