@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.scheduling.cost import QuantumCost
 from keras_qnewton.scheduling.numbers import float64, log2
+from keras_qnewton.scheduling.sparse_oracle import of_sparse_oracle
 from keras_qnewton.types import Scalar
 
 
@@ -75,12 +76,8 @@ class DetailedQLSA(QuantumCost):
         self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
     ) -> dict[str, Any]:
         """See `QuantumCost.measured`: α = d max|a|/‖A‖₂, too."""
-        largest = tf.reduce_max(tf.abs(tf.cast(matrix, tf.float64)))
-        alpha = float64(sparsity) * tf.math.divide_no_nan(largest, norm)
-        return {
-            **super().measured(matrix, norm, condition_number, sparsity),
-            "alpha": tf.maximum(alpha, 1.0),
-        }
+        found = super().measured(matrix, norm, condition_number, sparsity)
+        return {**found, "alpha": of_sparse_oracle(matrix, norm, sparsity)}
 
     def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """E[Q] · d · log₂ N gates, one after the other; scalar float64."""

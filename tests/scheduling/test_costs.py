@@ -19,6 +19,7 @@ from keras_qnewton.scheduling import (
     DetailedQLSA,
     LUTime,
     Scheduler,
+    ShortcutQLSA,
     SolverTime,
     calibration,
 )
@@ -31,6 +32,7 @@ MODELS = {
     "asymptotic, readout": AsymptoticQLSA(1e-3, readout=True),
     "detailed": DetailedQLSA(1e-3),
     "detailed, readout": DetailedQLSA(1e-3, readout=True),
+    "shortcut": ShortcutQLSA(1e-3, known_norm=False, norm_ratio=2.0),
     "circuit": CircuitQLSA("qsvt"),
     "circuit, sparse": CircuitQLSA(QSVT(encoding="sparse"), readout=True, parallel=9),
     "coefficients": LUTime(coefficients=(1e-11, 1e-9, 1e-5)),
@@ -73,6 +75,20 @@ def test_detailed_query_counts(kappa, queries, expected):
     model = DetailedQLSA(epsilon=1e-4)
     assert round(float(model.queries(kappa))) == queries
     assert round(float(model.expected_queries(kappa))) == expected
+
+
+@pytest.mark.parametrize(
+    "kappa, known, unknown", [(10, 102.5, 656.7), (50, 512.5, 3283.5), (200, 2050, 13134)]
+)
+def test_shortcut_query_counts(kappa, known, unknown):
+    """Check values of arXiv:2406.12086's leading terms at ε = 1e-4."""
+    assert float(ShortcutQLSA().queries(kappa)) == pytest.approx(known, rel=1e-4)
+    assert float(ShortcutQLSA(known_norm=False).queries(kappa)) == pytest.approx(unknown, rel=1e-4)
+    for ratio, factor in ((2, 1.5625), (0.5, 1.5625), (8, 16.5)):
+        wrong = float(ShortcutQLSA(norm_ratio=ratio).queries(kappa))
+        assert wrong == pytest.approx(known * factor, rel=1e-2)
+    with pytest.raises(ValueError, match=r"`norm_ratio` must be a positive number.*Received"):
+        ShortcutQLSA(norm_ratio=0)
 
 
 def test_detailed_seconds_charge_the_sparse_oracle():
