@@ -78,6 +78,7 @@ bench: venv
 	$(BIN)/python benchmarks/many_models.py
 	$(BIN)/python benchmarks/quantum.py
 	$(BIN)/python benchmarks/scheduling.py
+	$(BIN)/python benchmarks/prices.py
 
 clean:
 	rm -rf .venv .venv-qualtran .venv-deepxde .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeGuard
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeGuard
 
 import tensorflow as tf
 
@@ -26,7 +27,7 @@ from keras_qnewton.directions.spectrum import (
 )
 from keras_qnewton.norms import hypotenuse
 from keras_qnewton.scheduling import Scheduler
-from keras_qnewton.solvers import Eigen
+from keras_qnewton.solvers import Eigen, on_host
 from keras_qnewton.solvers.checks import passes
 from keras_qnewton.solvers.eigen import EigenState
 from keras_qnewton.state import FactorKind
@@ -152,8 +153,11 @@ class Absolute(Direction[AbsoluteState]):
         assert _solves_absolute(solver)  # see `possible`
         quantum = scheduler.routes.index(solver.name)
         kappa = hypotenuse(state.norm, damping) / damping
+        measured: Mapping[str, Any] = {}
+        if scheduler.measures(problem.size):
+            measured = scheduler.measure(state.matrix, state.norm, kappa, state.sparsity)
         index, predicted, rule = scheduler.choose_index(
-            problem.size, kappa, state.sparsity, absolute=True
+            problem.size, kappa, state.sparsity, absolute=True, measured=measured
         )
         chosen = tf.equal(index, quantum)
 
@@ -162,7 +166,7 @@ class Absolute(Direction[AbsoluteState]):
             return solution.x, tf.cast(solution.residual, tf.float64), eigen
 
         def circuit() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            solution = solver.solve_absolute(state.matrix, gradient, damping)
+            solution = on_host.solve_absolute(solver, state.matrix, gradient, damping)
             answer = solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + quantum)
             return _tf_private.cond(
                 passes(solution.residual, scheduler.tolerance), lambda: answer, decomposed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,7 @@ from keras_qnewton.directions.problem import BlockProblem
 from keras_qnewton.directions.reshaping import Candidates, Reshaping, Trade
 from keras_qnewton.directions.spectrum import condition_estimate, largest
 from keras_qnewton.directions.traits import is_bounded, is_mixed, is_semidefinite
+from keras_qnewton.solvers import on_host
 from keras_qnewton.solvers.blocked_cholesky import (
     BlockedFactor,
     packed_factor,
@@ -151,7 +152,15 @@ class Scheduled(Direction[ScheduledState]):
         """(H + s I) x = g."""
         bounded = is_bounded(damped.problem, self._settings)
         sparsity = damped.state.ends.sparsity
-        choice = self._choice(damped, damped.condition_number, sparsity, bounded)
+        measured: Mapping[str, Any] = {}
+        if self._settings.scheduler.measures(damped.problem.size):
+            measured = self._settings.scheduler.measure(
+                _shifted(damped.state, damped.shift),
+                self._norm(damped),
+                damped.condition_number,
+                sparsity,
+            )
+        choice = self._choice(damped, damped.condition_number, sparsity, bounded, measured)
         mixed = is_mixed(damped.problem, self._settings)
         answer = (self._answer_mixed if mixed else self._answer)(damped, choice)
         kappa = damped.condition_number
@@ -161,9 +170,9 @@ class Scheduled(Direction[ScheduledState]):
         self, damped: _Damped, reshaping: Reshaping, candidates: Candidates
     ) -> BlockStep:
         """Â x̂ = g, if that is predicted to take less time; else a step that nobody knows."""
-        problem, spectrum = damped.problem, damped.state.ends.spectrum
+        problem = damped.problem
         smallest = _lowest(damped.state, damped.shift)
-        highest = spectrum.lambda_max + spectrum.residual_max + damped.shift
+        highest = _highest(damped.state, damped.shift)
         trade = reshaping.pick(candidates, smallest, highest, damped.condition_number)
         return _tf_private.cond(
             trade.better,
@@ -176,9 +185,14 @@ class Scheduled(Direction[ScheduledState]):
     ) -> BlockStep:
         """Â x̂ = g, and how far x̂ may be from the solution of the system as it is."""
         kappa, sparsity, state = trade.condition_number, trade.sparsity, damped.state
-        choice = self._choice(damped, kappa, sparsity, definite=True)
+        matrix = reshaping.system(candidates, trade, damped.shift)
+        measured: Mapping[str, Any] = {}
+        if self._settings.scheduler.measures(damped.problem.size):
+            norm = _highest(state, damped.shift) + trade.shift
+            measured = self._settings.scheduler.measure(matrix, norm, kappa, sparsity)
+        choice = self._choice(damped, kappa, sparsity, True, measured)
         system = System(
-            matrix=reshaping.system(candidates, trade, damped.shift),
+            matrix=matrix,
             rhs=damped.rhs,
             condition_number=kappa,
             definite=is_bounded(damped.problem, self._settings),
@@ -187,7 +201,7 @@ class Scheduled(Direction[ScheduledState]):
 
         def solved(solver: Solver, kind: int) -> Solution:
             del kind  # another matrix than the kept factor's
-            return solver.solve(system.matrix, system.rhs)
+            return on_host.solve(solver, system.matrix, system.rhs)
 
         answer = self._attempts(system, solved).answer(choice.index, choice.predicted)
         gap = damped.rhs - tf.linalg.matvec(state.matrix, answer.x) - damped.shift * answer.x
@@ -196,11 +210,16 @@ class Scheduled(Direction[ScheduledState]):
         return _block_step(damped, kappa, sparsity, choice, answer, changes)
 
     def _choice(
-        self, damped: _Damped, kappa: tf.Tensor, sparsity: tf.Tensor, definite: bool
+        self,
+        damped: _Damped,
+        kappa: tf.Tensor,
+        sparsity: tf.Tensor,
+        definite: bool,
+        measured: Mapping[str, Any],
     ) -> Choice:
         return Choice(
             *self._settings.scheduler.choose_index(
-                damped.problem.size, kappa, sparsity, definite=definite
+                damped.problem.size, kappa, sparsity, definite=definite, measured=measured
             )
         )
 
@@ -220,7 +239,7 @@ class Scheduled(Direction[ScheduledState]):
         by_ends = condition_estimate(spectrum, shift)
         if is_semidefinite(problem, self._settings):
             # Rounding, which would be taken off the shift, moves eigenvalues by far less.
-            highest = spectrum.lambda_max + spectrum.residual_max + shift
+            highest = _highest(state, shift)
             return tf.where(shift > 0, highest / shift, by_ends)
         if is_bounded(problem, self._settings):
             return by_ends
@@ -229,6 +248,13 @@ class Scheduled(Direction[ScheduledState]):
         if len(scheduler.possible(problem.size)) > 1:
             return estimated()
         return _tf_private.cond(_lowest(state, shift) > 0, lambda: by_ends, estimated)
+
+    def _norm(self, damped: _Damped) -> tf.Tensor:
+        """‖H + s I‖₂ as `_condition_number` has it."""
+        if is_semidefinite(damped.problem, self._settings):
+            return _highest(damped.state, damped.shift)
+        spectrum, shift = damped.state.ends.spectrum, damped.shift
+        return tf.maximum(tf.abs(spectrum.lambda_min + shift), tf.abs(spectrum.lambda_max + shift))
 
     def _answer_mixed(self, damped: _Damped, choice: Choice) -> Answer:
         """`_answer` by a factor in float32; in float64 where that does not reach the tolerance."""
@@ -270,7 +296,7 @@ class Scheduled(Direction[ScheduledState]):
         def solved(solver: Solver, kind: int) -> Solution:
             """By one solver; with the last step's factor, if that was of the same system."""
             if not problem.kept.has_factor or not isinstance(solver, Packable):
-                return solver.solve(system.matrix, system.rhs)
+                return on_host.solve(solver, system.matrix, system.rhs)
             packed = problem.kept.factor(
                 state.unchanged, kind, damped.shift, lambda: solver.pack(solver.init(system.matrix))
             )
@@ -298,6 +324,11 @@ def _shifted(state: ScheduledState, shift: tf.Tensor) -> tf.Tensor:
 def _lowest(state: ScheduledState, shift: tf.Tensor) -> tf.Tensor:
     """σ: no eigenvalue of H + s I is below, given that Lanczos found the lower end."""
     return state.ends.spectrum.lambda_min - state.ends.spectrum.residual_min + shift
+
+
+def _highest(state: ScheduledState, shift: tf.Tensor) -> tf.Tensor:
+    """No eigenvalue of H + s I is above."""
+    return state.ends.spectrum.lambda_max + state.ends.spectrum.residual_max + shift
 
 
 def _block_step(

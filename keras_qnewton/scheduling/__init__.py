@@ -7,6 +7,7 @@ from keras_qnewton.scheduling.detailed import DetailedQLSA
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.reshape import Reshape
 from keras_qnewton.scheduling.scheduler import Scheduler
+from keras_qnewton.scheduling.shortcut import ShortcutQLSA
 from keras_qnewton.scheduling.solver_time import SolverTime
 from keras_qnewton.scheduling.sparse_lu_time import SparseLUTime
 
@@ -18,6 +19,7 @@ __all__ = [
     "LUTime",
     "Reshape",
     "Scheduler",
+    "ShortcutQLSA",
     "SolverTime",
     "SparseLUTime",
 ]

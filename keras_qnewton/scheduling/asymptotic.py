@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import register
-from keras_qnewton.scheduling.cost import QuantumCost, float64, log2
+from keras_qnewton.scheduling.cost import QuantumCost
+from keras_qnewton.scheduling.numbers import float64, log2
 from keras_qnewton.types import Scalar
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.registry import Policy, register
-from keras_qnewton.scheduling.cost import check_epsilon, float64
+from keras_qnewton.scheduling.cost import check_epsilon
+from keras_qnewton.scheduling.numbers import float64
 from keras_qnewton.types import Scalar
 
 _SIZE, _READINGS = 1024, 20
@@ -37,6 +38,8 @@ class CGTime(Policy):
     Raises:
         ValueError: If an argument is not as described.
     """
+
+    classical = True
 
     def __init__(self, epsilon: float = 1e-4, seconds_per_entry: float | None = None) -> None:
         self.epsilon = check_epsilon(epsilon)

@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from keras_qnewton import registry
 from keras_qnewton.registry import register
-from keras_qnewton.scheduling.cost import QuantumCost, float64
+from keras_qnewton.scheduling.cost import QuantumCost
+from keras_qnewton.scheduling.function_cost import accepted
+from keras_qnewton.scheduling.numbers import float64
 from keras_qnewton.types import Scalar, Solver
 
 
@@ -21,7 +23,14 @@ class CircuitSolver(Protocol):
         """ε, accuracy of one run's solution."""
         ...
 
-    def circuit_depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> Scalar:
+    def circuit_depth(
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        alpha: Scalar | None = None,
+        layers: Scalar | None = None,
+    ) -> Scalar:
         """Layers of gates on one and two qubits without |b⟩'s preparation."""
         ...
 
@@ -32,8 +41,15 @@ class CircuitQLSA(QuantumCost):
     """seconds = gate_time · depth of the circuit that the quantum solver would run.
 
     The depth is the solver's to say (`QSVT.circuit_depth`): degree × the layers of one call of its
-    block encoding, and the projector phases between. The accuracy is the solver's, too: for QSVT
-    that of its polynomial, and refinement to more digits runs the circuit again.
+    block encoding, and the projector phases between. In training, α and the layers of a sparse
+    encoding are those of the matrix at hand (`QSVT.measured`). Without them, α is the largest that
+    N and d allow. The accuracy is the solver's, too: for QSVT that of its polynomial, and
+    refinement to more digits runs the circuit again.
+
+    With `readout`, the runs are those of the solver's own refinement by its own `Shots`, failures
+    included: the shots of a run times as many runs as its tolerance takes. A number of shots that
+    cannot reach it has no price (Inf). A solver that reads a simulator's amplitudes is priced at
+    ten successes an amplitude, see `reading`.
 
     Args:
         solver: Quantum solver with `circuit_depth` and `epsilon`, or its registered name; None
@@ -43,7 +59,8 @@ class CircuitQLSA(QuantumCost):
         parallel: See `QuantumCost`.
         success_probability: p of one run, in (0, 1]; a state takes 1/p runs. It depends on b
             (a solution's details["success_probability"]; 0.01 to 0.3 is common), so that
-            the default charges a single run.
+            the default charges a single run. With `readout`, 1 stands for
+            `reading.success_of_noise`.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -87,15 +104,80 @@ class CircuitQLSA(QuantumCost):
         """ε, the solver's."""
         return float(self.solver.epsilon)
 
-    def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
-        """Layers of gates on one and two qubits without |b⟩'s preparation, scalar float64."""
-        layers = self.solver.circuit_depth(size, condition_number, sparsity)
-        return float64(layers) / self.success_probability
+    @property
+    def reading_epsilon(self) -> float:
+        """The residual at which the solver's refinement stops; ε of a solver without one."""
+        tolerance = float(getattr(self.solver, "tolerance", 0.0))
+        return tolerance if 0 < tolerance < 1 else self.epsilon
+
+    @property
+    def encoding(self) -> str | None:
+        """Name of the solver's block encoding; None if it does not say."""
+        name: str | None = getattr(self.solver, "encoding_name", None)
+        return name
+
+    def depth(
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        alpha: Scalar | None = None,
+        layers: Scalar | None = None,
+    ) -> tf.Tensor:
+        """Layers of gates of one run without |b⟩'s preparation, scalar float64."""
+        known = {"alpha": alpha, "layers": layers}
+        given = {name: value for name, value in known.items() if value is not None}
+        depth = self.solver.circuit_depth
+        return float64(
+            depth(size, condition_number, sparsity, **accepted(depth, given, positional=3))
+        )
 
     def preparations(self, condition_number: Scalar) -> tf.Tensor:
-        """1/p, scalar float64."""
+        """1, scalar float64: each run begins with one."""
         del condition_number
-        return tf.constant(1 / self.success_probability, tf.float64)
+        return tf.ones([], tf.float64)
+
+    def seconds(
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        gate_time: Scalar,
+        alpha: Scalar | None = None,
+        success: Scalar | None = None,
+        layers: Scalar | None = None,
+    ) -> tf.Tensor:
+        """Predicted seconds of one solve, scalar float64; see `QuantumCost.seconds`.
+
+        Args:
+            size: N.
+            condition_number: κ.
+            sparsity: d.
+            gate_time: Seconds of a layer of gates.
+            alpha: α/‖A‖₂; None for the largest that N and d allow.
+            success: p of a run; None for `success_probability`.
+            layers: Of one call of the encoding; None for the solver's formula.
+        """
+        depth = self.depth(size, condition_number, sparsity, alpha, layers)
+        run = self._layers(size, depth, self.preparations(condition_number))
+        once = float64(gate_time) * run
+        if not self.readout:
+            return once / float64(self.success_probability if success is None else success)
+        if success is None and self.success_probability < 1:
+            success = self.success_probability
+        solver = self.solver
+        shots = getattr(getattr(solver, "readout", None), "shots", None)
+        max_runs = None if shots is None else 1 + getattr(solver, "max_refinements", 0)
+        return once * self._readings(size, condition_number, success, shots, max_runs)
+
+    def measured(
+        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
+    ) -> dict[str, Any]:
+        """See `QuantumCost.measured`: α and the layers of a call, too, where the solver knows."""
+        found = super().measured(matrix, norm, condition_number, sparsity)
+        if hasattr(self.solver, "measured"):
+            found |= self.solver.measured(matrix, norm, condition_number)
+        return found
 
     def get_config(self) -> dict[str, Any]:
         solver = self._given

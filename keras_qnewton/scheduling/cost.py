@@ -6,18 +6,17 @@ graph, where κ and d are tensors, is the one that the same numbers give eagerly
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-import keras
 import tensorflow as tf
 
 from keras_qnewton.arguments import check_count
 from keras_qnewton.registry import Policy
+from keras_qnewton.scheduling.numbers import float64 as float64
+from keras_qnewton.scheduling.numbers import log2 as log2
+from keras_qnewton.scheduling.numbers import qubits
+from keras_qnewton.scheduling.reading import repetitions, success_of_noise
 from keras_qnewton.types import Scalar
-
-# From (size, condition_number, sparsity, gate_time) to seconds.
-CostFunction = Callable[[Scalar, Scalar, Scalar, Scalar], Scalar]
 
 
 @runtime_checkable
@@ -25,9 +24,21 @@ class CostModel(Protocol):
     """Predicts how long one solve of an `[N, N]` symmetric system takes."""
 
     def seconds(
-        self, size: Scalar, condition_number: Scalar, sparsity: Scalar, gate_time: Scalar
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        gate_time: Scalar,
     ) -> tf.Tensor:
         """Predicted seconds, scalar float64.
+
+        A model of a quantum solver may have more arguments, by these names and each with a default:
+        the scheduler measures the matrix for those that there are (`handover`).
+
+            alpha       α/‖A‖₂ of the block encoding, a scalar tensor
+            success     p of a run that refines, a scalar tensor
+            layers      of gates in a call of the encoding, a scalar tensor
+            encoding    the encoding's name, a string
 
         Args:
             size: N, an int or a scalar tensor.
@@ -46,7 +57,9 @@ class QuantumCost(Policy):
         G   layers of gates of one state |x⟩, by `depth`
         S   layers of one preparation of |b⟩, `preparation_depth`; 0 without `preparation`
         P   preparations for one state |x⟩, by `preparations`
-        R   states |x⟩ that are needed: `readout_repetitions` with `readout`, else 1
+        R   runs until all amplitudes are read to ε: `reading.repetitions` with `readout`, else 1
+
+    Published counts are of matrices that are encoded at α = ‖A‖₂. For another α, ακ is put for κ.
 
     Args:
         epsilon: ε, accuracy of the solution, in (0, 1).
@@ -55,6 +68,10 @@ class QuantumCost(Policy):
         parallel: How many circuits run, and query the matrix, at the same time. The queries of
             one circuit wait for each other; only those of different shots can be made in
             parallel, so that this matters with `readout` alone.
+
+    Attributes:
+        encoding: Name of the block encoding whose α the scheduler measures for the model; None
+            for a model that has no α of its own.
 
     Raises:
         ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
@@ -76,29 +93,95 @@ class QuantumCost(Policy):
         self.parallel = check_count("parallel", parallel)
 
     @property
+    def encoding(self) -> str | None:
+        """See the class."""
+        return None
+
+    @property
     def epsilon(self) -> float:
         """ε."""
         return self._epsilon
 
     def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
-        """G, scalar float64; arguments as in `CostModel.seconds`."""
+        """G, scalar float64; arguments as in `CostModel.seconds`, with ακ for κ."""
         raise NotImplementedError
 
     def preparations(self, condition_number: Scalar) -> tf.Tensor:
-        """P, scalar float64."""
+        """P, scalar float64; ακ for κ."""
         raise NotImplementedError
 
     def seconds(
-        self, size: Scalar, condition_number: Scalar, sparsity: Scalar, gate_time: Scalar
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        gate_time: Scalar,
+        alpha: Scalar | None = None,
+        success: Scalar | None = None,
     ) -> tf.Tensor:
-        """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`."""
-        layers = self.depth(size, condition_number, sparsity)
-        if self.preparation:
-            layers += self.preparations(condition_number) * preparation_depth(size)
-        once = float64(gate_time) * layers
+        """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`.
+
+        Args:
+            size: N.
+            condition_number: κ.
+            sparsity: d.
+            gate_time: Seconds of a layer of gates.
+            alpha: α/‖A‖₂; None for 1.
+            success: p of a run that is read; None for `reading.success_of_noise`.
+        """
+        resolved = condition_number
+        if alpha is not None:
+            resolved = float64(condition_number) * tf.maximum(float64(alpha), 1.0)
+        once = float64(gate_time) * self._layers(
+            size, self.depth(size, resolved, sparsity), self.preparations(resolved)
+        )
         if not self.readout:
             return once
-        return once * tf.maximum(readout_repetitions(size, self.epsilon) / self.parallel, 1.0)
+        return once * self._readings(size, condition_number, success)
+
+    def measured(
+        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
+    ) -> dict[str, Any]:
+        """What `seconds` can be told of a matrix: its further arguments, by name.
+
+        Args:
+            matrix: A `[N, N]`, symmetric.
+            norm: ‖A‖₂ that κ is made of, scalar float64.
+            condition_number: κ, scalar float64.
+            sparsity: d, scalar float64.
+        """
+        del sparsity
+        if not self.readout:
+            return {}
+        size = int(matrix.shape[0])
+        scaled = tf.math.divide_no_nan(tf.cast(matrix, tf.float64), norm)
+        norms = tf.reduce_sum(tf.square(scaled)) / size
+        return {"success": success_of_noise(condition_number, norms)}
+
+    def _layers(self, size: Scalar, depth: tf.Tensor, preparations: tf.Tensor) -> tf.Tensor:
+        """G + P S."""
+        if not self.preparation:
+            return depth
+        return depth + preparations * preparation_depth(size)
+
+    def _readings(
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        success: Scalar | None,
+        shots: int | None = None,
+        max_runs: int | None = None,
+    ) -> tf.Tensor:
+        """max(1, R / parallel)."""
+        if success is None:
+            success = success_of_noise(condition_number)
+        needed = repetitions(size, self.reading_epsilon, success, shots, max_runs)
+        return tf.maximum(needed / self.parallel, 1.0)
+
+    @property
+    def reading_epsilon(self) -> float:
+        """ε to which the solution is read."""
+        return self.epsilon
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -107,69 +190,6 @@ class QuantumCost(Policy):
             "preparation": self.preparation,
             "parallel": self.parallel,
         }
-
-
-@keras.saving.register_keras_serializable(package="keras_qnewton")
-class FunctionCost(Policy):
-    """A user's own model as a function.
-
-    Args:
-        function: From (size, condition_number, sparsity, gate_time) to seconds, see
-            `CostModel.seconds`; written in TensorFlow operations, or at least in arithmetic
-            that tensors understand. To be saved it must be registered with
-            `keras.saving.register_keras_serializable`.
-
-    Raises:
-        ValueError: If it cannot be called.
-    """
-
-    def __init__(self, function: CostFunction) -> None:
-        if not callable(function):
-            raise ValueError(
-                f"Argument `function` must be callable. Received: function={function!r}"
-            )
-        self.function = function
-
-    def seconds(
-        self, size: Scalar, condition_number: Scalar, sparsity: Scalar, gate_time: Scalar
-    ) -> tf.Tensor:
-        """The function's value, scalar float64."""
-        return float64(self.function(size, condition_number, sparsity, gate_time))
-
-    def get_config(self) -> dict[str, Any]:
-        return {"function": keras.saving.serialize_keras_object(self.function)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> FunctionCost:
-        return cls(keras.saving.deserialize_keras_object(config["function"]))
-
-
-def float64(value: Scalar) -> tf.Tensor:
-    """`value` as a float64 tensor, whatever number or tensor it was."""
-    if tf.is_tensor(value):
-        return tf.cast(value, tf.float64)
-    # `tf.cast` would make a float32 of a Python float first.
-    return tf.constant(float(value), tf.float64)
-
-
-def log2(value: tf.Tensor) -> tf.Tensor:
-    """Binary logarithm."""
-    return tf.math.log(value) / tf.math.log(tf.constant(2.0, tf.float64))
-
-
-def readout_repetitions(size: Scalar, epsilon: float) -> tf.Tensor:
-    """N/ε²: how often the state must be prepared to read all N amplitudes to ε.
-
-    Each run of the circuit ends in one sample of one basis state; estimating N amplitudes to
-    an ℓ₂ error ε from samples takes of the order of N/ε² of them.
-    """
-    return float64(size) / epsilon**2
-
-
-def qubits(size: Scalar) -> tf.Tensor:
-    """n = ⌈log₂ N⌉, at least 1, scalar float64."""
-    # log₂ of a power of two must not be rounded up.
-    return tf.maximum(tf.math.ceil(log2(float64(size)) - 1e-9), 1.0)
 
 
 def preparation_depth(size: Scalar) -> tf.Tensor:

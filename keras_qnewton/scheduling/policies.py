@@ -7,7 +7,6 @@ maybe after the scheduler was made.
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ import keras
 
 from keras_qnewton import registry
 from keras_qnewton.scheduling.circuit import CircuitQLSA
-from keras_qnewton.scheduling.cost import CostModel, FunctionCost
+from keras_qnewton.scheduling.cost import CostModel
+from keras_qnewton.scheduling.function_cost import CostFunction, FunctionCost
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.reshape import Reshape
 from keras_qnewton.scheduling.solver_time import SolverTime
@@ -32,7 +32,8 @@ _NEEDED = {
 }
 
 Classical = str | Solver | Sequence[str | Solver]
-ClassicalCost = str | CostModel | Mapping[str, str | CostModel] | None
+Cost = str | CostModel | CostFunction
+ClassicalCost = Cost | Mapping[str, Cost] | None
 
 
 class Policies:
@@ -42,7 +43,7 @@ class Policies:
         self,
         classical: Classical,
         quantum: str | QuantumSolver | None,
-        cost: str | CostModel,
+        cost: Cost,
         classical_cost: ClassicalCost,
     ) -> None:
         self._given: dict[str, Any] = {
@@ -122,11 +123,16 @@ class Policies:
     def _solver(self, argument: str, given: str | Solver) -> Any:
         return _checked(argument, registry.resolve("solver", given, argument))
 
-    def _cost(self, argument: str, given: str | CostModel) -> CostModel:
+    def _cost(self, argument: str, given: Cost) -> CostModel:
         value = registry.resolve("cost", given, argument)
-        model: CostModel = _checked(
-            argument, FunctionCost(value) if isinstance(value, types.FunctionType) else value
-        )
+        if callable(value) and not isinstance(value, type) and not hasattr(value, "seconds"):
+            value = FunctionCost(value)
+        model: CostModel = _checked(argument, value)
+        if argument == "cost" and getattr(model, "classical", False):
+            raise ValueError(
+                "Argument `cost` must price a quantum solver: a classical solver's time says "
+                f"nothing of a circuit's. Received: cost={given!r}. Pass it as `classical_cost`"
+            )
         return model
 
     def _calibrated(self, solver: Solver) -> CostModel:
@@ -148,8 +154,9 @@ class Policies:
 def _checked(argument: str, value: Any) -> Any:
     needed = _NEEDED[argument]
     if isinstance(value, type) or not all(hasattr(value, name) for name in needed):
+        function = ", a function" if argument in ("cost", "classical_cost") else ""
         raise ValueError(
-            f"Argument `{argument}` must be a registered name or an object with "
+            f"Argument `{argument}` must be a registered name{function} or an object with "
             f"{', '.join(f'`{name}`' for name in needed)}. Received: {argument}={value!r}"
         )
     return value

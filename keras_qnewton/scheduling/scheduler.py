@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,10 +23,13 @@ import tensorflow as tf
 
 from keras_qnewton import registry
 from keras_qnewton.arguments import check_count, check_number
-from keras_qnewton.scheduling.cost import CostModel, float64
+from keras_qnewton.scheduling.cost import CostModel
+from keras_qnewton.scheduling.function_cost import MEASURED, FunctionCost, accepted
+from keras_qnewton.scheduling.numbers import float64
 from keras_qnewton.scheduling.policies import (
     Classical,
     ClassicalCost,
+    Cost,
     Policies,
     checked_estimator,
     deserialized,
@@ -71,14 +74,18 @@ class Scheduler(registry.Policy):
             classical only: then a single classical solver is not priced, and nothing
             calibrated.
         cost: Cost model of the quantum solver, or its registered name: "asymptotic" (the
-            paper's, optimistic), "detailed", "circuit"; or a function of (size, condition_number,
-            sparsity, gate_time).
+            paper's, optimistic), "detailed", "circuit"; or any callable of (size,
+            condition_number, sparsity, gate_time), to which the matrix's `alpha`, `success`,
+            `layers` and `encoding` are handed where it has arguments by these names (see
+            `CostModel`).
         gate_time: Seconds that a quantum gate takes.
         max_condition_number: Largest κ that may go to the quantum solver. A solver with a
             limit of its own (`QSVT.max_condition_number`) is not sent anything beyond that
             either.
-        max_qubits: Width of the machine that is imagined: no wider circuit is chosen, whether
-            simulated gate by gate or emulated; QSVT takes log₂ N + 2 qubits.
+        max_qubits: Width of the machine that is imagined, work qubits included: no wider circuit
+            is chosen, whether simulated gate by gate or emulated. With n = log₂ N, QSVT takes 2n
+            qubits for a dilation and about 3n for "frobenius" and "sparse": the default has room
+            for 2,048 unknowns.
         classical_cost: Cost model of the classical solvers, or its registered name; or a
             mapping of them by route. What is left out, or None, is calibrated on this machine
             solver by solver (`SolverTime`, in float64; `SparseLUTime`) when it is first needed; a
@@ -107,10 +114,10 @@ class Scheduler(registry.Policy):
         self,
         classical: Classical = "lu",
         quantum: str | QuantumSolver | None = "qsvt",
-        cost: str | CostModel = "asymptotic",
+        cost: Cost = "asymptotic",
         gate_time: float = 1e-9,
         max_condition_number: float = 1e4,
-        max_qubits: int = 12,
+        max_qubits: int = 36,
         classical_cost: ClassicalCost = None,
         tolerance: float = 1e-6,
         reshape: bool | float | Reshape = False,
@@ -199,8 +206,64 @@ class Scheduler(registry.Policy):
         possible = self.possible(size, definite)
         return any(s.name in possible and getattr(s, "host", False) for s in self.solvers)
 
+    @property
+    def encoding(self) -> str | None:
+        """Name of the block encoding whose α decides; None where the cost model asks for none."""
+        encoding: str | None = getattr(self._measurer(), "encoding", None) or getattr(
+            self._measurer(), "encoding_name", None
+        )
+        return encoding
+
+    def measures(self, size: int) -> bool:
+        """Whether a block of `size` unknowns is measured: a circuit is possible, and priced so."""
+        if self.quantum is None or self._static_rule(size) is not None:
+            return False
+        asks = self._measurer() is not None
+        return asks and (self.encoding is not None or bool(getattr(self.cost, "readout", False)))
+
+    def measure(
+        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
+    ) -> dict[str, Any]:
+        """What the quantum cost model asks of a matrix; see `CostModel.seconds` for the names.
+
+        To be asked where `measures` says so: elsewhere a graph would grow for nothing.
+
+        Args:
+            matrix: A `[N, N]`, symmetric, N static.
+            norm: The ‖A‖₂ that κ was made of, scalar float64: with a bound of it, ακ is still
+                α/σ_min.
+            condition_number: κ, scalar float64.
+            sparsity: d, scalar float64.
+        """
+        measurer = self._measurer()
+        known = tf.math.is_finite(condition_number) & (condition_number >= 1.0)
+        kappa = tf.where(known, condition_number, tf.ones_like(condition_number))
+        if measurer is self.cost:
+            return dict(self.cost.measured(matrix, norm, kappa, sparsity))
+        found = dict(measurer.measured(matrix, norm, kappa))
+        return accepted(self._cost_function, found | {"encoding": self.encoding})
+
+    def _measurer(self) -> Any:
+        """Whoever measures: the cost model, or the solver for one that has arguments for it."""
+        if self.quantum is None:
+            return None
+        if hasattr(self.cost, "measured"):
+            return self.cost
+        asked = accepted(self._cost_function, dict.fromkeys(MEASURED))
+        return self.quantum if asked and hasattr(self.quantum, "measured") else None
+
+    @property
+    def _cost_function(self) -> Callable[..., Any]:
+        model = self.cost
+        return model.function if isinstance(model, FunctionCost) else model.seconds
+
     def predict(
-        self, size: int, condition_number: Scalar, sparsity: Scalar, definite: bool = False
+        self,
+        size: int,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        definite: bool = False,
+        measured: Mapping[str, Any] | None = None,
     ) -> tf.Tensor:
         """Predicted seconds of one solve by each of `routes`, float64 `[R]`.
 
@@ -210,6 +273,7 @@ class Scheduler(registry.Policy):
                 so is every price that depends on it (NaN).
             sparsity: d, largest number of non-zeros in a row, a number or scalar tensor.
             definite: See `candidates`; the price of a solver that is left out is NaN.
+            measured: From `measure`; None for the cost model's own suppositions.
         """
         kappa = float64(condition_number)
         # An estimate may round to just below 1. NaN passes through both.
@@ -217,18 +281,15 @@ class Scheduler(registry.Policy):
         kappa = tf.where(kappa < 1.0, tf.ones_like(kappa), kappa)
         d = tf.maximum(float64(sparsity), 1.0)
         candidates = self.candidates(definite)
-        models: list[CostModel | None] = [
-            model if k in candidates else None for k, model in enumerate(self.classical_cost)
+        unpriced = tf.constant(math.nan, tf.float64)
+        prices = [
+            float64(model.seconds(size, kappa, d, self.gate_time)) if k in candidates else unpriced
+            for k, model in enumerate(self.classical_cost)
         ]
         if self.quantum is not None:
-            models.append(self.cost)
-        unpriced = tf.constant(math.nan, tf.float64)
-        return tf.stack(
-            [
-                unpriced if m is None else float64(m.seconds(size, kappa, d, self.gate_time))
-                for m in models
-            ]
-        )
+            price = self.cost.seconds(size, kappa, d, self.gate_time, **(measured or {}))
+            prices.append(float64(price))
+        return tf.stack(prices)
 
     def choose_index(
         self,
@@ -237,6 +298,7 @@ class Scheduler(registry.Policy):
         sparsity: Scalar,
         definite: bool = False,
         absolute: bool = False,
+        measured: Mapping[str, Any] | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The decision as numbers, made by TensorFlow ops; see `predict` for the arguments.
 
@@ -254,7 +316,7 @@ class Scheduler(registry.Policy):
             alone = len(self.classical) == 1
             rule = Rule.CLASSICAL_ONLY if alone else Rule.NOT_KNOWN_DEFINITE
             return tf.constant(candidates[0]), nothing, tf.constant(int(rule))
-        predicted = self.predict(size, condition_number, sparsity, definite)
+        predicted = self.predict(size, condition_number, sparsity, definite, measured)
         fastest = self.fastest(predicted, definite)
         classical = tf.gather(candidates, fastest)
         if rule is Rule.CLASSICAL_ONLY:

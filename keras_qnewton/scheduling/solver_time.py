@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling import calibration
-from keras_qnewton.scheduling.cost import float64
+from keras_qnewton.scheduling.numbers import float64
 from keras_qnewton.types import Scalar
 
 
@@ -34,6 +34,8 @@ class SolverTime(Policy):
         ValueError: If both `coefficients` and `table` are given or one is not as described,
             or `dtype` is another one.
     """
+
+    classical = True
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling import calibration
-from keras_qnewton.scheduling.cost import float64
+from keras_qnewton.scheduling.numbers import float64
 from keras_qnewton.types import Scalar
 
 SIZES, ROW_NONZEROS = (128, 256, 512, 1024), (1, 3, 5, 8, 16, 32)
@@ -42,6 +42,8 @@ class SparseLUTime(Policy):
     Raises:
         ValueError: If `coefficients` are not six finite numbers with s, c and f₁ at least 0.
     """
+
+    classical = True
 
     def __init__(self, coefficients: Sequence[float] | None = None) -> None:
         try:

@@ -135,6 +135,7 @@ class HostFactorisedSolver(FactorisedSolver[_State]):
     """
 
     host = True
+    traces = True
 
     @abc.abstractmethod
     def solve_on_host(

@@ -24,6 +24,8 @@ class LinearSolver(Policy, abc.ABC, Generic[State]):
     Attributes:
         name: Route name, as the scheduler and the registry know it.
         host: True when solving needs a host call (no export, no XLA).
+        traces: True where `solve` makes that call by itself inside a `tf.function`. A solver that
+            says only that it is `host` is called with arrays (`solvers.on_host`).
         definite: True when the matrix has to be positive definite.
         compiles: False when XLA has no kernel for one of its operations.
         direct: True when N alone says how much work a solve is: a time can be calibrated.
@@ -31,6 +33,7 @@ class LinearSolver(Policy, abc.ABC, Generic[State]):
 
     name: ClassVar[str]
     host: ClassVar[bool] = False
+    traces: ClassVar[bool] = False
     definite: ClassVar[bool] = False
     direct: ClassVar[bool] = False
     compiles: ClassVar[bool] = True

@@ -11,6 +11,7 @@ from keras_qnewton import registry
 from keras_qnewton.conditioning import prune
 from keras_qnewton.scheduling import AsymptoticQLSA, CircuitQLSA, DetailedQLSA, LUTime, Scheduler
 from keras_qnewton.scheduling.cost import preparation_depth
+from keras_qnewton.scheduling.reading import repetitions, success_of_noise
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.solvers.quantum.circuit_depth import _sparse, circuit_depth, inverse_degree
 from keras_qnewton.solvers.quantum.encodings import ENCODINGS
@@ -115,7 +116,8 @@ def test_switches(model):
     assert prepared - bare == pytest.approx(
         1e-9 * float(model().preparations(30.0)) * float(preparation_depth(64)), rel=1e-9
     )
-    shots = 64 / model().epsilon ** 2
+    epsilon = model(readout=True).reading_epsilon
+    shots = float(repetitions(64, epsilon, success_of_noise(30.0)))
     for parallel in (1, 100, 10**12):
         reading = price(preparation=False, readout=True, parallel=parallel)
         assert reading == pytest.approx(bare * max(1, shots / parallel), rel=1e-12)

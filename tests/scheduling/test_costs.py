@@ -19,10 +19,12 @@ from keras_qnewton.scheduling import (
     DetailedQLSA,
     LUTime,
     Scheduler,
+    ShortcutQLSA,
     SolverTime,
     calibration,
 )
-from keras_qnewton.scheduling.cost import CostModel, FunctionCost
+from keras_qnewton.scheduling.cost import CostModel
+from keras_qnewton.scheduling.function_cost import FunctionCost
 from keras_qnewton.solvers import QSVT
 
 MODELS = {
@@ -30,6 +32,7 @@ MODELS = {
     "asymptotic, readout": AsymptoticQLSA(1e-3, readout=True),
     "detailed": DetailedQLSA(1e-3),
     "detailed, readout": DetailedQLSA(1e-3, readout=True),
+    "shortcut": ShortcutQLSA(1e-3, known_norm=False, norm_ratio=2.0),
     "circuit": CircuitQLSA("qsvt"),
     "circuit, sparse": CircuitQLSA(QSVT(encoding="sparse"), readout=True, parallel=9),
     "coefficients": LUTime(coefficients=(1e-11, 1e-9, 1e-5)),
@@ -74,6 +77,20 @@ def test_detailed_query_counts(kappa, queries, expected):
     assert round(float(model.expected_queries(kappa))) == expected
 
 
+@pytest.mark.parametrize(
+    "kappa, known, unknown", [(10, 102.5, 656.7), (50, 512.5, 3283.5), (200, 2050, 13134)]
+)
+def test_shortcut_query_counts(kappa, known, unknown):
+    """Check values of arXiv:2406.12086's leading terms at ε = 1e-4."""
+    assert float(ShortcutQLSA().queries(kappa)) == pytest.approx(known, rel=1e-4)
+    assert float(ShortcutQLSA(known_norm=False).queries(kappa)) == pytest.approx(unknown, rel=1e-4)
+    for ratio, factor in ((2, 1.5625), (0.5, 1.5625), (8, 16.5)):
+        wrong = float(ShortcutQLSA(norm_ratio=ratio).queries(kappa))
+        assert wrong == pytest.approx(known * factor, rel=1e-2)
+    with pytest.raises(ValueError, match=r"`norm_ratio` must be a positive number.*Received"):
+        ShortcutQLSA(norm_ratio=0)
+
+
 def test_detailed_seconds_charge_the_sparse_oracle():
     model = DetailedQLSA(epsilon=1e-4)
     expected = 1e-9 * float(model.expected_queries(50)) * 7 * 8
@@ -94,11 +111,25 @@ def test_asymptotic_is_the_papers_formula():
 
 
 @pytest.mark.parametrize("model", [AsymptoticQLSA, DetailedQLSA])
-def test_readout_multiplies_by_the_repetitions(model):
-    arguments = (128, 30.0, 4, 1e-9)
+def test_readout_multiplies_by_the_runs_of_refinement(model):
+    """Three runs to 1e-2 at 10 successes an amplitude, 0.158: 3 · 10 N' / p."""
+    arguments = (100, 30.0, 4, 1e-9)
     without = float(model(1e-2).seconds(*arguments))
-    reading = float(model(1e-2, readout=True).seconds(*arguments))
-    assert reading == pytest.approx(without * 128 / 1e-2**2, rel=1e-12)
+    reading = float(model(1e-2, readout=True).seconds(*arguments, success=0.05))
+    assert reading == pytest.approx(without * 3 * 10 * 128 / 0.05, rel=1e-12)
+    assert without == float(model(1e-2).seconds(*arguments, success=0.05))
+
+
+@settings(max_examples=25, deadline=None)
+@given(kappa=st.floats(1, 1e4), alpha=st.floats(1, 100), size=st.integers(2, 500))
+def test_published_counts_are_of_alpha_one(kappa, alpha, size):
+    for name in ("asymptotic", "detailed"):
+        model = MODELS[name]
+        price = float(model.seconds(size, kappa, 3, 1e-9, alpha=alpha))
+        assert price == pytest.approx(float(model.seconds(size, kappa * alpha, 3, 1e-9)), rel=1e-12)
+        assert float(model.seconds(size, kappa, 3, 1e-9, alpha=1.0)) == pytest.approx(
+            float(model.seconds(size, kappa, 3, 1e-9)), rel=1e-12
+        )
 
 
 @settings(max_examples=20, deadline=None)

@@ -108,8 +108,9 @@ def test_route_flips_where_the_predictions_cross(cost, size, kappa, d):
 
 
 def test_equal_predictions_stay_classical():
-    same = LUTime(coefficients=(0, 0, 1.0))
-    decision = scheduler(cost=same, classical_cost=same).choose(10, 5.0, 3)
+    decision = scheduler(
+        cost=lambda *_: 1.0, classical_cost=LUTime(coefficients=(0, 0, 1.0))
+    ).choose(10, 5.0, 3)
     assert decision.route == "classical"
 
 
@@ -146,7 +147,7 @@ def test_one_graph_takes_both_routes_at_run_time():
         ({"quantum": None}, 50, 10.0, Rule.CLASSICAL_ONLY, "classical is the only solver"),
         ({}, 1, 1.0, Rule.ONE_UNKNOWN, "N = 1 is a single division"),
         (
-            {},
+            {"max_qubits": 12},
             4096,
             10.0,
             Rule.TOO_MANY_QUBITS,
@@ -295,7 +296,7 @@ def test_a_cost_model_of_ones_own():
             {"cost": "free"},
             "`cost` must be one of 'asymptotic', 'cg_time', 'circuit', 'detailed', 'lu_time'",
         ),
-        ({"cost": 3}, "`cost` must be a registered name or an object with `seconds`"),
+        ({"cost": 3}, "`cost` must be a registered name, a function or an object with `seconds`"),
         ({"classical": None}, "`classical` must be a registered name or an object"),
         ({"classical": Classical}, "`classical` must be a registered name or an object"),
         ({"quantum": Classical()}, "`quantum` must be .* with `name`, `solve`, `qubits`"),

@@ -57,6 +57,12 @@ def without_tfq(monkeypatch):
     register("backend", "tfq")(installed)
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Simulators may take long, so that they are told apart."""
+    monkeypatch.setattr(choice, "LONGEST_RUN", 20.0)
+
+
 def test_default_is_auto_and_small_systems_go_to_cirq():
     matrix, rhs = symmetric(8, 10), vector(8)
     solution = QSVT().solve(matrix, rhs)
@@ -91,12 +97,14 @@ def test_circuits_that_take_long_go_to_the_emulator(monkeypatch):
         (Padded(np.eye(2), 30, 1), 5, "complex64", "emulator"),
     ],
 )
+@pytest.mark.usefixtures("patient")
 def test_choice_by_qubits_gates_and_dtype(encoding, degree, dtype, name):
     found, reason = choice._fastest(encoding, degree, dtype)
     assert found == name
     assert f"{1 + encoding.qubits} qubits and {degree} calls" in reason and dtype in reason
 
 
+@pytest.mark.usefixtures("patient")
 def test_auto_takes_tfq_where_it_is_faster():
     pytest.importorskip("tensorflow_quantum")
 
@@ -111,12 +119,21 @@ def test_auto_takes_tfq_where_it_is_faster():
 
 
 @pytest.mark.parametrize("pairs, expected", [(100, "cirq"), (300, "emulator")])
+@pytest.mark.usefixtures("patient")
 def test_auto_without_tfq(without_tfq, pairs, expected):
     encoding = Padded(np.eye(2), 11, pairs)
     degree = 301 if expected == "cirq" else 1001
     assert choice._fastest(encoding, degree, "complex64")[0] == "tfq"
     name, reason = choice.choose(encoding, inversion_of(degree), "complex64")
     assert name == expected and "TensorFlow Quantum" in reason and "not installed" in reason
+
+
+def test_training_does_not_wait_for_a_simulator():
+    # A block of 27 weights: hundreds of milliseconds a run in Cirq, of which a step takes several.
+    encoding = Dilation(symmetric(32, 3))
+    assert choice._fastest(encoding, 587, "complex64")[0] == "cirq"
+    name, reason = choice._fastest(encoding, 6000, "complex64")
+    assert name == "emulator" and "the emulator 0.066 s" in reason
 
 
 def inversion_of(degree):
@@ -185,9 +202,9 @@ def test_emulator_has_no_circuit():
 def test_schedulers_limit_is_of_the_machine_that_is_imagined(backend):
     # However it is simulated: the width of the circuit that hardware would run.
     quantum = QSVT(backend=backend)
-    narrow = Scheduler(quantum=quantum, gate_time=1e-18, max_qubits=12)
-    wide = Scheduler(quantum=quantum, gate_time=1e-18, max_qubits=13)
+    narrow = Scheduler(quantum=quantum, gate_time=1e-18, max_qubits=21)
+    wide = Scheduler(quantum=quantum, gate_time=1e-18, max_qubits=22)
     assert narrow.possible(1500) == ("lu",)
     assert wide.possible(1500) == ("lu", "qsvt")
-    assert "13 qubits" in narrow.choose(1500, 50.0, 3).reason
+    assert "22 qubits" in narrow.choose(1500, 50.0, 3).reason
     assert wide.choose(1500, 50.0, 3).route == "qsvt"

@@ -104,7 +104,9 @@ def test_circuit_is_the_one_that_is_run():
         solver.circuit(matrix, np.zeros(3))
 
 
-@pytest.mark.parametrize("size, qubits", [(1, 3), (2, 3), (3, 4), (4, 4), (5, 5), (64, 8), (65, 9)])
+@pytest.mark.parametrize(
+    "size, qubits", [(1, 3), (2, 3), (3, 4), (4, 4), (5, 6), (64, 12), (65, 14)]
+)
 def test_qubits(size, qubits):
     assert QSVT().qubits(size) == qubits
 

@@ -134,7 +134,8 @@ def test_noise_that_no_vector_explains_widens_the_error():
 
 @pytest.mark.parametrize("shots", [1, 3, 40])
 def test_too_few_successes_are_nothing(shots):
-    solution = QSVT(readout=Shots(shots, 0)).solve(symmetric(8), vector(8))
+    with pytest.warns(RuntimeWarning, match="`shots` is too small"):
+        solution = QSVT(readout=Shots(shots, 0)).solve(symmetric(8), vector(8))
     assert solution.details["confident"] is False
     assert np.isnan(solution.residual) or solution.residual > 0.1
 

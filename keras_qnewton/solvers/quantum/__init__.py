@@ -13,6 +13,8 @@ resources.py       the cost of a circuit: qubits, gates, depth, T gates, seconds
 qsvt.py            the solver: circuit runs and float64 refinement around them
 absolute.py        (H² + λ²I)^(-1/2) g by circuits: its refinement, and its check
 inexact.py         base of the solvers: inexact runs on the host, refined by their residuals
+refined.py         runs combined, or added up
+measured.py        α and layers of a matrix in an encoding, in a graph; with pattern_depth.py
 reference.py       base of those for comparison: hhl.py, and adiabatic.py (experimental)
 host.py            the one host call through which a graph reaches it
 """

@@ -19,8 +19,10 @@ d = 1 to N', within 10 %; for larger N'/d it is extrapolated. Patterns that are 
 have fewer layers. An ancilla more, which "sparse" has where the non-zeros' graph falls apart,
 is supposed for d ≤ 2 < N'. Tests count the circuits' gates and compare.
 
-Degrees are those of a matrix with the largest α that its ‖H‖₂ allows: dilation α = ‖H‖₂, frobenius
-α = ‖H‖_F ≤ √N' ‖H‖₂, sparse α = ‖|H|‖₂ ≤ √d ‖H‖₂ (a row's sum is at most √d times its norm).
+Degrees are those of ακ, α in units of ‖H‖₂. Where α is not given, it is the largest that ‖H‖₂
+allows: dilation α = ‖H‖₂, frobenius α = ‖H‖_F ≤ √N' ‖H‖₂, sparse α = ‖|H|‖₂ ≤ √d ‖H‖₂ (a row's sum
+is at most √d times its norm). Those are 2 to 9 times the α of matrices from training: `measured`
+finds it, and "sparse" layers of the pattern itself.
 """
 
 from __future__ import annotations
@@ -38,7 +40,13 @@ KNOWN = ("dilation", "frobenius", "sparse")
 
 
 def circuit_depth(
-    encoding: str, size: Scalar, condition_number: Scalar, sparsity: Scalar, epsilon: float
+    encoding: str,
+    size: Scalar,
+    condition_number: Scalar,
+    sparsity: Scalar,
+    epsilon: float,
+    alpha: Scalar | None = None,
+    layers: Scalar | None = None,
 ) -> tf.Tensor:
     """Layers of one run without the preparation of its right-hand side, scalar float64.
 
@@ -48,6 +56,8 @@ def circuit_depth(
         condition_number: κ₂ ≥ 1, a number or a scalar tensor.
         sparsity: d, largest number of non-zeros in a row; "sparse" alone depends on it.
         epsilon: Of the polynomial, see `QSVT`.
+        alpha: α/‖H‖₂, at least 1; None for the largest possible.
+        layers: Of one call of the encoding, where they were counted; None for the formula.
 
     Raises:
         ValueError: For another encoding.
@@ -63,15 +73,19 @@ def circuit_depth(
     kappa = _float64(condition_number)
     if encoding == "dilation":
         query, projector = _dilation(n, rows), tf.constant(3.0, tf.float64)
+        largest = tf.ones_like(rows)
     elif encoding == "frobenius":
         query, projector = 2 * rows**2 - 2 * (n - 1), _projector(n)
-        kappa *= tf.sqrt(rows)
+        largest = tf.sqrt(rows)
     else:
-        query, projector = (
-            _sparse(n, rows, d),
-            _projector(tf.where((d <= 2) & (rows > 2), n + 1, n)),
-        )
-        kappa *= tf.sqrt(d)
+        # Padding is a part of the graph of non-zeros that nothing connects to the rest.
+        flagged = (_float64(size) < rows) | ((d <= 2) & (rows > 2))
+        query, projector = _sparse(n, rows, d), _projector(tf.where(flagged, n + 1, n))
+        largest = tf.sqrt(d)
+    if layers is not None:
+        query = _float64(layers)
+    # A measured α may round to just below 1.
+    kappa *= largest if alpha is None else tf.maximum(_float64(alpha), 1.0)
     degree = inverse_degree(kappa, epsilon)
     return degree * query + (degree + 1) * projector + 2
 

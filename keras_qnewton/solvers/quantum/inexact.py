@@ -1,22 +1,9 @@
-"""Solvers by inexact runs on the host, each for the residual of those before.
-
-    z_k = run(b - A x_k)                                  an inexact A^-1, another one each time
-    x_{k+1} = Σ_j c_j z_j,  c = argmin ||b - A Σ_j c_j z_j||        all runs so far, k ≥ 1
-
-Classical refinement adds z_k as it is; the combination costs nothing beside a circuit, and takes
-out what the runs' errors have in common. It is taken only while refinement as it is halves the
-residual: N vectors of noise combine to a solution as well, but that would be none of the circuit's.
-
-References:
-    Saad 1993, SIAM J. Sci. Comput. 14(2) (flexible GMRES: such combinations).
-    Higham 2002, Accuracy and Stability of Numerical Algorithms, chapter 12 (refinement).
-"""
+"""Solvers by inexact runs on the host, each for the residual of those before: see `refined`."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -24,15 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.solvers.arrays import TensorLike
-from keras_qnewton.solvers.checks import check_matrix, check_rhs, passes, relative_residual
+from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
 from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.quantum.host import host_solve
+from keras_qnewton.solvers.quantum.refined import refine
 from keras_qnewton.solvers.scaling import exponent_of, matrix_exponent
 from keras_qnewton.types import Solution
-
-# A refinement that does not at least halve the residual is at its floor.
-_WORTHWHILE = 0.5
-
 
 Prepared = TypeVar("Prepared")
 
@@ -55,7 +39,8 @@ class InexactSolver(LinearSolver[HostState[Prepared]]):
 
     A subclass writes `_prepare`, `_details` and `_runner`. Iterative refinement runs the algorithm
     again on the float64 residual until that is below `tolerance` or no longer halves, and takes
-    the combination of all runs with the smallest residual (see the module). Inside a
+    the combination of all runs with the smallest residual (see `refined`). Eagerly,
+    details["combined"] says of how many runs that was. Inside a
     `tf.function`, `solve` is one host call: `details` is empty, and an error is a NaN solution
     with a RuntimeWarning.
 
@@ -69,6 +54,7 @@ class InexactSolver(LinearSolver[HostState[Prepared]]):
     """
 
     host = True
+    traces = True
 
     def __init__(self, tolerance: float, max_refinements: int):
         if tolerance < 0 or max_refinements < 0:
@@ -157,44 +143,18 @@ class InexactSolver(LinearSolver[HostState[Prepared]]):
         self, matrix: np.ndarray, rhs: np.ndarray, prepared: Prepared, tolerance: float
     ) -> tuple[np.ndarray, dict[str, Any]]:
         details = self._details(prepared)
-        x = np.zeros_like(rhs)
-        scale = float(np.linalg.norm(rhs))
-        if scale == 0:
-            return x, details
+        if not np.any(rhs):
+            return np.zeros_like(rhs), details
         run = self._runner(prepared, details)
-        gap, residual = rhs, math.inf
-        found: list[np.ndarray] = []
-        for number in range(1 + self.max_refinements):
-            found.append(run(gap, number))
-            candidate = x + found[-1]
-            candidate_gap = rhs - matrix @ candidate
-            contracts = bool(passes(np.linalg.norm(candidate_gap) / scale, _WORTHWHILE * residual))
-            if contracts and number > 0:
-                candidate = _combined(matrix, rhs, found)
-                candidate_gap = rhs - matrix @ candidate
-            reached = float(np.linalg.norm(candidate_gap) / scale)
-            details["refinements"] = number
-            # The first answer stands whatever it is worth: its residual tells.
-            if number == 0 or reached < residual:
-                x, gap = candidate, candidate_gap
-            if not (contracts and reached > tolerance):
-                break
-            residual = reached
-        return x, details
+        found = refine(matrix, rhs, run, tolerance, self.max_refinements)
+        details["refinements"], details["combined"] = found.refinements, found.combined
+        return found.x, details
 
     def _tolerance(self, dtype: tf.DType) -> float:
         return max(self.tolerance, float(np.finfo(dtype.as_numpy_dtype).eps))
 
     def get_config(self) -> dict[str, Any]:
         return {"tolerance": self.tolerance, "max_refinements": self.max_refinements}
-
-
-def _combined(matrix: np.ndarray, rhs: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
-    """The vector in the span of `found`, each `[N]`, with the smallest residual."""
-    # Each is some orders of magnitude smaller than the one before: of unit norm, none is lost.
-    basis = np.stack([v / max(np.linalg.norm(v), np.finfo(float).tiny) for v in found], axis=1)
-    weights, *_ = np.linalg.lstsq(matrix @ basis, rhs, rcond=None)
-    return basis @ weights
 
 
 def check_finite(matrix: np.ndarray) -> None:

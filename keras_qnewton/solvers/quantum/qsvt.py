@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,8 +26,14 @@ from keras_qnewton.solvers.quantum.encodings import (
 )
 from keras_qnewton.solvers.quantum.host import host_solve_absolute
 from keras_qnewton.solvers.quantum.inexact import InexactSolver, check_finite, unit
+from keras_qnewton.solvers.quantum.measured import measured
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
-from keras_qnewton.solvers.quantum.readout import Readout
+from keras_qnewton.solvers.quantum.readout import (
+    MOST_ERROR,
+    SAFE_ERROR,
+    Readout,
+    refining_shots,
+)
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.smoothed import smallest_damping
 from keras_qnewton.solvers.quantum.transforms import (
@@ -89,7 +96,8 @@ class QSVT(InexactSolver[Prepared]):
         max_refinements: Largest number of refinements; 0 for a single run.
         max_degree: Degree above which a matrix is refused rather than simulated for minutes.
         readout: "exact", "shots", or an object such as ``Shots(shots=100_000)``. Refinement works
-            with shots, too: each run has the same relative error, of an ever smaller residual.
+            with shots, too: each run has the same relative error, of an ever smaller residual. Of
+            fewer shots than that takes a `RuntimeWarning` says how many would do.
 
     Raises:
         ValueError: For arguments out of range.
@@ -149,9 +157,12 @@ class QSVT(InexactSolver[Prepared]):
             reader.check(backend)
 
     def qubits(self, size: int) -> int:
-        """Largest width of a circuit for N = `size` unknowns: signal, ancillas, system."""
-        system = padded_qubits(size)
-        return 1 + self._encoding_class.max_ancillas(system) + system
+        """Largest width of a circuit for N = `size` unknowns: signal, ancillas, system, work.
+
+        Work qubits hold products of controls. A simulator has none: details["qubits"] is without.
+        """
+        system, kind = padded_qubits(size), self._encoding_class
+        return 1 + kind.max_ancillas(system) + system + kind.max_work_qubits(system)
 
     @property
     def _encoding_class(self) -> type[BlockEncoding]:
@@ -171,7 +182,14 @@ class QSVT(InexactSolver[Prepared]):
     def _degree(self, condition_number: float) -> int:
         return inverse_degree(bucket(condition_number), self.epsilon)
 
-    def circuit_depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
+    def circuit_depth(
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        alpha: Scalar | None = None,
+        layers: Scalar | None = None,
+    ) -> tf.Tensor:
         """Layers of gates of one run, but for the preparation of b; scalar float64.
 
         By the formulas of `circuit_depth`, in TensorFlow operations: nothing is built. For a
@@ -181,12 +199,31 @@ class QSVT(InexactSolver[Prepared]):
             size: N, an int or a scalar tensor.
             condition_number: κ₂ of the matrix, at least 1; a number or a scalar tensor.
             sparsity: d, largest number of non-zeros in a row; a number or a scalar tensor.
+            alpha: α/‖A‖₂ of the encoding, at least 1; None for the largest that N and d allow.
+            layers: Of one call of the encoding, as `measured` counts them; None for a formula.
 
         Raises:
             ValueError: For an encoding whose depth is not known without its circuit.
         """
         name = self._encoding_class.name
-        return circuit_depth(name, size, condition_number, sparsity, self.epsilon)
+        return circuit_depth(
+            name, size, condition_number, sparsity, self.epsilon, alpha=alpha, layers=layers
+        )
+
+    @property
+    def encoding_name(self) -> str:
+        """Name of the block encoding."""
+        return self._encoding_class.name
+
+    def measured(
+        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """What `circuit_depth` can be told of a matrix: "alpha" and "layers", where known.
+
+        In TensorFlow operations, with nothing encoded; see `measured.measured` for the arguments.
+        """
+        found = measured(self.encoding_name, matrix, norm, condition_number)
+        return {name: value for name, value in found._asdict().items() if value is not None}
 
     def solve(self, matrix: TensorLike, rhs: TensorLike) -> Solution:
         """Solves ``matrix @ x = rhs``; see `LinearSolver.solve`, and `init` for its errors."""
@@ -355,6 +392,7 @@ class QSVT(InexactSolver[Prepared]):
         details["backend"] = backends.name_of(backend)
         readout = self._readout()
         readout.check(backend)
+        self._warn_of_few_shots(readout, encoding, plan)
 
         def run(rhs: np.ndarray, number: int) -> np.ndarray:
             vector, norm = unit(rhs, encoding.system_qubits)
@@ -380,6 +418,22 @@ class QSVT(InexactSolver[Prepared]):
             return answer
 
         return run
+
+    def _warn_of_few_shots(
+        self, readout: Readout, encoding: BlockEncoding, plan: Transform
+    ) -> None:
+        shots = getattr(readout, "shots", None)
+        if shots is None or not self.max_refinements:
+            return
+        if shots < refining_shots(encoding, plan, MOST_ERROR):
+            enough = refining_shots(encoding, plan, SAFE_ERROR)
+            warnings.warn(
+                f"Argument `shots` is too small for this matrix: refinement will not reach the "
+                f"tolerance {self.tolerance:g}. Received: shots={shots:,}. A run takes about "
+                f"{enough:.1g} at condition number {encoding.condition_number:.2g}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _backend(
         self, encoding: BlockEncoding, transform: Transform, dtype: str | None = None

@@ -35,6 +35,8 @@ from keras_qnewton.solvers.quantum.transforms import Transform
 # Successes for each amplitude: below the first, nothing is known; below the second, little.
 _MIN_SUCCESSES = 1
 _CONFIDENT_SUCCESSES = 10
+# Errors of a run by which refinement gets on: nearly always, and in half of all cases.
+SAFE_ERROR, MOST_ERROR = math.sqrt(1 / 40), 0.2
 # An expected error above these (of signs alone; altogether) is not to be relied on.
 _SIGN_ERROR = 0.1
 _ERROR = 0.5
@@ -182,6 +184,18 @@ class Shots(Readout):
 
     def get_config(self) -> dict[str, Any]:
         return {"shots": self.shots, "seed": self.seed}
+
+
+def refining_shots(encoding: BlockEncoding, transform: Transform, error: float) -> float:
+    """Shots, failures included, of a run that refines a solution to the relative `error` of it.
+
+    Later runs solve for what the readout's noise e left of x: from A e, whatever b was, with the
+    success probability ``(s α ‖e‖ / ‖A e‖)²``, N (s α)² / ‖A‖_F² for noise without a direction.
+    """
+    scaled = encoding.matrix / encoding.alpha
+    size = len(scaled)
+    success = size * transform.scale**2 / float(np.sum(np.square(scaled)))
+    return size / (4 * error**2 * success)
 
 
 def tomography(counts: np.ndarray, shots: np.ndarray) -> Reading:

@@ -7,6 +7,10 @@ of magnitude matter: simulators differ by a factor of 5 to 50 where they differ.
     Cirq, gate by gate   d · gates of U · (120 µs + 2^w · 10 ns),  w qubits in all
     TFQ                  d · gates of U · (5 µs + 2^w · 1 ns),  plus 0.2 ms a gate to serialise
                          and 2.5 s to import it
+    emulator             d · (10 µs + 4^n · 1 ns),  n qubits of the system
+
+The emulator is always the fastest. A circuit is simulated, gate by gate or as a matrix, while that
+is hardly noticed: in training every step waits for several runs.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from keras_qnewton.solvers.quantum.transforms import Transform
 # place of thousands of gates.
 FUSED_QUBITS = 10
 # Predicted seconds of a run above which the emulator answers. A solve takes three to five runs.
-LONGEST_RUN = 20.0
+LONGEST_RUN = 0.5
 # TensorFlow Quantum parses a whole circuit, 1.2 kB a gate: more gates than this are not run.
 _MAX_TFQ_GATES = 1_000_000
 _MATRIX = {"complex64": 5e-9, "complex128": 7.5e-9}
@@ -57,10 +61,15 @@ def _fastest(encoding: BlockEncoding, degree: int, dtype: str, tfq: bool = True)
     if seconds[name] > LONGEST_RUN:
         return "emulator", (
             f"simulating {circuit} in {dtype} would take {seconds[name]:.2g} s or more, above "
-            f"{LONGEST_RUN:g} s"
+            f"{LONGEST_RUN:g} s; the emulator {emulated(encoding, degree):.2g} s"
         )
     predicted = ", ".join(f"{name} {value:.2g} s" for name, value in sorted(seconds.items()))
     return name, f"predicted for {circuit} in {dtype}: {predicted}"
+
+
+def emulated(encoding: BlockEncoding, degree: int) -> float:
+    """Predicted seconds of one run by the emulator."""
+    return degree * (1e-5 + 1e-9 * 4.0**encoding.system_qubits)
 
 
 def predict(

@@ -106,6 +106,14 @@ class BlockEncoding:
         """Ancillas that any matrix on n qubits takes, at most."""
         raise NotImplementedError
 
+    @classmethod
+    def max_work_qubits(cls, system_qubits: int) -> int:
+        """Qubits beside a + n + 1 that hold controls' products, at most; see `resources`.
+
+        By default those of the projector phase, which all ancillas control.
+        """
+        return max(cls.max_ancillas(system_qubits) - 1, 0)
+
     def unitary(self) -> np.ndarray:
         """U `[2^(a+n), 2^(a+n)]`, wire 0 as the most significant bit."""
         return applied(self.gates(), np.eye(1 << self.qubits), self.angles)

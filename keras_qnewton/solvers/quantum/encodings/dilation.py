@@ -52,6 +52,11 @@ class Dilation(BlockEncoding):
         """1."""
         return 1
 
+    @classmethod
+    def max_work_qubits(cls, system_qubits: int) -> int:
+        """n - 2: V's rotations have n - 1 controls."""
+        return max(system_qubits - 2, 0)
+
     def unitary(self) -> np.ndarray:
         """U, float64 `[2^(n+1), 2^(n+1)]`, the ancilla as the most significant bit."""
         values, vectors = self._values, self._vectors

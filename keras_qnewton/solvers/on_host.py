@@ -1,0 +1,60 @@
+"""Anybody's solver in a graph: one that needs numbers is called on the host.
+
+A solver of this package that leaves the graph knows how to (`LinearSolver.traces`). Of any other
+with ``host = True``, in NumPy, Cirq, or on a remote machine, `solve` gets arrays, and what it
+raises becomes a NaN solution and a warning: the step has other routes to take.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.solvers.arrays import Scalar, TensorLike
+from keras_qnewton.solvers.checks import relative_residual
+from keras_qnewton.solvers.quantum.host import host_solve, host_solve_absolute
+from keras_qnewton.types import AbsoluteSolver, Solution, Solver
+
+
+def solve(solver: Solver, matrix: TensorLike, rhs: TensorLike) -> Solution:
+    """``solver.solve(matrix, rhs)``, by a host call where a graph could not do it.
+
+    Args:
+        solver: Any.
+        matrix: A `[N, N]`.
+        rhs: b `[N]`.
+
+    Returns:
+        A `Solution`; of a host call, with a residual that was computed here.
+    """
+    if not _needs_numbers(solver):
+        return solver.solve(matrix, rhs)
+
+    def on_host(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
+        return np.asarray(solver.solve(matrix, rhs).x, np.float64)
+
+    x = host_solve(on_host, matrix, rhs, str(solver.name))
+    return Solution(x, relative_residual(matrix, x, rhs), str(solver.name))
+
+
+def solve_absolute(
+    solver: AbsoluteSolver, matrix: TensorLike, rhs: TensorLike, damping: Scalar
+) -> Solution:
+    """``solver.solve_absolute(matrix, rhs, damping)``, likewise; the residual is the solver's."""
+    if not _needs_numbers(solver):
+        return solver.solve_absolute(matrix, rhs, damping)
+
+    def on_host(matrix: np.ndarray, rhs: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
+        solution = solver.solve_absolute(matrix, rhs, damping)
+        return np.asarray(solution.x, np.float64), float(solution.residual)
+
+    name = str(solver.name)
+    x, residual = host_solve_absolute(on_host, matrix, rhs, tf.convert_to_tensor(damping), name)
+    return Solution(x, residual, name)
+
+
+def _needs_numbers(solver: Any) -> bool:
+    leaves = bool(getattr(solver, "host", False)) and not getattr(solver, "traces", False)
+    return leaves and not tf.executing_eagerly()
