@@ -45,6 +45,10 @@ from keras_qnewton.solvers.quantum.transforms import (
 from keras_qnewton.solvers.scaling import matrix_exponent
 from keras_qnewton.types import Solution
 
+# Cirq writes a gate that OpenQASM's standard gates are without.
+_STANDARD_GATES = 'include "stdgates.inc";'
+_SXDG = "gate sxdg a { h a; sdg a; h a; }"
+
 
 class Prepared(NamedTuple):
     """A matrix made ready for circuits.
@@ -335,6 +339,24 @@ class QSVT(InexactSolver[Prepared]):
             # A circuit too long to be simulated can be looked at.
             backend = backends.load("cirq")
         return backend.circuit(encoding, plan, vector)
+
+    def qasm(self, matrix: TensorLike, rhs: TensorLike) -> str:
+        """`circuit` as OpenQASM 3, angles to 15 digits: up to a phase of all amplitudes.
+
+        Raises:
+            ValueError: If the backend has no circuits, or others than Cirq's.
+        """
+        circuit = self.circuit(matrix, rhs)
+        if not hasattr(circuit, "to_qasm"):
+            raise ValueError(
+                'Argument `backend` must be "cirq", "tfq" or "auto" for OpenQASM. '
+                f"Received: backend={self.backend!r}"
+            )
+        with warnings.catch_warnings():
+            # Cirq warns of a default of its own, and of the phase, gate by gate.
+            warnings.simplefilter("ignore")
+            text: str = circuit.to_qasm(version="3.0", precision=15)
+        return text.replace(_STANDARD_GATES, f"{_STANDARD_GATES}\n{_SXDG}", 1)
 
     def draw(self, matrix: TensorLike, rhs: TensorLike, width: int = 100) -> str:
         """`circuit` as text, folded at `width` columns: readable for a small system and κ."""
