@@ -174,8 +174,12 @@ class GaussNewtonLinearized(Linearized):
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """G v with the whole matrix: one `[N_k]` a block in, one out."""
         everything = range(len(self._shapes))
-        tensors = self.unflatten(vectors)
-        return self.flatten(self._product(tensors, everything))
+
+        def whole(*vectors: tf.Tensor) -> list[tf.Tensor]:
+            return self.flatten(self._product(self.unflatten(vectors), everything))
+
+        # Several branches of a step ask for it, and seldom get it.
+        return list(self._jacobian.called("G v", whole, vectors))
 
     def block_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
         """G_k v with the k-th diagonal block, `[N_k]`."""

@@ -31,6 +31,7 @@ class OutputJacobian:
     Attributes:
         outputs: All z, on the tapes.
         others: The other tensors that `network` returned.
+        called: Functions of J that branches of its graph call.
     """
 
     def __init__(self, network: Evaluate, weights: Sequence[tf.Tensor], like: Sequence[tf.Tensor]):
@@ -42,7 +43,7 @@ class OutputJacobian:
             self._backward.watch(self._weights)
             values = network(self._weights, self._backward.watch)
         self.outputs, self.others = values[: len(like)], values[len(like) :]
-        self._called = Called(tf.compat.v1.get_default_graph())
+        self.called = Called(tf.compat.v1.get_default_graph())
 
     def product(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
         """J v of a v that is zero but for the weights `of`, whose vectors are given.
@@ -61,7 +62,7 @@ class OutputJacobian:
         def product(*vectors: tf.Tensor) -> list[tf.Tensor]:
             return self.product(vectors, of)
 
-        return list(self._called(tuple(of), product, vectors))
+        return list(self.called(tuple(of), product, vectors))
 
     def transposed(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
         """Jᵀ u for the weights `of`."""

@@ -125,8 +125,13 @@ class Structured(Linearized):
     def _formed_slowly(self, k: int, reason: tf.Tensor, dtype: tf.DType) -> Formed:
         """H_k by one product after another, which is quick to trace: it is hardly ever wanted."""
         size = self._parts[k].size
+
+        def product(vector: tf.Tensor) -> tf.Tensor:
+            alone = len(self._parts) == 1
+            return self.product([vector])[0] if alone else self.block_product(k, vector)
+
         rows = tf.map_fn(
-            lambda i: self.block_product(k, tf.one_hot(i, size, dtype=self.dtype)),
+            lambda i: product(tf.one_hot(i, size, dtype=self.dtype)),
             tf.range(size),
             fn_output_signature=tf.TensorSpec([size], self.dtype),
             parallel_iterations=1,

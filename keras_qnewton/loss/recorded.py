@@ -38,6 +38,9 @@ from keras_qnewton.loss.replayable import (
 from keras_qnewton.loss.stretches import stretches
 from keras_qnewton.loss.tensor_lists import MAX_UNROLLED
 
+# Elements of shapes and of lists of axes, at most.
+_FEW = 32
+
 
 class CudnnError(LossNotReplayableError):
     """The loss depends on the weights through recurrent layers that cuDNN runs.
@@ -413,7 +416,7 @@ def _run(
     wanted = names | control_flow.wanted_names(operations, [])
     run_body = functools.partial(_run, hands=hands.of_bodies())
     for op in operations:
-        inputs = [env.get(tensor.name, tensor) for tensor in op.inputs]
+        inputs = [env[t.name] if t.name in env else _seen_from_here(t, env) for t in op.inputs]
         if op.type == "ReadVariableOp" and op.inputs[0].name in resource_names:
             outputs = [inputs[0]]
         elif op.type == "ResourceGatherNd" and op.inputs[0].name in resource_names:
@@ -466,6 +469,19 @@ def _run(
             value = hands.overrides.get(tensor.name, out)
             shift = hands.shifts.get(tensor.name)
             env[tensor.name] = value if shift is None else value + shift
+
+
+def _seen_from_here(tensor: tf.Tensor, env: dict[str, Any]) -> tf.Tensor:
+    """A tensor that is not run again; a shape or an axis as a constant of the present graph.
+
+    What is captured from a graph around this one has no known value, which some operations need.
+    """
+    op = tensor.op
+    small = op.type == "Const" and tensor.dtype.is_integer and tensor.shape.num_elements() <= _FEW
+    if not small or tensor.graph is tf.compat.v1.get_default_graph():
+        return tensor
+    env[tensor.name] = tf.constant(tf.make_ndarray(op.get_attr("value")), tensor.dtype)
+    return env[tensor.name]
 
 
 def _keep_shapes(recorded: Sequence[tf.Tensor], outputs: Sequence[Any]) -> None:
