@@ -8,6 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
+from tests.slow_variants import SLOW_VARIANTS
+
 # Seconds as on two cores of a 2020s server, a·N³ + b·N² + c; for "sparse_lu" see `SparseLUTime`.
 CALIBRATION = {
     "cholesky float64": (1e-11, 2e-9, 2e-5),
@@ -33,3 +35,12 @@ def calibration_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         path.parent.mkdir()
         path.write_text(json.dumps({calibration.fingerprint(): CALIBRATION}), "utf-8")
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the variants that `slow_variants.py` lists."""
+    for item in items:
+        name, _, variant = item.nodeid.partition("[")
+        begins = SLOW_VARIANTS.get(name.removeprefix("tests/"), [])
+        if variant.startswith(tuple(begins)) and begins:
+            item.add_marker(pytest.mark.slow)
