@@ -36,6 +36,12 @@ SLOW_VARIANTS = {
         "mlp-variable",
     ],
     "curvature/test_structured.py::test_blocks_of_many_inputs_equal_those_of_few": ["variable"],
+    "curvature/test_wrong_guesses.py::test_trains": [
+        "repeated-2048",
+        "reshaped_kernel-2048",
+        "sequence_without_bias-2048",
+        "step_by_step-2048",
+    ],
     "optimizer/test_above_formed.py::test_steps_on_data_that_change_are_newtons": ["400"],
     "optimizer/test_formed_by.py::test_layers_too_wide_for_all_examples_at_once": ["arguments2"],
     "optimizer/test_gradient_check.py::test_training_to_convergence_raises_no_alarm": [
@@ -57,5 +63,10 @@ SLOW_VARIANTS = {
     "optimizer/test_low_rank.py::test_two_heads_with_penalties": ["quartic"],
     "optimizer/test_no_curvature.py::test_a_linear_model_comes_near_the_lowest_loss": [
         "epsilon-insensitive",
+    ],
+    "optimizer/test_refused_steps.py::test_training_goes_on_as_if_the_bad_batch_had_not_been": [
+        "dense inverse-same data",
+        "full batch-same data",
+        "layers, kept-same data",
     ],
 }
