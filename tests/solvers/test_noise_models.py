@@ -149,7 +149,7 @@ def test_bad_settings_are_refused(arguments):
 
 
 def test_too_large_a_density_matrix_is_refused():
-    solver = QSVT(backend=Backend(noise=cirq.depolarize(1e-3)), readout=Shots(1000))
+    solver = QSVT(backend=Backend(noise=cirq.depolarize(1e-3)), readout=Shots(100_000))
     with pytest.raises(ValueError, match=r"Argument `sampler` must be given .* 11 qubits"):
         solver.solve(symmetric(512, 2), vector(512))
 
