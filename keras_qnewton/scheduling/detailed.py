@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_qnewton.registry import register
-from keras_qnewton.scheduling.cost import QuantumCost
-from keras_qnewton.scheduling.numbers import float64, log2
-from keras_qnewton.scheduling.sparse_oracle import of_sparse_oracle
+from keras_qnewton.scheduling.numbers import float64
+from keras_qnewton.scheduling.sparse_oracle import SparseOracleCost
 from keras_qnewton.types import Scalar
 
 
 @register("cost", "detailed")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class DetailedQLSA(QuantumCost):
+class DetailedQLSA(SparseOracleCost):
     """seconds = gate_time · E[Q] · d · log₂ N, Q the queries to a block encoding of A.
 
     Q is the closed upper bound of D. Jennings, M. Lostaglio, S. Pallister, A. Sornborger and
@@ -67,23 +65,6 @@ class DetailedQLSA(QuantumCost):
         """Q*/(0.39 - 0.204ε): queries until success, on average; scalar float64."""
         return self.queries(condition_number, alpha) / (0.39 - 0.204 * self.epsilon)
 
-    @property
-    def encoding(self) -> str:
-        """The sparse oracle's, of no circuit here."""
-        return "sparse_oracle"
-
-    def measured(
-        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
-    ) -> dict[str, Any]:
-        """See `QuantumCost.measured`: α = d max|a|/‖A‖₂, too."""
-        found = super().measured(matrix, norm, condition_number, sparsity)
-        return {**found, "alpha": of_sparse_oracle(matrix, norm, sparsity)}
-
-    def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
-        """E[Q] · d · log₂ N gates, one after the other; scalar float64."""
-        width = log2(tf.maximum(float64(size), 2.0))
-        return self.expected_queries(condition_number) * float64(sparsity) * width
-
-    def preparations(self, condition_number: Scalar) -> tf.Tensor:
-        """2 E[Q], scalar float64: a reflection about |b⟩ prepares and unprepares it."""
-        return 2 * self.expected_queries(condition_number)
+    def charged_queries(self, condition_number: Scalar) -> tf.Tensor:
+        """E[Q], those until success; scalar float64."""
+        return self.expected_queries(condition_number)

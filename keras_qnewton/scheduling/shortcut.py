@@ -10,15 +10,14 @@ import tensorflow as tf
 
 from keras_qnewton.arguments import check_number
 from keras_qnewton.registry import register
-from keras_qnewton.scheduling.cost import QuantumCost
-from keras_qnewton.scheduling.numbers import float64, log2
-from keras_qnewton.scheduling.sparse_oracle import of_sparse_oracle
+from keras_qnewton.scheduling.numbers import float64
+from keras_qnewton.scheduling.sparse_oracle import SparseOracleCost
 from keras_qnewton.types import Scalar
 
 
 @register("cost", "shortcut")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class ShortcutQLSA(QuantumCost):
+class ShortcutQLSA(SparseOracleCost):
     """seconds = gate_time · Q · d · log₂ N, Q the queries to a block encoding of A.
 
         norm known      Q = κ ln(2√2/ε) · (1 + r²)² / 4r²
@@ -55,18 +54,6 @@ class ShortcutQLSA(QuantumCost):
         self.known_norm = bool(known_norm)
         self.norm_ratio = check_number("norm_ratio", norm_ratio, "a positive number")
 
-    @property
-    def encoding(self) -> str:
-        """The sparse oracle's, of no circuit here."""
-        return "sparse_oracle"
-
-    def measured(
-        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
-    ) -> dict[str, Any]:
-        """See `QuantumCost.measured`: α = d max|a|/‖A‖₂, too."""
-        found = super().measured(matrix, norm, condition_number, sparsity)
-        return {**found, "alpha": of_sparse_oracle(matrix, norm, sparsity)}
-
     def queries(self, condition_number: Scalar) -> tf.Tensor:
         """Q, scalar float64; ακ for an encoding at another α than ‖A‖₂."""
         kappa = float64(condition_number)
@@ -77,14 +64,9 @@ class ShortcutQLSA(QuantumCost):
         root = math.sqrt(1 - self.epsilon**2)
         return kappa * (56 + 1.05 * math.log(root / self.epsilon))
 
-    def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
-        """Q · d · log₂ N gates, one after the other; scalar float64."""
-        width = log2(tf.maximum(float64(size), 2.0))
-        return self.queries(condition_number) * float64(sparsity) * width
-
-    def preparations(self, condition_number: Scalar) -> tf.Tensor:
-        """2 Q, scalar float64."""
-        return 2 * self.queries(condition_number)
+    def charged_queries(self, condition_number: Scalar) -> tf.Tensor:
+        """Q, of `queries`; scalar float64."""
+        return self.queries(condition_number)
 
     def get_config(self) -> dict[str, Any]:
         own = {"known_norm": self.known_norm, "norm_ratio": self.norm_ratio}
