@@ -27,6 +27,7 @@ from keras_qnewton.solvers.quantum.encodings import (
 from keras_qnewton.solvers.quantum.host import host_solve_absolute
 from keras_qnewton.solvers.quantum.inexact import InexactSolver, check_finite, unit
 from keras_qnewton.solvers.quantum.measured import measured
+from keras_qnewton.solvers.quantum.openqasm import as_text
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
 from keras_qnewton.solvers.quantum.readout import (
     MOST_ERROR,
@@ -44,10 +45,6 @@ from keras_qnewton.solvers.quantum.transforms import (
 )
 from keras_qnewton.solvers.scaling import matrix_exponent
 from keras_qnewton.types import Solution
-
-# Cirq writes a gate that OpenQASM's standard gates are without.
-_STANDARD_GATES = 'include "stdgates.inc";'
-_SXDG = "gate sxdg a { h a; sdg a; h a; }"
 
 
 class Prepared(NamedTuple):
@@ -352,11 +349,7 @@ class QSVT(InexactSolver[Prepared]):
                 'Argument `backend` must be "cirq", "tfq" or "auto" for OpenQASM. '
                 f"Received: backend={self.backend!r}"
             )
-        with warnings.catch_warnings():
-            # Cirq warns of a default of its own, and of the phase, gate by gate.
-            warnings.simplefilter("ignore")
-            text: str = circuit.to_qasm(version="3.0", precision=15)
-        return text.replace(_STANDARD_GATES, f"{_STANDARD_GATES}\n{_SXDG}", 1)
+        return as_text(circuit)
 
     def draw(self, matrix: TensorLike, rhs: TensorLike, width: int = 100) -> str:
         """`circuit` as text, folded at `width` columns: readable for a small system and κ."""
