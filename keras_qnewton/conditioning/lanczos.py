@@ -237,7 +237,7 @@ def _ends(
     tridiagonal = tf.linalg.diag(bands, k=(-1, 1), align="LEFT_LEFT")
     last = done - 1
     left = tf.gather(betas, last)
-    finite = tf.math.is_finite(left + tf.reduce_sum(bands))
+    finite = tf.reduce_all(tf.math.is_finite(bands)) & tf.math.is_finite(left)
     # TensorFlow's eigh raises on NaN, even in a graph: give it zeros and mask the answer.
     zeros = tf.zeros_like(tridiagonal)
     values, vectors = tf.linalg.eigh(tf.where(finite, tridiagonal, zeros))
