@@ -28,10 +28,11 @@ lint: venv
 # In two runs: what TensorFlow keeps of train steps, of Adam and of custom gradients, adds up.
 FIRST := tests/curvature tests/extending tests/loss tests/optimizer
 RUN := $(BIN)/python -m pytest -n 2 --dist=worksteal
+FAST := -m "not slow" --hypothesis-profile=same_examples
 
 test: lint
-	$(RUN) -m "not slow" $(FIRST)
-	$(RUN) -m "not slow" $(FIRST:%=--ignore=%)
+	$(RUN) $(FAST) $(FIRST)
+	$(RUN) $(FAST) $(FIRST:%=--ignore=%)
 
 test-all: lint test-qualtran test-deepxde
 	$(RUN) --cov --cov-report= $(FIRST)

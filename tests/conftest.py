@@ -6,9 +6,14 @@ from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import hypothesis
 import pytest
 
 from tests.slow_variants import SLOW_VARIANTS
+
+# The examples of a test are the same at each run, for a change is not to fail by luck; without
+# the profile (`make test-all`) Hypothesis looks for new ones.
+hypothesis.settings.register_profile("same_examples", derandomize=True)
 
 # Seconds as on two cores of a 2020s server, a·N³ + b·N² + c; for "sparse_lu" see `SparseLUTime`.
 CALIBRATION = {

@@ -105,8 +105,10 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
         """
         rhs = check_rhs(rhs, state.shape[0], state.dtype)
         unit = unit_of(state)
+        # Or else the small terms of a product of small entries are subnormal: zero.
+        scaled = state / unit
         x, size, details = self._iterate(
-            lambda v: tf.linalg.matvec(state, v) / unit,
+            lambda v: tf.linalg.matvec(scaled, v),
             rhs,
             None if radius is None else _check_radius(radius) * tf.cast(unit, tf.float64),
         )

@@ -17,17 +17,20 @@ from keras_qnewton.solvers.blocked_cholesky import (
 )
 from keras_qnewton.solvers.factorised import GraphFactorisedSolver
 from keras_qnewton.solvers.packing import Packable, Packed
+from keras_qnewton.solvers.scaling import unit_of
 
 
 class CholeskyState(NamedTuple):
-    """The factor of ``A = L L^T``.
+    """The factor of ``A / α = L L^T``, α a power of two at A's largest entry.
 
     Attributes:
         matrix: A, `[N, N]`.
+        unit: α, scalar.
         factor: L^T by block rows, and whether A is numerically positive definite.
     """
 
     matrix: tf.Tensor
+    unit: tf.Tensor
     factor: BlockedFactor
 
     @property
@@ -55,13 +58,14 @@ class Cholesky(GraphFactorisedSolver[CholeskyState], Packable[CholeskyState]):
     direct = True
 
     def factorise(self, matrix: tf.Tensor) -> CholeskyState:
-        return CholeskyState(matrix, blocked_cholesky(matrix))
+        unit = unit_of(matrix)
+        return CholeskyState(matrix, unit, blocked_cholesky(matrix / unit))
 
     def substitute(self, state: CholeskyState, rhs: tf.Tensor) -> tf.Tensor:
-        return blocked_cholesky_solve(state.factor, rhs)
+        return blocked_cholesky_solve(state.factor, rhs) / state.unit
 
     def pack(self, state: CholeskyState) -> Packed:
         return packed_factor(state.factor)
 
     def unpack(self, matrix: tf.Tensor, packed: Packed) -> CholeskyState:
-        return CholeskyState(matrix, unpacked_factor(packed, matrix.dtype))
+        return CholeskyState(matrix, unit_of(matrix), unpacked_factor(packed, matrix.dtype))

@@ -10,16 +10,18 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.factorised import GraphFactorisedSolver
 from keras_qnewton.solvers.packing import Packable, Packed
+from keras_qnewton.solvers.scaling import unit_of
 
 # From this N on a second factorisation takes longer than a dataset.
 _LARGE = 512
 
 
 class LUState(NamedTuple):
-    """Factors of ``P A = L U``.
+    """Factors of ``P A / α = L U``, α a power of two at A's largest entry.
 
     Attributes:
         matrix: A, `[N, N]`.
+        unit: α, scalar.
         factors: L (unit diagonal, below) and U (above) in one matrix `[N, N]`.
         permutation: P as int32 `[N]`, in `tf.linalg.lu`'s convention.
         exists: Scalar bool; False when A is exactly singular or not finite, and the
@@ -27,6 +29,7 @@ class LUState(NamedTuple):
     """
 
     matrix: tf.Tensor
+    unit: tf.Tensor
     factors: tf.Tensor
     permutation: tf.Tensor
     exists: tf.Tensor
@@ -48,15 +51,17 @@ class LU(GraphFactorisedSolver[LUState], Packable[LUState]):
     compiles = False
 
     def factorise(self, matrix: tf.Tensor) -> LUState:
-        factors, permutation, exists = _factorised(matrix)
+        unit = unit_of(matrix)
+        factors, permutation, exists = _factorised(matrix / unit)
         # A NaN passes `tf.linalg.lu`, but the triangular solves raise on it.
         exists &= tf.reduce_all(tf.math.is_finite(tf.linalg.diag_part(factors)))
         identity = tf.eye(tf.shape(matrix)[0], dtype=matrix.dtype)
         factors = tf.ensure_shape(tf.where(exists, factors, identity), matrix.shape)
-        return LUState(matrix, factors, permutation, exists)
+        return LUState(matrix, unit, factors, permutation, exists)
 
     def substitute(self, state: LUState, rhs: tf.Tensor) -> tf.Tensor:
-        return tf.linalg.lu_solve(state.factors, state.permutation, rhs[:, None])[:, 0]
+        x = tf.linalg.lu_solve(state.factors, state.permutation, rhs[:, None])[:, 0]
+        return x / state.unit
 
     def pack(self, state: LUState) -> Packed:
         rows = tf.cast(state.permutation, state.factors.dtype)
@@ -67,9 +72,8 @@ class LU(GraphFactorisedSolver[LUState], Packable[LUState]):
         exists = tf.reduce_all(tf.math.is_finite(packed.numbers))
         # After a failed LU, zeros are valid indices; `compute` returns NaN.
         rows = tf.where(exists, packed.numbers, tf.zeros_like(packed.numbers))
-        return LUState(
-            matrix, tf.cast(packed.factor, matrix.dtype), tf.cast(rows, tf.int32), exists
-        )
+        factors = tf.cast(packed.factor, matrix.dtype)
+        return LUState(matrix, unit_of(matrix), factors, tf.cast(rows, tf.int32), exists)
 
 
 def _factorised(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -264,7 +264,9 @@ def test_any_scale_of_both_sides(name, definite, dtype, data, size, seed):
     units = [np.ldexp(1.0, np.frexp(np.abs(side).max())[1]) for side in (matrix, rhs)]
     exact = scipy.linalg.solve(matrix / units[0], rhs / units[1])
     # TensorFlow takes subnormal numbers for zero.
-    smallest = min(np.abs(rhs).min(), np.abs(exact).min() * (units[1] / units[0]))
+    smallest = min(
+        np.abs(matrix).min(), np.abs(rhs).min(), np.abs(exact).min() * (units[1] / units[0])
+    )
     assume(smallest > np.finfo(dtype).tiny)
     solution = SOLVERS[name].solve(matrix, rhs)
     x = solution.x.numpy().astype("float64") / (units[1] / units[0])
