@@ -155,7 +155,9 @@ class Absolute(Direction[AbsoluteState]):
         kappa = hypotenuse(state.norm, damping) / damping
         measured: Mapping[str, Any] = {}
         if scheduler.measures(problem.size):
-            measured = scheduler.measure(state.matrix, state.norm, kappa, state.sparsity)
+            measured = scheduler.quantum_price.measure(
+                state.matrix, state.norm, kappa, state.sparsity
+            )
         index, predicted, rule = scheduler.choose_index(
             problem.size, kappa, state.sparsity, absolute=True, measured=measured
         )

@@ -154,7 +154,7 @@ class Scheduled(Direction[ScheduledState]):
         sparsity = damped.state.ends.sparsity
         measured: Mapping[str, Any] = {}
         if self._settings.scheduler.measures(damped.problem.size):
-            measured = self._settings.scheduler.measure(
+            measured = self._settings.scheduler.quantum_price.measure(
                 _shifted(damped.state, damped.shift),
                 self._norm(damped),
                 damped.condition_number,
@@ -189,7 +189,7 @@ class Scheduled(Direction[ScheduledState]):
         measured: Mapping[str, Any] = {}
         if self._settings.scheduler.measures(damped.problem.size):
             norm = _highest(state, damped.shift) + trade.shift
-            measured = self._settings.scheduler.measure(matrix, norm, kappa, sparsity)
+            measured = self._settings.scheduler.quantum_price.measure(matrix, norm, kappa, sparsity)
         choice = self._choice(damped, kappa, sparsity, True, measured)
         system = System(
             matrix=matrix,

@@ -46,7 +46,8 @@ _MORE_READINGS = 5
 _CUBE = 256**3
 # Part of the fingerprint: raise it when what is measured changes.
 _VERSION = 3
-_measured: dict[tuple[str, str], tuple[float, ...]] = {}
+# By cache file, device and what was measured.
+_measured: dict[tuple[str, str, str], tuple[float, ...]] = {}
 # What a cache file may raise that is not there, is torn, or is another program's.
 _UNUSABLE = (
     OSError,
@@ -86,13 +87,14 @@ def remembered(
         measured: Makes them.
         checked: Returns what the file has, or raises one of `_UNUSABLE`.
     """
-    key = (fingerprint(), what)
+    device = fingerprint()
+    key = (str(cache_file()), device, what)
     if key not in _measured:
         try:
-            stored = checked(numbers(_read()[key[0]][what]))
+            stored = checked(numbers(_read()[device][what]))
         except _UNUSABLE:
             stored = measured()
-            _write(*key, stored)
+            _write(device, what, stored)
         _measured[key] = stored
     return _measured[key]
 

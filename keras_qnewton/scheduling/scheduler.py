@@ -12,9 +12,8 @@ step from the κ and d of that step; `choose` is the same decision for people.
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,7 +23,6 @@ import tensorflow as tf
 from keras_qnewton import registry
 from keras_qnewton.arguments import check_count, check_number
 from keras_qnewton.scheduling.cost import CostModel
-from keras_qnewton.scheduling.function_cost import MEASURED, FunctionCost, accepted
 from keras_qnewton.scheduling.numbers import float64
 from keras_qnewton.scheduling.policies import (
     Classical,
@@ -36,22 +34,10 @@ from keras_qnewton.scheduling.policies import (
     reshape_policy,
     serialized,
 )
+from keras_qnewton.scheduling.quantum_price import QuantumPrice
+from keras_qnewton.scheduling.reasons import Rule, prices, reason_of
 from keras_qnewton.scheduling.reshape import Reshape
 from keras_qnewton.types import Array, Decision, QuantumSolver, Scalar, Solver
-
-
-class Rule(enum.IntEnum):
-    """The reason of a choice: a number for graphs, of which `Scheduler.explain` makes words."""
-
-    CLASSICAL_ONLY = 0
-    ONE_UNKNOWN = 1
-    TOO_MANY_QUBITS = 2
-    CONDITION_UNKNOWN = 3
-    CONDITION_TOO_LARGE = 4
-    QUANTUM_FASTER = 5
-    CLASSICAL_FASTER = 6
-    NOT_KNOWN_DEFINITE = 7
-
 
 # The solver that any system may be given to, tried last.
 _LAST = "lu"
@@ -206,56 +192,14 @@ class Scheduler(registry.Policy):
         possible = self.possible(size, definite)
         return any(s.name in possible and getattr(s, "host", False) for s in self.solvers)
 
-    @property
-    def encoding(self) -> str | None:
-        """Name of the block encoding whose α decides; None where the cost model asks for none."""
-        encoding: str | None = getattr(self._measurer(), "encoding", None) or getattr(
-            self._measurer(), "encoding_name", None
-        )
-        return encoding
-
     def measures(self, size: int) -> bool:
         """Whether a block of `size` unknowns is measured: a circuit is possible, and priced so."""
-        if self.quantum is None or self._static_rule(size) is not None:
-            return False
-        asks = self._measurer() is not None
-        return asks and (self.encoding is not None or bool(getattr(self.cost, "readout", False)))
-
-    def measure(
-        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
-    ) -> dict[str, Any]:
-        """What the quantum cost model asks of a matrix; see `CostModel.seconds` for the names.
-
-        To be asked where `measures` says so: elsewhere a graph would grow for nothing.
-
-        Args:
-            matrix: A `[N, N]`, symmetric, N static.
-            norm: The ‖A‖₂ that κ was made of, scalar float64: with a bound of it, ακ is still
-                α/σ_min.
-            condition_number: κ, scalar float64.
-            sparsity: d, scalar float64.
-        """
-        measurer = self._measurer()
-        known = tf.math.is_finite(condition_number) & (condition_number >= 1.0)
-        kappa = tf.where(known, condition_number, tf.ones_like(condition_number))
-        if measurer is self.cost:
-            return dict(self.cost.measured(matrix, norm, kappa, sparsity))
-        found = dict(measurer.measured(matrix, norm, kappa))
-        return accepted(self._cost_function, found | {"encoding": self.encoding})
-
-    def _measurer(self) -> Any:
-        """Whoever measures: the cost model, or the solver for one that has arguments for it."""
-        if self.quantum is None:
-            return None
-        if hasattr(self.cost, "measured"):
-            return self.cost
-        asked = accepted(self._cost_function, dict.fromkeys(MEASURED))
-        return self.quantum if asked and hasattr(self.quantum, "measured") else None
+        return self._static_rule(size) is None and self.quantum_price.measures
 
     @property
-    def _cost_function(self) -> Callable[..., Any]:
-        model = self.cost
-        return model.function if isinstance(model, FunctionCost) else model.seconds
+    def quantum_price(self) -> QuantumPrice:
+        """What the quantum solver costs, and what of a matrix that depends on."""
+        return QuantumPrice(self.cost, self.quantum)
 
     def predict(
         self,
@@ -273,7 +217,7 @@ class Scheduler(registry.Policy):
                 so is every price that depends on it (NaN).
             sparsity: d, largest number of non-zeros in a row, a number or scalar tensor.
             definite: See `candidates`; the price of a solver that is left out is NaN.
-            measured: From `measure`; None for the cost model's own suppositions.
+            measured: From `QuantumPrice.measure`; None for the cost model's own suppositions.
         """
         kappa = float64(condition_number)
         # An estimate may round to just below 1. NaN passes through both.
@@ -439,43 +383,12 @@ class Scheduler(registry.Policy):
         )
         known = {route: s for route, s in seconds.items() if not math.isnan(s)}
         if rule in (Rule.QUANTUM_FASTER, Rule.CLASSICAL_FASTER):
-            return (
-                f"{self._prices(known)} "
-                f"(N = {size}, κ = {condition_number:.3g}, d = {sparsity:.0f})"
-            )
-        reason = self._reason(rule, size, condition_number, absolute)
+            system = f"N = {size}, κ = {condition_number:.3g}, d = {sparsity:.0f}"
+            return f"{prices(known)} ({system})"
+        reason = reason_of(rule, self, size, condition_number, absolute)
         names = self._policies.classical_names
         classical = {route: s for route, s in known.items() if route in names}
-        return f"{reason}; {self._prices(classical)}" if len(classical) > 1 else reason
-
-    def _reason(self, rule: Rule, size: int, kappa: float, absolute: bool) -> str:
-        if rule is Rule.CLASSICAL_ONLY:
-            return f"{self.routes[0]} is the only solver: quantum=None"
-        if rule is Rule.NOT_KNOWN_DEFINITE:
-            only = self.routes[self.candidates(definite=False)[0]]
-            return f"{only} is the only solver for a system not known to be positive definite"
-        if rule is Rule.ONE_UNKNOWN:
-            return "N = 1 is a single division"
-        if rule is Rule.TOO_MANY_QUBITS and self.quantum is not None:
-            return (
-                f"{self.quantum.name} needs {self.quantum.qubits(size)} qubits for N = {size}, "
-                f"more than max_qubits = {self.max_qubits}"
-            )
-        if rule is Rule.CONDITION_UNKNOWN:
-            return f"κ = {kappa:.3g} is not a usable condition number"
-        limit = self.absolute_condition_limit if absolute else self.condition_limit
-        name = "max_absolute_condition_number" if absolute else "max_condition_number"
-        if limit == self.max_condition_number:
-            whose = "max_condition_number"
-        else:
-            whose = f"the solver's own {name}"
-        return f"κ = {kappa:.3g} is above {whose} = {limit:.3g}"
-
-    def _prices(self, seconds: Mapping[str, float]) -> str:
-        """ "lu: 1 s predicted, cholesky: 2 s": the lowest first."""
-        order = sorted(seconds, key=seconds.__getitem__)
-        (first, *others) = (f"{route}: {seconds[route]:.3g} s" for route in order)
-        return ", ".join([f"{first} predicted", *others])
+        return f"{reason}; {prices(classical)}" if len(classical) > 1 else reason
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton.scheduling import AsymptoticQLSA, LUTime, Scheduler, SolverTime, calibration
-from keras_qnewton.scheduling.scheduler import Rule
+from keras_qnewton.scheduling.reasons import Rule
 from keras_qnewton.solvers import LU, Cholesky, Lapack
 
 ROUTES = ("lapack", "cholesky", "lu")

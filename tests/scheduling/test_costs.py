@@ -41,17 +41,21 @@ MODELS = {
 }
 
 
-def new_process(monkeypatch):
-    """A process remembers nothing: the file alone is left."""
-    monkeypatch.setattr(calibration, "_measured", {})
+def moved(cache, monkeypatch):
+    """The cache file in another folder, of which the process remembers nothing."""
+    folder = cache.parent.parent.with_name(cache.parent.parent.name + "_moved")
+    cache.parent.parent.rename(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return calibration.cache_file()
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache folder, and a process that has measured nothing yet."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    new_process(monkeypatch)
-    return tmp_path / "keras_qnewton" / "calibration.json"
+    """A cache file that is not there yet, in a folder of its own."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return calibration.cache_file()
 
 
 @pytest.fixture
@@ -327,7 +331,7 @@ def test_each_solver_is_calibrated_once(cache, measurements, monkeypatch):
     assert float(LUTime().seconds(100)) == float(SolverTime("lu").seconds(100))
     stored = json.loads(cache.read_text())[calibration.fingerprint()]
     assert sorted(stored) == ["cholesky float64", "lapack float64", "lu float64"]
-    new_process(monkeypatch)
+    moved(cache, monkeypatch)
     SolverTime("lapack").seconds(100)
     assert len(measurements) == 3
 
@@ -354,12 +358,12 @@ def test_calibrated_once_and_remembered_in_the_file(cache, measurements, monkeyp
     stored = json.loads(cache.read_text())
     assert sorted(stored[calibration.fingerprint()]) == ["lu float32", "lu float64"]
 
-    new_process(monkeypatch)
+    cache = moved(cache, monkeypatch)
     assert float(LUTime().seconds(200)) == seconds
     assert len(measurements) == 2
     assert os.listdir(cache.parent) == [cache.name]  # no temporary file left
 
-    new_process(monkeypatch)
+    moved(cache, monkeypatch)
     monkeypatch.setattr(calibration, "fingerprint", lambda: "another machine")
     LUTime().seconds(200)
     assert len(measurements) == 3
@@ -408,7 +412,6 @@ def test_cache_folder_that_cannot_be_made(tmp_path, monkeypatch, measurements):
     blocked = tmp_path / "a file, not a folder"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    new_process(monkeypatch)
     assert float(LUTime().seconds(10)) > 0
     assert float(LUTime().seconds(20)) > 0
     assert measurements == ["lu float64"]  # the process remembers all the same

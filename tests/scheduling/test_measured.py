@@ -109,7 +109,7 @@ def handed_over(cost, matrix, **settings_of):
         return chooser, None
     norm, kappa = np.linalg.norm(matrix, 2), np.linalg.cond(matrix)
     given = [tf.constant(value, tf.float64) for value in (matrix, norm, kappa, len(matrix))]
-    return chooser, chooser.measure(*given)
+    return chooser, chooser.quantum_price.measure(*given)
 
 
 def test_any_callable_is_told_what_it_has_arguments_for():
@@ -121,7 +121,7 @@ def test_any_callable_is_told_what_it_has_arguments_for():
 
     chooser, told = handed_over(with_alpha, matrix, quantum=QSVT(encoding="frobenius"))
     chooser.predict(12, 9.0, 12, measured=told)
-    assert seen["encoding"] == chooser.encoding == "frobenius"
+    assert seen["encoding"] == chooser.quantum_price.encoding == "frobenius"
     assert float(seen["alpha"]) == pytest.approx(
         np.linalg.norm(pad(matrix)) / np.linalg.norm(matrix, 2)
     )

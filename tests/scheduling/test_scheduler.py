@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keras_qnewton import registry
 from keras_qnewton.scheduling import AsymptoticQLSA, DetailedQLSA, LUTime, Scheduler, calibration
-from keras_qnewton.scheduling.scheduler import Rule
+from keras_qnewton.scheduling.reasons import Rule
 from keras_qnewton.types import Decision
 
 

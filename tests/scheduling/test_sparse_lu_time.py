@@ -47,8 +47,8 @@ def test_measured_by_size_and_non_zeros_and_fitted():
 
 
 def test_measured_once_and_remembered_beside_the_others(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibration, "_measured", {})
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cases = [(n, d) for n in (128, 512, 1024) for d in (1, 3, 8, 32)]
     measured = []
 
@@ -60,7 +60,8 @@ def test_measured_once_and_remembered_beside_the_others(tmp_path, monkeypatch):
     first = SparseLUTime().coefficients
     monkeypatch.setattr(calibration, "measure", lambda *_: {16: 1e-4, 24: 2e-4, 32: 3e-4})
     assert calibration.coefficients("lu")[0] > 0
-    monkeypatch.setattr(calibration, "_measured", {})  # a new process
+    (tmp_path / "cache").rename(tmp_path / "moved")  # the process remembers nothing of it
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "moved"))
     assert SparseLUTime().coefficients == first
     assert measured == ["sparse_lu"]
 

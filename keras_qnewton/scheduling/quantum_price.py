@@ -1,0 +1,77 @@
+"""What the price of a quantum solve depends on beside N, κ and d, measured in the graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_qnewton.scheduling.cost import CostModel
+from keras_qnewton.scheduling.function_cost import MEASURED, FunctionCost, accepted
+from keras_qnewton.types import QuantumSolver
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantumPrice:
+    """A cost model and the quantum solver that it prices.
+
+    Attributes:
+        cost: Cost model of the quantum solver.
+        quantum: The solver; None where there is none.
+    """
+
+    cost: CostModel
+    quantum: QuantumSolver | None
+
+    @property
+    def encoding(self) -> str | None:
+        """Name of the block encoding whose α decides; None where the cost model asks for none."""
+        encoding: str | None = getattr(self._measurer, "encoding", None) or getattr(
+            self._measurer, "encoding_name", None
+        )
+        return encoding
+
+    @property
+    def measures(self) -> bool:
+        """Whether the cost model asks anything of a matrix."""
+        asks = self._measurer is not None
+        return asks and (self.encoding is not None or bool(getattr(self.cost, "readout", False)))
+
+    def measure(
+        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
+    ) -> dict[str, Any]:
+        """What the cost model asks of a matrix; see `CostModel.seconds` for the names.
+
+        To be asked where `measures` says so: elsewhere a graph would grow for nothing.
+
+        Args:
+            matrix: A `[N, N]`, symmetric, N static.
+            norm: The ‖A‖₂ that κ was made of, scalar float64: with a bound of it, ακ is still
+                α/σ_min.
+            condition_number: κ, scalar float64.
+            sparsity: d, scalar float64.
+        """
+        known = tf.math.is_finite(condition_number) & (condition_number >= 1.0)
+        kappa = tf.where(known, condition_number, tf.ones_like(condition_number))
+        whoever: Any = self._measurer
+        of_cost = self._measurer is self.cost
+        found = dict(whoever.measured(matrix, norm, kappa, *([sparsity] if of_cost else [])))
+        if of_cost:
+            return found
+        return accepted(self._function, found | {"encoding": self.encoding})
+
+    @property
+    def _measurer(self) -> Any:
+        """Whoever measures: the cost model, or the solver for one that has arguments for it."""
+        if self.quantum is None:
+            return None
+        if hasattr(self.cost, "measured"):
+            return self.cost
+        asked = accepted(self._function, dict.fromkeys(MEASURED))
+        return self.quantum if asked and hasattr(self.quantum, "measured") else None
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        return self.cost.function if isinstance(self.cost, FunctionCost) else self.cost.seconds
