@@ -23,6 +23,7 @@ from keras_qnewton.loss import (
     has_constant_data,
     loss_of_train_step,
 )
+from keras_qnewton.progress import tracing_told
 from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.refusals import Refusals
 from keras_qnewton.registry import resolve
@@ -187,7 +188,8 @@ class QNewton(keras.optimizers.Optimizer):
             tf.errors.InvalidArgumentError: At run time, if the gradients are not those of the loss.
         """
         try:
-            super().apply(grads, trainable_variables)
+            with tracing_told():
+                super().apply(grads, trainable_variables)
         finally:
             self._pending_loss, self._gradients_known = None, False
 
