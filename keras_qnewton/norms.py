@@ -31,6 +31,7 @@ def power_of_two(number: tf.Tensor) -> tf.Tensor:
     return tf.where(power > 0, power, tf.ones_like(power))
 
 
+@traced_once
 def unit(tensor: tf.Tensor) -> tf.Tensor:
     """`power_of_two` of the largest magnitude in `tensor`, scalar."""
     return power_of_two(tf.reduce_max(tf.abs(tensor)))

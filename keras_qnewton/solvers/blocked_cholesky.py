@@ -26,6 +26,7 @@ from keras_qnewton import _tf_private
 from keras_qnewton.solvers.arrays import Scalar
 from keras_qnewton.solvers.block_rows import equal_width, joined, separated, split
 from keras_qnewton.solvers.packing import Packed
+from keras_qnewton.traced_once import traced_once
 
 # Below this, operations cost more to dispatch than tf.linalg.cholesky loses.
 _SMALLEST = 385
@@ -78,8 +79,8 @@ def blocked_cholesky(
     """
     size = (matrix if live is None else live).shape[0]
     if size is None or size < _SMALLEST:
-        block, definite = _diagonal_block(_shifted(_part(matrix, live, 0, size), shift))
-        return BlockedFactor((block,), (), definite)
+        block, definite = _only_block(_shifted(_part(matrix, live, 0, size), shift))
+        return BlockedFactor((tf.ensure_shape(block, [size, size]),), (), definite)
     width = panel_width(size)
     panels = max(1, group // width)
     identity = tf.eye(width, dtype=matrix.dtype)
@@ -144,9 +145,9 @@ def blocked_cholesky_solve(factor: BlockedFactor, rhs: tf.Tensor) -> tf.Tensor:
     Returns:
         Tensor `[N]`.
     """
-    rest = rhs[:, None]
     if not factor.right:
-        return tf.linalg.cholesky_solve(factor.diagonal[0], rest)[:, 0]
+        return tf.ensure_shape(_solved_by_one_block(factor.diagonal[0], rhs), rhs.shape)
+    rest = rhs[:, None]
     halfway = []
     for block, right in zip(factor.diagonal, factor.right, strict=False):
         part, rest = tf.split(rest, [right.shape[0], right.shape[1]])
@@ -181,6 +182,16 @@ def panel_width(size: int) -> int:
     """Rows of a block row, if N = `size` is large enough for more than one."""
     start = max(n for n in _WIDTHS if n <= size)
     return equal_width(size, max(_MIN_PANELS if start else 1, round(size / _WIDTHS[start])))
+
+
+@traced_once
+def _only_block(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return _diagonal_block(block)
+
+
+@traced_once
+def _solved_by_one_block(block: tf.Tensor, rhs: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.cholesky_solve(block, rhs[:, None])[:, 0]
 
 
 def _diagonal_block(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
