@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
+from keras_qnewton.accumulation import accumulation_of, as_of_one_batch
 from keras_qnewton.arguments import check_count
 from keras_qnewton.conditioning import Pruning
 from keras_qnewton.curvature import Blocks
@@ -76,9 +77,10 @@ class QNewton(keras.optimizers.Optimizer):
         seed: Of the Lanczos start vectors, an int; None is 0.
         name: Name of the optimizer.
         **kwargs: Keras's own `weight_decay`, `clipnorm`, `clipvalue`, `global_clipnorm`,
-            `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`. Clipping
-            bounds the Newton step. The step is judged as clipped and constrained. Weight
-            decay is decoupled and applied apart from the judged step.
+            `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`,
+            `gradient_accumulation_steps`. Clipping bounds the Newton step. The step is judged as
+            clipped and constrained. Weight decay is decoupled and applied apart from the judged
+            step. With accumulation one step is of all the accumulated batches.
 
     Attributes:
         decisions: What happened, a list of `Decision`, one a step and block, oldest first; the
@@ -109,12 +111,6 @@ class QNewton(keras.optimizers.Optimizer):
     ):
         if isinstance(learning_rate, int) and not isinstance(learning_rate, bool):
             learning_rate = float(learning_rate)
-        if kwargs.get("gradient_accumulation_steps"):
-            raise ValueError(
-                "Argument `gradient_accumulation_steps` is not supported: it would average Newton "
-                "steps, not gradients. Use a larger batch. Received: "
-                f"gradient_accumulation_steps={kwargs['gradient_accumulation_steps']}"
-            )
         check_numbers(kwargs)
         update_every = check_count("update_every", update_every)
         seed = None if seed is None else check_count("seed", seed, least=0)
@@ -142,6 +138,7 @@ class QNewton(keras.optimizers.Optimizer):
         self._pending_loss: tf.Tensor | None = None
         self._gradients_known = False  # to be those of the pending loss
         self._data_stay = False  # in all steps, for sure
+        self._accumulation = accumulation_of(self)
         self._last_loss: tf.Tensor | None = None  # of the step that is being traced
 
     # --- the Keras contract -------------------------------------------------------------
@@ -165,13 +162,20 @@ class QNewton(keras.optimizers.Optimizer):
 
     def _build(self, variables: Sequence[Any]) -> None:
         parts = self.blocks.split(variables)
-        super().build(variables)
+        with as_of_one_batch(self):  # Keras would make a sum of gradients, which nobody reads
+            super().build(variables)
         # State is saved by position: new variables go to the end.
         damping = self.add_variable((), dtype="float64", name="damping")
         names = [part.name for part in parts]
         self._log = DecisionLog(self, self.scheduler, names)
         self._refusals = Refusals(self._log)
         self._state = new_state(self, damping, parts, variables, self._settings, self._log.foreseen)
+
+    @property
+    def iterations(self) -> Any:
+        """Steps so far; of each, all accumulated batches are one."""
+        count = self._iterations
+        return count if self._accumulation is None else self._accumulation.steps(count)
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
@@ -262,7 +266,14 @@ class QNewton(keras.optimizers.Optimizer):
         # it would have to undo the loss scale that Keras divides by.
         tensors = as_tensors(trainable_variables)
         loss = loss_of_train_step(self._pending_loss, grads, tensors)
-        self._newton_step(loss, grads, trainable_variables)
+        if self._accumulation is None:
+            known = None if self._gradients_known else grads
+            self._newton_step(loss, known, trainable_variables)
+            return
+        self._accumulation.add(
+            loss, self._iterations, lambda all_: self._newton_step(all_, None, trainable_variables)
+        )
+        self._last_loss = loss.value
 
     @property
     def _settings(self) -> Settings:
@@ -279,15 +290,14 @@ class QNewton(keras.optimizers.Optimizer):
     # --- the Newton step ----------------------------------------------------------------
 
     def _newton_step(
-        self, loss: RecordedLoss, grads: Sequence[Any], variables: Sequence[Any]
+        self, loss: RecordedLoss, grads: Sequence[Any] | None, variables: Sequence[Any]
     ) -> None:
         weights = loss.at_variables()
-        known = self._gradients_known
         batch = Batch(
             loss=loss,
             weights=weights,
             names=[getattr(v, "path", v.name) for v in variables],
-            gradients=None if known else [tf.convert_to_tensor(g) for g in grads],
+            gradients=None if grads is None else [tf.convert_to_tensor(g) for g in grads],
             parts=self.blocks.split(variables),
             update=KerasUpdate(self, weights, variables),
         )
@@ -298,14 +308,16 @@ class QNewton(keras.optimizers.Optimizer):
         hold_earlier_assignments(passed)
         with tf.control_dependencies([passed]):
             # So that the counter waits, too: it is assigned after this reading.
-            iteration = tf.convert_to_tensor(self._iterations)
+            iteration = tf.convert_to_tensor(self.iterations)
             self._log.append(step, batch.parts, iteration)
             remember(state, step)
             self._last_loss = step.loss
             # `fit` warns when it ends.
-            if known and step.attempts is not None and not _tf_private.compiled_by_xla():
+            told = self._gradients_known and step.attempts is not None
+            if told and not _tf_private.compiled_by_xla():
                 self._refusals.print_in_graph(step.trial.accepted, len(batch.parts))
-            super()._backend_apply_gradients(step.directions, variables)
+            with as_of_one_batch(self):
+                super()._backend_apply_gradients(step.directions, variables)
 
     # --- what happened ------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ class EmpiricalFisher(Curvature):
     `Curvature` for the argument.
     """
 
+    of_examples = True
+
     def at(
         self, loss: RecordedLoss, weights: Sequence[tf.Tensor], parts: Sequence[Part]
     ) -> Linearized:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -22,9 +23,15 @@ class Curvature(Policy, abc.ABC):
     Args:
         memory: Bytes that the vectorised rows of one chunk may take, approximately.
 
+    Attributes:
+        of_examples: Whether it depends on what an example of the loss is, as sums of squared
+            gradients do, and not on the loss as a function of the weights alone.
+
     Raises:
         ValueError: If `memory` is not positive.
     """
+
+    of_examples: ClassVar[bool] = False
 
     def __init__(self, memory: float = 512e6):
         if not memory > 0:

@@ -11,6 +11,7 @@ from keras_qnewton.loss.fingerprint import has_constant_data
 from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.of_train_step import loss_of_train_step
+from keras_qnewton.loss.other_data import at_data, data_of
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
 from keras_qnewton.loss.unscaled import UnscaledLoss
 
@@ -20,9 +21,11 @@ __all__ = [
     "RecordedLoss",
     "UnscaledLoss",
     "as_tensors",
+    "at_data",
     "batch_size",
     "called",
     "check_real",
+    "data_of",
     "has_constant_data",
     "loss_of_train_step",
     "losses_of",

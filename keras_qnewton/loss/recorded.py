@@ -396,10 +396,29 @@ class _Hands(NamedTuple):
     observer: control_flow.Observer | None = None
     differences: Mapping[str, tf.Tensor] = MappingProxyType({})
     unroll: int = MAX_UNROLLED
+    literal: bool = False
 
     def of_bodies(self) -> _Hands:
         """Those in the body of a function or a loop, whose tensors have names of their own."""
-        return _Hands(observer=self.observer, unroll=self.unroll)
+        return _Hands(observer=self.observer, unroll=self.unroll, literal=self.literal)
+
+
+def run_again(
+    operations: Sequence[tf.Operation], env: dict[str, Any], handles: set[str], names: set[str]
+) -> None:
+    """Runs recorded operations as they are, loops as loops; results are added to `env`.
+
+    Nothing stands in for an operation that has no second derivative: who records what is made
+    here sees to that.
+
+    Args:
+        operations: In an order in which they can run.
+        env: By name of a tensor of the recorded graph, its new value; of a variable's handle,
+            the variable's.
+        handles: Names of the tensors that are handles of weights.
+        names: Names of the tensors that are wanted.
+    """
+    _run(operations, env, handles, names, _Hands(unroll=0, literal=True))
 
 
 def _run(
@@ -440,21 +459,10 @@ def _run(
             )
         elif hands.unroll and tensor_lists.is_list_operation(op, inputs):
             outputs = tensor_lists.list_operation(op, inputs, hands.unroll)
-        elif ctc.is_dense_loss(op):
-            outputs = ctc.run(inputs)
         elif custom_gradients.is_given(op):
             outputs = custom_gradients.run(op, inputs, env, resource_names, run_body)
-        elif op.type in IDENTITIES:
-            outputs = inputs[:1]
-        elif op.type == "StopGradient" and is_moments_stop(op, operations):
-            # tf.nn.moments stops the gradient of the mean inside the variance. The first
-            # derivative is exact all the same, since the mean minimises the squared
-            # difference; the second derivative is wrong without this.
-            outputs = [inputs[0]]
-        elif op.type in FORMS:
-            outputs = FORMS[op.type](op, inputs)
-        elif windows.is_grouped(op):
-            outputs = [windows.grouped_convolution(op, *inputs)]
+        elif not hands.literal and (differentiable := _differentiable(op, inputs, operations)):
+            outputs = differentiable
         elif op.type == "Const":
             outputs = [tf.constant(tf.make_ndarray(op.get_attr("value")))]
         else:
@@ -469,6 +477,26 @@ def _run(
             value = hands.overrides.get(tensor.name, out)
             shift = hands.shifts.get(tensor.name)
             env[tensor.name] = value if shift is None else value + shift
+
+
+def _differentiable(
+    op: tf.Operation, inputs: list[Any], operations: Sequence[tf.Operation]
+) -> list[Any]:
+    """The outputs of an equal form that has more derivatives; empty where `op` is run itself."""
+    if ctc.is_dense_loss(op):
+        return ctc.run(inputs)
+    if op.type in IDENTITIES:
+        return inputs[:1]
+    if op.type == "StopGradient" and is_moments_stop(op, operations):
+        # tf.nn.moments stops the gradient of the mean inside the variance. The first
+        # derivative is exact all the same, since the mean minimises the squared
+        # difference; the second derivative is wrong without this.
+        return [inputs[0]]
+    if op.type in FORMS:
+        return list(FORMS[op.type](op, inputs))
+    if windows.is_grouped(op):
+        return [windows.grouped_convolution(op, *inputs)]
+    return []
 
 
 def _seen_from_here(tensor: tf.Tensor, env: dict[str, Any]) -> tf.Tensor:

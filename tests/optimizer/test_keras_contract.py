@@ -219,7 +219,6 @@ def test_mixed_bfloat16_trains():
         ({"scheduler": "fast"}, "`scheduler` must be a `Scheduler` object or None"),
         ({"update_every": 0}, "`update_every` must be a positive integer"),
         ({"seed": -1}, "`seed` must be a non-negative integer"),
-        ({"gradient_accumulation_steps": 2}, "`gradient_accumulation_steps` is not supported"),
     ],
 )
 def test_argument_errors(arguments, message):

@@ -1,0 +1,165 @@
+"""Several batches, one step: what `gradient_accumulation_steps` means for Newton's method.
+
+    batch 1 ... K - 1    kept: inputs, targets, sample weights, masks
+    batch K              the step of all K: the mean of their losses is what is linearised, solved
+                         for and tried
+
+Keras averages gradients over K batches. A Newton step needs the curvature of the same K batches,
+and their loss at every point that it tries. So it is the data that are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_qnewton import _tf_private
+from keras_qnewton.loss import RecordedLoss, at_data, data_of
+
+
+class Accumulation:
+    """The batches of the step to come, in variables that are not saved.
+
+    A training that is resumed between two steps has lost the batches since the last one: its first
+    step is of those that are left.
+
+    Args:
+        batches: K, at least 2.
+        joined: Whether they have to be joined to one batch, since the curvature is not that of a
+            function, which is the same for a mean of losses.
+    """
+
+    def __init__(self, batches: int, joined: bool = False):
+        self._batches, self._to_be_joined = batches, joined
+        self._kinds: list[tuple[tf.DType, tuple[int | None, ...] | None]] = []
+        self._kept: list[tf.Variable] | None = None
+
+    def steps(self, number: tf.Tensor) -> tf.Tensor:
+        """How many steps so many batches are, integer scalar."""
+        return tf.convert_to_tensor(number) // self._batches
+
+    def add(
+        self, loss: RecordedLoss, number: tf.Tensor, step: Callable[[RecordedLoss], None]
+    ) -> None:
+        """Keeps the data of `loss`; of every K-th batch it calls `step` with the loss of all K.
+
+        Batches whose size is not known while the graph is traced are joined to one. Others, whose
+        size is written in the graph, and those with scalars among their data, have one loss each,
+        of which the mean is taken: then the graph grows with K.
+
+        Args:
+            loss: Of the batch.
+            number: How many batches were before, integer scalar.
+            step: Called once, in a branch of the graph.
+
+        Raises:
+            ValueError: If XLA compiles the graph, the data have other shapes or dtypes than
+                those that were kept, or cannot be joined and have to be.
+        """
+        if _tf_private.compiled_by_xla():
+            raise ValueError(
+                "`jit_compile=True` does not go with `gradient_accumulation_steps`: XLA has no "
+                "tensors whose size changes, as that of the batches that are kept does. Pass "
+                "`jit_compile=False`, or leave accumulation out and use a larger batch. "
+                f"Received: gradient_accumulation_steps={self._batches}. No weight was changed."
+            )
+        data = data_of(loss)
+        joined = all(t.shape.rank and t.shape[0] is None for t in data)
+        if self._to_be_joined and not joined:
+            raise ValueError(
+                '`curvature="fisher"` and `gradient_accumulation_steps` need batches whose size is '
+                "not written in the graph: those of `tf.data.Dataset.batch` without "
+                "`drop_remainder`. `fit` of arrays writes it there if it divides their length. "
+                f"Received: data of shapes {[t.shape for t in data]}. No weight was changed."
+            )
+        rows = [t if joined else t[None] for t in data]
+        kept = self._variables(rows)
+        at = number % self._batches
+        with tf.control_dependencies(_of_one_length(rows)):
+            # What a step that failed has left is dropped.
+            before = [v[: tf.where(at == 0, 0, tf.shape(v)[0])] for v in map(_value, kept)]
+            rows = [tf.concat(both, 0) for both in zip(before, rows, strict=True)]
+        # Made here, so that a step is given them as it is given a batch.
+        batches = [rows] if joined else [[_row(r, k) for r in rows] for k in range(self._batches)]
+
+        def keep() -> tf.Tensor:
+            for variable, value in zip(kept, rows, strict=True):
+                variable.assign(value)
+            return tf.constant(True)
+
+        def take() -> tf.Tensor:
+            names = [t.name for t in data]
+            step(at_data(loss, *(dict(zip(names, batch, strict=True)) for batch in batches)))
+            for variable in kept:
+                variable.assign(_value(variable)[:0])
+            return tf.constant(True)
+
+        _tf_private.cond(at == self._batches - 1, take, keep)
+
+    def _variables(self, rows: Sequence[tf.Tensor]) -> list[tf.Variable]:
+        kinds = [(r.dtype, None if r.shape.rank is None else tuple(r.shape[1:])) for r in rows]
+        if self._kept is None:
+            with _tf_private.outside_of_functions():
+                self._kept = [_empty(*kind) for kind in kinds]
+            self._kinds = kinds
+        if kinds != self._kinds:
+            raise ValueError(
+                "Argument `gradient_accumulation_steps` needs batches of one kind: as many "
+                "tensors, of the same dtypes and shapes but for the number of examples. "
+                f"Received: {kinds} after {self._kinds}. No weight was changed."
+            )
+        return self._kept
+
+
+def accumulation_of(optimizer: Any) -> Accumulation | None:
+    """As the optimizer's `gradient_accumulation_steps` asks for; None if it is None."""
+    steps = optimizer.gradient_accumulation_steps
+    of_examples = bool(getattr(optimizer.curvature, "of_examples", False))
+    return None if steps is None else Accumulation(steps, joined=of_examples)
+
+
+@contextlib.contextmanager
+def as_of_one_batch(optimizer: Any) -> Iterator[None]:
+    """Has Keras take what it is given for one batch's: it is of all accumulated ones already."""
+    steps = optimizer.gradient_accumulation_steps
+    optimizer.gradient_accumulation_steps = None
+    try:
+        yield
+    finally:
+        optimizer.gradient_accumulation_steps = steps
+
+
+def _empty(dtype: tf.DType, shape: tuple[int | None, ...] | None) -> tf.Variable:
+    """A variable of no rows `[0, *shape]`, which may get more."""
+    zeros = tf.zeros([0, *(n or 0 for n in shape or ())], dtype)
+    return tf.Variable(
+        zeros,
+        trainable=False,
+        shape=tf.TensorShape(None) if shape is None else [None, *shape],
+        name="accumulated_batches",
+    )
+
+
+def _value(variable: tf.Variable) -> tf.Tensor:
+    return tf.convert_to_tensor(variable)
+
+
+def _row(rows: tf.Tensor, k: int) -> tf.Tensor:
+    """The k-th of `rows`; the last one where there are fewer."""
+    return rows[tf.minimum(k, tf.shape(rows)[0] - 1)]
+
+
+def _of_one_length(rows: Sequence[tf.Tensor]) -> list[tf.Operation]:
+    """Checks that all tensors of a batch have as many examples."""
+    return [
+        tf.debugging.assert_equal(
+            tf.shape(row)[0],
+            tf.shape(rows[0])[0],
+            "Argument `gradient_accumulation_steps` needs data whose tensors have the examples for "
+            "their first axis. Sparse and ragged inputs have not.",
+        )
+        for row in rows[1:]
+    ]
