@@ -36,6 +36,7 @@ def run(monkeypatch, capsys):
     return program
 
 
+@pytest.mark.slow
 def test_hybrid_iris():
     """In a process of its own: that it finds its imports."""
     command = [sys.executable, str(EXAMPLES / "hybrid_iris.py"), "--steps", "2"]
@@ -57,11 +58,13 @@ def test_quantum_linear_system(tmp_path, run):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_quantum_classifier(run):
     out = run("quantum_classifier.py", "--quick", "--draw")
     assert "Rx(x00)" in out and "Largest differences from" in out
 
 
+@pytest.mark.slow
 def test_pinn(tmp_path, run):
     picture = tmp_path / "pinn.png"
     out = run("pinn.py", "--quick", "--out", str(picture))
@@ -83,6 +86,7 @@ def quiet():
     logger.setLevel(level)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_paper(tmp_path, monkeypatch):
     """The study's smoke profile: what it writes, and that it says what its logs say."""

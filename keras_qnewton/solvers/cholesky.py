@@ -17,11 +17,11 @@ from keras_qnewton.solvers.blocked_cholesky import (
 )
 from keras_qnewton.solvers.factorised import GraphFactorisedSolver
 from keras_qnewton.solvers.packing import Packable, Packed
-from keras_qnewton.solvers.scaling import unit_of
+from keras_qnewton.solvers.scaling import matrix_unit
 
 
 class CholeskyState(NamedTuple):
-    """The factor of ``A / α = L L^T``, α a power of two at A's largest entry.
+    """The factor of ``A / α = L L^T``, α a power of two; 1 but for extreme A.
 
     Attributes:
         matrix: A, `[N, N]`.
@@ -58,7 +58,7 @@ class Cholesky(GraphFactorisedSolver[CholeskyState], Packable[CholeskyState]):
     direct = True
 
     def factorise(self, matrix: tf.Tensor) -> CholeskyState:
-        unit = unit_of(matrix)
+        unit = matrix_unit(matrix)
         return CholeskyState(matrix, unit, blocked_cholesky(matrix / unit))
 
     def substitute(self, state: CholeskyState, rhs: tf.Tensor) -> tf.Tensor:
@@ -68,4 +68,4 @@ class Cholesky(GraphFactorisedSolver[CholeskyState], Packable[CholeskyState]):
         return packed_factor(state.factor)
 
     def unpack(self, matrix: tf.Tensor, packed: Packed) -> CholeskyState:
-        return CholeskyState(matrix, unit_of(matrix), unpacked_factor(packed, matrix.dtype))
+        return CholeskyState(matrix, matrix_unit(matrix), unpacked_factor(packed, matrix.dtype))

@@ -10,14 +10,14 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.factorised import GraphFactorisedSolver
 from keras_qnewton.solvers.packing import Packable, Packed
-from keras_qnewton.solvers.scaling import unit_of
+from keras_qnewton.solvers.scaling import matrix_unit
 
 # From this N on a second factorisation takes longer than a dataset.
 _LARGE = 512
 
 
 class LUState(NamedTuple):
-    """Factors of ``P A / α = L U``, α a power of two at A's largest entry.
+    """Factors of ``P A / α = L U``, α a power of two; 1 but for extreme A.
 
     Attributes:
         matrix: A, `[N, N]`.
@@ -51,7 +51,7 @@ class LU(GraphFactorisedSolver[LUState], Packable[LUState]):
     compiles = False
 
     def factorise(self, matrix: tf.Tensor) -> LUState:
-        unit = unit_of(matrix)
+        unit = matrix_unit(matrix)
         factors, permutation, exists = _factorised(matrix / unit)
         # A NaN passes `tf.linalg.lu`, but the triangular solves raise on it.
         exists &= tf.reduce_all(tf.math.is_finite(tf.linalg.diag_part(factors)))
@@ -73,7 +73,7 @@ class LU(GraphFactorisedSolver[LUState], Packable[LUState]):
         # After a failed LU, zeros are valid indices; `compute` returns NaN.
         rows = tf.where(exists, packed.numbers, tf.zeros_like(packed.numbers))
         factors = tf.cast(packed.factor, matrix.dtype)
-        return LUState(matrix, unit_of(matrix), factors, tf.cast(rows, tf.int32), exists)
+        return LUState(matrix, matrix_unit(matrix), factors, tf.cast(rows, tf.int32), exists)
 
 
 def _factorised(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

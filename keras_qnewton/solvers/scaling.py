@@ -23,6 +23,13 @@ def unit_of(tensor: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_finite(found), found, tf.ones_like(found))
 
 
+def matrix_unit(matrix: tf.Tensor) -> tf.Tensor:
+    """`unit_of` a matrix whose entries are of an extraordinary size; 1 of others."""
+    found = unit_of(matrix)
+    least, most = (tf.constant(2.0**e, matrix.dtype) for e in (-_ORDINARY, _ORDINARY))
+    return tf.where((found < least) | (found > most), found, tf.ones_like(found))
+
+
 def unit_beside(matrix: tf.Tensor, rhs: tf.Tensor) -> tf.Tensor:
     """`unit_of` the right-hand side, or 1 beside a matrix so large that a solution would vanish."""
     large = unit_of(matrix) > tf.constant(rhs.dtype.max, rhs.dtype) ** 0.5

@@ -61,6 +61,7 @@ def error(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(margin=st.floats(1.0, 60.0))
 def test_sharpened_gradient_keeps_its_digits(margin):

@@ -222,6 +222,7 @@ def test_other_loops_suppose_nothing(outputs, examples, ways):
     assert relative_error(matrix, of_squares(lambda: outputs(x, w), variables)) < 1e-10
 
 
+@pytest.mark.slow
 def test_loops_are_run_in_line_where_a_block_has_no_rows_otherwise():
     """Products with unit vectors are vectorised then."""
     model = keras.Sequential([L.Input((12, 2)), L.SimpleRNN(2), L.BatchNormalization(), L.Dense(3)])

@@ -80,6 +80,7 @@ def test_a_number_of_time_steps_known_only_at_run_time(layer):
     assert set(traced) == {None}
 
 
+@pytest.mark.slow
 def test_recurrent_dropout_keeps_its_mask():
     layer = L.LSTM(2, dropout=0.3, recurrent_dropout=0.4, seed=5)
     model = model_of(layer, steps=3)

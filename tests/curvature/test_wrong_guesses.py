@@ -131,6 +131,7 @@ def test_a_table_of_which_examples_are_rows():
     assert all(d.loss_after < d.loss for d in optimizer.decisions)
 
 
+@pytest.mark.slow
 def test_more_rows_than_a_system_of_low_rank_may_have():
     """Whether a batch's size is known before the step runs or not."""
     rng = np.random.default_rng(0)

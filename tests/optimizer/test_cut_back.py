@@ -132,6 +132,7 @@ def test_the_step_judged_is_the_one_that_clipping_leaves():
     np.testing.assert_allclose(d.loss_after, loss_fn().numpy(), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_layers_learn_a_curve_together():
     """Uncut, steps by layer are refused again and again: after 40 they are at 4e-3 to 2e-2."""
     keras.utils.set_random_seed(0)

@@ -300,6 +300,7 @@ def test_two_terms_with_batches_of_their_own(double):
     assert step.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 def test_formed_where_examples_interact():
     keras.utils.set_random_seed(0)
     coupled = [L.Dense(16), L.BatchNormalization(), L.Activation("tanh"), L.Dense(1)]

@@ -74,6 +74,7 @@ def test_a_linear_function_falls_at_every_step():
     assert all(np.diff(losses) < 0)
 
 
+@pytest.mark.slow
 def test_a_penalty_that_is_small_sets_no_step():
     w = tf.Variable(np.zeros(4))
 

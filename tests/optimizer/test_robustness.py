@@ -12,6 +12,7 @@ from tests.derivatives import flat_gradient
 from tests.optimizer.models import L, compiled, fit, regression_data, regression_model
 
 
+@pytest.mark.slow
 def test_damping_does_not_run_away_on_a_converged_model():
     model = keras.Sequential([L.Input((3,)), L.Dense(1)])
     x, y = regression_data()

@@ -246,6 +246,7 @@ def classical_run():
     return fit(compiled(optimizer), 2), optimizer.decisions
 
 
+@pytest.mark.slow
 def test_gate_time_decides_between_circuit_and_lu(classical_run):
     quantum, (reference, classical) = hybrid(gate_time=1e-18), classical_run
     losses = fit(compiled(quantum), 2)

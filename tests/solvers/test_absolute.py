@@ -324,6 +324,7 @@ def check_training(steps, **options):
     return losses
 
 
+@pytest.mark.slow
 def test_training_by_circuits_is_training_by_eigendecomposition():
     check_training(2, units=3)
 
