@@ -75,7 +75,7 @@ class QNewton(keras.optimizers.Optimizer):
             factorisation, in float64: a saddle-free step's serves every λ, others serve while λ
             stays.
         seed: Of the Lanczos start vectors, an int; None is 0.
-        name: Name of the optimizer.
+        name: Name of the optimizer; None for "qnewton", the next one "qnewton_1".
         **kwargs: Keras's own `weight_decay`, `clipnorm`, `clipvalue`, `global_clipnorm`,
             `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`,
             `gradient_accumulation_steps`. Clipping bounds the Newton step. The step is judged as
@@ -106,7 +106,7 @@ class QNewton(keras.optimizers.Optimizer):
         scheduler: Scheduler | None = None,
         update_every: int = 1,
         seed: int | None = None,
-        name: str = "qnewton",
+        name: str | None = None,
         **kwargs: Any,
     ):
         if isinstance(learning_rate, int) and not isinstance(learning_rate, bool):
@@ -119,7 +119,7 @@ class QNewton(keras.optimizers.Optimizer):
                 "Argument `scheduler` must be a `Scheduler` object or None. "
                 f"Received: scheduler={scheduler!r}"
             )
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        super().__init__(learning_rate=learning_rate, name=name or _numbered_name(), **kwargs)
         needs = () if isinstance(curvature, QuasiNewton) else ("at",)
         self.curvature = resolve("curvature", curvature, "curvature", needs=needs)
         blocks = Blocks(blocks) if isinstance(blocks, str) else blocks
@@ -378,6 +378,11 @@ class QNewton(keras.optimizers.Optimizer):
                     config[key], custom_objects=custom_objects
                 )
         return super().from_config(config, custom_objects=custom_objects)
+
+
+def _numbered_name() -> str:
+    number = keras.backend.get_uid("qnewton")
+    return "qnewton" if number == 1 else f"qnewton_{number - 1}"
 
 
 def _checked_pruning(sparsity: Any) -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ def block(update_every=2, **shapes):
         name: [keras.Variable(np.zeros(shape), dtype="float64") for shape in each]
         for name, each in shapes.items()
     }
-    return KeptBlock(variables, update_every, iteration), iteration
+    return KeptBlock(variables, update_every, lambda: iteration), iteration
 
 
 def formed(value):

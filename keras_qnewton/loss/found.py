@@ -23,6 +23,8 @@ from keras_qnewton.loss.replayable import VALUE_INDEPENDENT
 
 # Tapes and `tf.gradients` make these outside of their name scopes.
 _SUMS = {"AddN", "Identity", "Cast"}
+# Of a mean that Keras keeps: total + sum(value * weight).
+_OF_METRICS = {"AddV2", "Sum", "Mul", "Identity", "Cast", "Reshape"}
 _ASSIGNMENTS = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
 
 
@@ -69,7 +71,21 @@ def losses_of(
     last_ones = [tensor for tensor in candidates if not _leads_to(tensor, targets)]
     # A metric's sum is assigned to its variable.
     kept = [tensor for tensor in last_ones if not _is_assigned(tensor)]
-    return kept or last_ones
+    if kept:
+        return kept
+    summed = {tensor.name: tensor for tensor in (_summed(t, moving) for t in last_ones)}
+    return list(summed.values())
+
+
+def _summed(total: tf.Tensor, moving: set[tf.Operation]) -> tf.Tensor:
+    """What a metric adds to its sum: a scalar, times a weight that is none of the model's."""
+    tensor = total
+    while tensor.op.type in _OF_METRICS:
+        depending = [t for t in tensor.op.inputs if t.op in moving]
+        if len(depending) != 1 or depending[0].shape.rank != 0:
+            break
+        tensor = depending[0]
+    return tensor
 
 
 def _is_assigned(tensor: tf.Tensor) -> bool:

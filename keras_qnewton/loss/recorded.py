@@ -459,6 +459,8 @@ def _run(
             )
         elif hands.unroll and tensor_lists.is_list_operation(op, inputs):
             outputs = tensor_lists.list_operation(op, inputs, hands.unroll)
+        elif ctc.is_dense_loss(op):
+            outputs = ctc.run(inputs)
         elif custom_gradients.is_given(op):
             outputs = custom_gradients.run(op, inputs, env, resource_names, run_body)
         elif not hands.literal and (differentiable := _differentiable(op, inputs, operations)):
@@ -483,8 +485,6 @@ def _differentiable(
     op: tf.Operation, inputs: list[Any], operations: Sequence[tf.Operation]
 ) -> list[Any]:
     """The outputs of an equal form that has more derivatives; empty where `op` is run itself."""
-    if ctc.is_dense_loss(op):
-        return ctc.run(inputs)
     if op.type in IDENTITIES:
         return inputs[:1]
     if op.type == "StopGradient" and is_moments_stop(op, operations):

@@ -43,12 +43,12 @@ class KeptBlock:
         variables: "hessian" `[N, N]`, "spectrum" `[fields of Spectrum]`, and "factor": which
             system it is of `[2]`, and the two arrays of a `Packed`.
         update_every: Steps between two evaluations of the matrix.
-        iteration: The optimizer's count of steps, an integer scalar variable.
+        iteration: Gives the optimizer's count of steps, an integer scalar.
     """
 
     variables: Mapping[str, Sequence[keras.Variable]] = dataclasses.field(default_factory=dict)
     update_every: int = 1
-    iteration: keras.Variable | None = None
+    iteration: Callable[[], keras.Variable | tf.Tensor] = lambda: tf.constant(0)
 
     def matrix(
         self, form: Callable[[], Formed], count: tf.Tensor, weight: tf.Tensor | float = 1.0
@@ -78,7 +78,7 @@ class KeptBlock:
                 count > 1, lambda: tf.cast(averaged(matrix), matrix.dtype), lambda: matrix
             )
             return Formed(matrix, how)
-        due = tf.equal(tf.convert_to_tensor(self.iteration) % self.update_every, 0) | missing
+        due = tf.equal(tf.convert_to_tensor(self.iteration()) % self.update_every, 0) | missing
 
         def evaluated() -> tuple[tf.Tensor, tf.Tensor]:
             formed = form()

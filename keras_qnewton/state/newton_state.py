@@ -129,7 +129,7 @@ class NewtonState:
             foreseen=foreseen,
             weights=last,
             blocks={
-                name: KeptBlock(variables, settings.update_every, optimizer.iterations)
+                name: KeptBlock(variables, settings.update_every, lambda: optimizer.iterations)
                 for name, variables in blocks.items()
             },
         )

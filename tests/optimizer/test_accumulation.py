@@ -67,6 +67,7 @@ OPTIONS = {
     "by default": {},
     "hessian": {"curvature": "hessian"},
     "blocks": {"blocks": "layer"},
+    "kept": {"update_every": 2},
     "clipped": {"clipnorm": 0.1, "weight_decay": 0.01},
     "averages of weights": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
     "fisher": {"curvature": "fisher"},
