@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_qnewton import _tf_private
 from keras_qnewton.accumulation import accumulation_of, as_of_one_batch
 from keras_qnewton.arguments import check_count
-from keras_qnewton.conditioning import Pruning
+from keras_qnewton.conditioning import pruning_policy
 from keras_qnewton.curvature import Blocks
 from keras_qnewton.decision_log import DecisionLog, Decisions
 from keras_qnewton.hyperparameters import check_numbers, warn_of_rate
@@ -30,6 +30,7 @@ from keras_qnewton.refusals import Refusals
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
+from keras_qnewton.state import load_earlier
 from keras_qnewton.step import (
     Batch,
     check_arguments,
@@ -128,7 +129,7 @@ class QNewton(keras.optimizers.Optimizer):
         self.scheduler = (
             Scheduler(classical="cholesky", quantum=None) if scheduler is None else scheduler
         )
-        self.sparsity, self._pruning = _checked_pruning(sparsity)
+        self.sparsity, self._pruning = pruning_policy(sparsity)
         self.update_every = update_every
         self.seed = seed
         self.has_default_scheduler = scheduler is None
@@ -343,17 +344,9 @@ class QNewton(keras.optimizers.Optimizer):
     # --- serialisation ------------------------------------------------------------------
 
     def load_own_variables(self, store: Any) -> None:
-        """Sets the state from a saved file.
-
-        One of an earlier version has no variables of learned steps. They keep their values, and the
-        training goes on from the others.
-        """
-        saved = len(store.keys())
-        if not self.built or getattr(self._state, "first_learned", None) != saved:
+        """Sets the state from a saved file, of an earlier version, too."""
+        if not (self.built and load_earlier(self._state, self.variables, store)):
             super().load_own_variables(store)
-            return
-        for k, variable in enumerate(self.variables[:saved]):
-            variable.assign(store[str(k)])
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -383,11 +376,3 @@ class QNewton(keras.optimizers.Optimizer):
 def _numbered_name() -> str:
     number = keras.backend.get_uid("qnewton")
     return "qnewton" if number == 1 else f"qnewton_{number - 1}"
-
-
-def _checked_pruning(sparsity: Any) -> tuple[Any, Any]:
-    """`sparsity` with plain numbers for NumPy's, and the policy that it stands for."""
-    if sparsity is None or callable(sparsity):
-        return sparsity, sparsity
-    pruning = Pruning(sparsity)
-    return pruning.sparsity, pruning

@@ -10,7 +10,7 @@ from keras_qnewton.conditioning.damping import Adaptive, Constant, Damping
 from keras_qnewton.conditioning.lanczos import Spectrum, extremal_eigenvalues
 from keras_qnewton.conditioning.linear_loss import DampingScale
 from keras_qnewton.conditioning.noise import data_changed
-from keras_qnewton.conditioning.pruning import Pruned, Pruning, prune
+from keras_qnewton.conditioning.pruning import Pruned, Pruning, prune, pruning_policy
 from keras_qnewton.conditioning.regularization import regularize
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "extremal_eigenvalues",
     "log_condition_number",
     "prune",
+    "pruning_policy",
     "regularize",
 ]

@@ -89,6 +89,14 @@ class Pruning(Policy):
         return {"sparsity": self.sparsity, "keep": self.keep, "compensate": self.compensate}
 
 
+def pruning_policy(sparsity: Any) -> tuple[Any, Any]:
+    """The argument `sparsity` with plain numbers for NumPy's, and the policy that it stands for."""
+    if sparsity is None or callable(sparsity):
+        return sparsity, sparsity
+    pruning = Pruning(sparsity)
+    return pruning.sparsity, pruning
+
+
 def _checked_sparsity(sparsity: Any) -> int | float:
     """`sparsity` as a plain int (a count) or a plain float (a fraction)."""
     if isinstance(sparsity, (int, np.integer)):

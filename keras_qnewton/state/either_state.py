@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
 
 from keras_qnewton.state.newton_state import Memory, NewtonState
 from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
@@ -47,3 +49,25 @@ class EitherState:
             self.newton.remember(memory.newton)
         if memory.learned is not None:
             self.learned.remember(memory.learned)
+
+
+def load_earlier(state: Any, variables: Sequence[keras.Variable], store: Mapping[str, Any]) -> bool:
+    """Sets the variables from a saved file of an earlier version, if it is one.
+
+    It has no variables of learned steps. They keep their values, and the training goes on from the
+    others.
+
+    Args:
+        state: The optimizer's.
+        variables: All of the optimizer's.
+        store: What the file has, by position.
+
+    Returns:
+        Whether it is such a file.
+    """
+    saved = len(store.keys())
+    if getattr(state, "first_learned", None) != saved:
+        return False
+    for k, variable in enumerate(variables[:saved]):
+        variable.assign(store[str(k)])
+    return True
