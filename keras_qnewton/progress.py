@@ -13,7 +13,6 @@ import tensorflow as tf
 # Seconds of tracing without a word.
 PATIENCE = 3.0
 
-
 _SAID = "QNewton is tracing its step, once: the steps after the first do not wait for it."
 
 

@@ -28,14 +28,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.loss.recorded import RecordedLoss
-from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT
+from keras_qnewton.loss.replayable import ARGUMENTS, READS, VALUE_INDEPENDENT
 
 _REDUCTIONS = {"Sum", "Mean", "L2Loss", "Max", "Min", "Prod", "EuclideanNorm"}
 _QUOTIENTS = {"RealDiv", "DivNoNan", "Div", "Xdivy"}
 _PRODUCTS = {"Mul", "MulNoNan"}
 _MOVES = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Neg", "EnsureShape"}
 _CHOICES = {"Select", "SelectV2"}
-_ARGUMENTS = {"Placeholder", "PlaceholderWithDefault", "IteratorGetNext", "IteratorGetNextSync"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +266,7 @@ def _own_source(op: tf.Operation) -> set[str] | None:
         return {"constant"} if tensor.dtype.is_floating and tensor.shape.rank != 0 else set()
     if op.type in READS:
         return {"variable"}
-    if op.type in _ARGUMENTS:
+    if op.type in ARGUMENTS:
         return {"data"}
     if op.op_def.is_stateful:
         return {"random"}

@@ -73,16 +73,25 @@ def losses_of(
     kept = [tensor for tensor in last_ones if not _is_assigned(tensor)]
     if kept:
         return kept
-    summed = {tensor.name: tensor for tensor in (_summed(t, moving) for t in last_ones)}
+    summed = {tensor.name: tensor for tensor in (_summed(t, moving, made_of) for t in last_ones)}
     return list(summed.values())
 
 
-def _summed(total: tf.Tensor, moving: set[tf.Operation]) -> tf.Tensor:
-    """What a metric adds to its sum: a scalar, times a weight that is none of the model's."""
+def _summed(total: tf.Tensor, moving: set[tf.Operation], made_of: set[tf.Operation]) -> tf.Tensor:
+    """What a metric adds to its sum: a scalar, times a weight that no gradient is made of.
+
+    Args:
+        total: What is assigned to the metric's variable.
+        moving: Operations that depend on the weights.
+        made_of: Operations that the gradients are made of: a factor of the loss is among them.
+    """
     tensor = total
     while tensor.op.type in _OF_METRICS:
         depending = [t for t in tensor.op.inputs if t.op in moving]
-        if len(depending) != 1 or depending[0].shape.rank != 0:
+        of_the_loss = tensor.op.type == "Mul" and any(
+            t.op in made_of for t in tensor.op.inputs if t.op not in moving
+        )
+        if of_the_loss or len(depending) != 1 or depending[0].shape.rank != 0:
             break
         tensor = depending[0]
     return tensor

@@ -15,9 +15,9 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton.loss.recorded import RecordedLoss, run_again, weight_handles
+from keras_qnewton.loss.replayable import ARGUMENTS
 from keras_qnewton.loss.unscaled import UnscaledLoss
 
-_ARGUMENTS = {"Placeholder", "PlaceholderWithDefault", "IteratorGetNext", "IteratorGetNextSync"}
 # Elements of a constant that is made again, at most.
 _FEW = 256
 _HANDLES = (tf.resource, tf.variant)
@@ -33,7 +33,7 @@ def data_of(loss: RecordedLoss) -> list[tf.Tensor]:
         if tensor.name in seen:
             continue
         seen.add(tensor.name)
-        if tensor.op.type not in _ARGUMENTS:
+        if tensor.op.type not in ARGUMENTS:
             pending.extend(tensor.op.inputs)
         elif tensor.dtype not in _HANDLES:
             found.append(tensor)

@@ -21,6 +21,8 @@ VALUE_INDEPENDENT = {
 }
 # Their first input, looked at: a loss that is not finite is not taken anyway.
 IDENTITIES = {"CheckNumerics", "CheckNumericsV2", "DebugIdentityV2", "Print"}
+# What a graph is given from outside of it.
+ARGUMENTS = {"Placeholder", "PlaceholderWithDefault", "IteratorGetNext", "IteratorGetNextSync"}
 READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
 
 

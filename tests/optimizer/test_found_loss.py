@@ -119,6 +119,30 @@ def test_what_is_made_of_the_loss_after_its_gradient_is_no_hindrance():
     )
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.5], ids=["plain", "with a factor"])
+@pytest.mark.parametrize("kept", ["mean", "last"])
+def test_a_metric_of_the_loss_is_not_the_loss(factor, kept):
+    """Nothing but a variable takes the loss: a running sum of it, times a weight, or itself."""
+    model, metric = regression_model(), keras.metrics.Mean()
+    last = tf.Variable(0.0)
+    variables = as_tensors(model.trainable_variables)
+
+    @tf.function(autograph=False)
+    def found():
+        with tf.GradientTape() as tape:
+            loss = factor * squares(model) if factor != 1 else squares(model)
+        gradients = tape.gradient(loss, variables)
+        if kept == "mean":
+            metric.update_state(loss, sample_weight=tf.cast(tf.shape(X)[0], tf.float32))
+        else:
+            last.assign(loss)
+        (scalar,) = losses_of(gradients, variables)
+        return loss, scalar
+
+    loss, scalar = found()
+    assert scalar == loss
+
+
 def test_sparse_gradients():
     model = keras.Sequential([L.Input((3,), dtype="int32"), L.Embedding(4, 2), L.Flatten()])
     tokens = tf.cast(tf.abs(X) * 2.0, tf.int32) % 4
