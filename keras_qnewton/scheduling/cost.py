@@ -6,6 +6,7 @@ graph, where κ and d are tensors, is the one that the same numbers give eagerly
 
 from __future__ import annotations
 
+import abc
 from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
@@ -49,7 +50,7 @@ class CostModel(Protocol):
         ...
 
 
-class QuantumCost(Policy):
+class QuantumCost(Policy, abc.ABC):
     """Base of the quantum cost models, with the switches for the work around the solve.
 
         seconds = gate_time · (G + P · S) · max(1, R / parallel)
@@ -102,13 +103,13 @@ class QuantumCost(Policy):
         """ε."""
         return self._epsilon
 
+    @abc.abstractmethod
     def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """G, scalar float64; arguments as in `CostModel.seconds`, with ακ for κ."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def preparations(self, condition_number: Scalar) -> tf.Tensor:
         """P, scalar float64; ακ for κ."""
-        raise NotImplementedError
 
     def seconds(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import tensorflow as tf
@@ -20,9 +21,9 @@ class SparseOracleCost(QuantumCost):
     reflection about |b⟩. Arguments are `QuantumCost`'s.
     """
 
+    @abc.abstractmethod
     def charged_queries(self, condition_number: Scalar) -> tf.Tensor:
         """Q, scalar float64; ακ for an encoding at another α than ‖A‖₂."""
-        raise NotImplementedError
 
     @property
     def encoding(self) -> str:
