@@ -57,8 +57,9 @@ class QNewton(keras.optimizers.Optimizer):
         curvature: "hessian" (exact), "gauss_newton" (for sums of terms that are convex in tensors
             of the network, such as squared errors and cross-entropies; positive semidefinite
             if the loss has no other parts), "fisher" (empirical), "auto"
-            (Gauss-Newton where terms are recognised as convex, else exact; of more weights than
-            a matrix is formed of, "quasi_newton" where the data stay and have many rows), or an
+            (Gauss-Newton where terms are recognised as convex, of absolute errors, hinges and
+            quantiles that of parabolas above them; else exact; of more weights than a matrix
+            is formed of, "quasi_newton" where the data stay and have many rows), or an
             object.
             "quasi_newton", or a `QuasiNewton`, learns an inverse Hessian from gradients, with a
             line search: no linear system is formed, solved or scheduled.

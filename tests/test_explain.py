@@ -51,9 +51,21 @@ def test_names_the_operation_at_which_the_rules_ended():
     assert found.blocks[0].solved_by == "saddle-free, by an eigendecomposition"
 
 
+def worst_error(y, p):
+    return tf.reduce_max(tf.abs(y - p))
+
+
+def test_says_that_kinks_have_the_curvature_of_parabolas():
+    found = explain(model_with("mae"), X, Y)
+    assert (found.curvature, found.semidefinite) == ("Gauss-Newton", True)
+    assert "parabolas" in found.reason
+    assert [output.rule for output in found.outputs] == ["Kinks"]
+
+
 @pytest.mark.parametrize(
     ("loss", "reason"),
-    [("mae", "piecewise linear"), ("cosine_similarity", "No term of the loss is known")],
+    [(worst_error, "maximum over elements"), ("cosine_similarity", "No term of the loss is known")],
+    ids=["maximum", "cosine_similarity"],
 )
 def test_says_why_the_hessian_is_exact(loss, reason):
     found = explain(model_with(loss), X, Y)

@@ -60,16 +60,17 @@ class GaussNewton(Curvature):
 class AutoCurvature(Curvature):
     """Gauss-Newton where terms of the loss are recognisably convex, else the exact Hessian.
 
-    Exact, too, where all that is convex is piecewise linear and has no curvature, and where outputs
-    are coupled (`ConvexLoss.coupled`, as in a variational autoencoder) in a network of dense
-    layers, whose exact blocks are cheap. See `Curvature` for the argument.
+    Terms that are piecewise linear in a tensor, as absolute errors and hinges are, have no
+    curvature of their own, and get that of parabolas above them (`outputs.kinks`). Exact, too,
+    where outputs are coupled (`ConvexLoss.coupled`, as in a variational autoencoder) in a network
+    of dense layers, whose exact blocks are cheap. See `Curvature` for the argument.
     """
 
     def at(
         self, loss: RecordedLoss, weights: Sequence[tf.Tensor], parts: Sequence[Part]
     ) -> Linearized:
         """Differentiates `loss` at `weights`; see `Curvature.at`."""
-        convex = convex_loss(loss)
+        convex = convex_loss(loss, kinks=True)
         if not convex.outputs or prefers_exact(loss, convex):
             return StructuredHessian(loss, weights, parts, self.memory)
         point = Point(loss, weights, parts, self.memory)

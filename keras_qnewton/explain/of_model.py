@@ -134,7 +134,12 @@ def _reason(settings: QNewton, at: Linearized, convex: ConvexLoss, loss: Recorde
     if not isinstance(settings.curvature, AutoCurvature):
         return "It was asked for."
     if isinstance(at, GaussNewtonLinearized):
-        return "The loss has terms that are convex and curved."
+        if convex.outputs:
+            return "The loss has terms that are convex and curved."
+        return (
+            "All that is convex in the loss is piecewise linear, and has the curvature of "
+            "parabolas that touch it from above."
+        )
     if not convex.recognised:
         return "No term of the loss is known to be convex."
     if prefers_exact(loss, convex):
@@ -142,7 +147,7 @@ def _reason(settings: QNewton, at: Linearized, convex: ConvexLoss, loss: Recorde
             "One output is made of another, and the terms are not squares: the curvature between "
             "the two counts."
         )
-    return "All that is convex in the loss is piecewise linear, and has no curvature."
+    return "All that is convex in the loss is a maximum over elements, and has no curvature."
 
 
 def _outputs(at: Linearized) -> tuple[OutputExplanation, ...]:

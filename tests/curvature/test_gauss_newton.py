@@ -231,7 +231,7 @@ def test_a_rest_that_is_not_convex_is_not_called_semidefinite():
         ("mse", "gauss_newton", "cholesky"),
         ("mse", "hessian", "eigen"),
         ("huber", "auto", "cholesky"),
-        ("mae", "auto", "eigen"),
+        ("mae", "auto", "cholesky"),
     ],
 )
 def test_curvature_argument(loss, curvature, route):

@@ -29,8 +29,9 @@ LOSSES = {
 }
 
 
-def steps(loss, weights, count=STEPS, **settings):
-    optimizer = QNewton(**settings)
+def steps(loss, weights, count=STEPS, curvature="hessian", **settings):
+    """The Hessian of these losses is zero; by default they would have that of parabolas."""
+    optimizer = QNewton(curvature=curvature, **settings)
     step = tf.function(lambda: optimizer.minimize(loss, weights), autograph=False)
     return optimizer, [float(step()) for _ in range(count)]
 

@@ -112,14 +112,15 @@ class ConvexPart:
             tape.watch(z)
             given = {**self.outputs, self.output.name: z}
             terms = self.loss.fetch(self.output.terms, self.weights, overrides=given)
-        return tape.gradient(terms, z, self._weights_of_terms, unconnected_gradients="zero")
+        return tape.gradient(terms, z, self.signed_weights, unconnected_gradients="zero")
 
     def term_weights(self) -> tf.Tensor:
         """ω = ∂L/∂φ, of the shape of the terms: by how much each counts; at least zero."""
-        return tf.nn.relu(self._weights_of_terms[0])
+        return tf.nn.relu(self.signed_weights[0])
 
     @functools.cached_property
-    def _weights_of_terms(self) -> list[tf.Tensor]:
+    def signed_weights(self) -> list[tf.Tensor]:
+        """∂L/∂φ of each term: ω, or -ω of a concave term that is subtracted."""
         values = [tf.stop_gradient(self.loss.tensor(name)) for name in self.output.terms]
         with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
@@ -189,20 +190,19 @@ class OutputCurvature(abc.ABC):
         return UNIT_ROUNDOFF[self.dtype] * tf.cast(terms, tf.float64)
 
 
-class CurvatureByTapes(OutputCurvature):
-    """C of terms in which no two elements of z meet: diagonal, the derivative of ∂/∂z.
+class DiagonalCurvature(OutputCurvature):
+    """C of terms in which no two elements of z meet.
 
-    Terms in which they do need their own. A negative C_cc, of labels that make a term concave, is
-    cut off at zero.
+    A negative C_cc, of labels that make a term concave, is cut off at zero.
+
+    Args:
+        part: The terms.
+        diagonal: C's diagonal, of the shape of z.
     """
 
-    def __init__(self, part: ConvexPart):
-        z = part.z
-        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(z)
-            gradient = part.gradient_of_terms(z)
-        super().__init__(z, part.gradient(), part.dtype)
-        self._diagonal = tf.nn.relu(tape.gradient(gradient, z, unconnected_gradients="zero"))
+    def __init__(self, part: ConvexPart, diagonal: tf.Tensor):
+        super().__init__(part.z, part.gradient(), part.dtype)
+        self._diagonal = tf.nn.relu(diagonal)
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """C v, of the shape of z."""
@@ -226,6 +226,20 @@ class CurvatureByTapes(OutputCurvature):
         root = tf.sqrt(self._diagonal)
         exist = tf.reduce_all((root > 0) | tf.equal(self.gradient, 0))
         return tf.reshape(tf.math.divide_no_nan(self.gradient, root), [-1, 1]), exist
+
+
+class CurvatureByTapes(DiagonalCurvature):
+    """C of terms in which no two elements of z meet: the derivative of ∂/∂z.
+
+    Terms in which they do need their own.
+    """
+
+    def __init__(self, part: ConvexPart):
+        z = part.z
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(z)
+            gradient = part.gradient_of_terms(z)
+        super().__init__(part, tape.gradient(gradient, z, unconnected_gradients="zero"))
 
 
 def countable_outputs(z: tf.Tensor) -> int | None:

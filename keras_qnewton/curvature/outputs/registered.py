@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Collection
 
 import tensorflow as tf
 
 from keras_qnewton.curvature.outputs.base import ConvexOutput, LossRule
+from keras_qnewton.curvature.outputs.kinks import Kinks, has_parabola
 from keras_qnewton.curvature.outputs.rows import AllTogether, RowByRow
 from keras_qnewton.curvature.outputs.separable import Separable
 from keras_qnewton.loss import RecordedLoss
@@ -19,6 +22,7 @@ _OF_TABLE: dict[Coupling, LossRule] = {
     Coupling.ROWS: RowByRow(),
     Coupling.ALL: AllTogether(),
 }
+_KINKS = Kinks()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class ConvexLoss:
     """A loss, cut where it is convex.
 
     Attributes:
-        outputs: The tensors in which it is, but for terms that are piecewise linear.
+        outputs: The tensors in which it is curved, or has the curvature of parabolas above it.
         held: Names of tensors; what depends on the weights while these are held is beside the
             terms: penalties and the rest.
         rest: Tensors in which nothing is known to be convex. Where there are none, what is beside
@@ -44,8 +48,14 @@ class ConvexLoss:
     coupled: bool
 
 
-def convex_loss(loss: RecordedLoss) -> ConvexLoss:
-    """Cuts a loss where it is recognisably convex; without any outputs where it is not."""
+def convex_loss(loss: RecordedLoss, kinks: bool = False) -> ConvexLoss:
+    """Cuts a loss where it is recognisably convex; without any outputs where it is not.
+
+    Args:
+        loss: The recorded loss.
+        kinks: Whether piecewise linear terms have the curvature of parabolas above them
+            (`outputs.kinks`), in tensors in which no term is curved. They have none otherwise.
+    """
     rules = {name: resolve("loss_rule", name, "loss_rule") for name in names("loss_rule")}
     known = {
         terms.name: Term((z,), terms, Coupling.ROWS, curved=True, rule=name)
@@ -53,29 +63,41 @@ def convex_loss(loss: RecordedLoss) -> ConvexLoss:
         for z, terms in rule.candidates(loss)
     }
     found = cut(loss, known)
-    values: dict[tuple[str, LossRule], list[str]] = {}
-    for term in found.terms:
+    values: dict[tuple[str, LossRule], dict[str, None]] = {}
+    for term in filter(_is_curved, found.terms):
         rule = _OF_TABLE[term.coupling] if term.rule is None else rules[term.rule]
-        for z in term.arguments if term.curved else ():
-            values.setdefault((z.name, rule), []).append(term.value.name)
+        for z in term.arguments:
+            values.setdefault((z.name, rule), {})[term.value.name] = None
+    curved = {z for z, _ in values}
+    for term in itertools.filterfalse(_is_curved, found.terms) if kinks else ():
+        for z in term.arguments:
+            # A penalty on what a layer gives, beside a curved loss of the output, is better left.
+            beside = z.name in curved or _leads_to(loss, {z.name}, curved)
+            if has_parabola(term.value) and not beside:
+                values.setdefault((z.name, _KINKS), {})[term.value.name] = None
     outputs = [ConvexOutput(z, tuple(terms), rule) for (z, rule), terms in values.items()]
+    names_of_outputs = {output.name for output in outputs}
     squares = all(term.value.op.type in SQUARES for term in found.terms)
     return ConvexLoss(
         outputs,
         _held(found),
         found.rest,
         recognised=bool(found.terms),
-        coupled=not squares and _is_nested(loss, {output.name for output in outputs}),
+        coupled=not squares and _leads_to(loss, names_of_outputs, names_of_outputs),
     )
 
 
-def _is_nested(loss: RecordedLoss, outputs: set[str]) -> bool:
-    """Whether one of these tensors is made of another."""
-    reached = set(outputs)
+def _is_curved(term: Term) -> bool:
+    return term.curved
+
+
+def _leads_to(loss: RecordedLoss, sources: Collection[str], targets: Collection[str]) -> bool:
+    """Whether one of `targets` is made of one of `sources`; all are names of tensors."""
+    reached = set(sources)
     for op in loss.operations:
         if any(t.name in reached for t in op.inputs):
             made = {t.name for t in op.outputs}
-            if made & outputs:
+            if not made.isdisjoint(targets):
                 return True
             reached |= made
     return False
