@@ -165,6 +165,7 @@ def test_freezing_without_recompiling():
 
 
 @cell("Weights", "`clone_model`")
+@pytest.mark.slow
 def test_cloned_models():
     model = compiled()
     fitted(model)
@@ -172,6 +173,7 @@ def test_cloned_models():
 
 
 @cell("Weights", "LoRA (`enable_lora`)")
+@pytest.mark.slow
 def test_lora():
     model = small()
     model.get_layer("hidden").enable_lora(1)
@@ -184,6 +186,7 @@ def test_lora():
 
 
 @cell("Weights", "quantised layers (`quantize('int8')`): what is left trainable")
+@pytest.mark.slow
 def test_quantised_layers():
     model = small()
     model.get_layer("hidden").quantize("int8")
@@ -202,6 +205,7 @@ def test_weights_set_between_steps():
 
 
 @cell("Weights", "averages of weights: `use_ema`, `ema_overwrite_frequency`, `SwapEMAWeights`")
+@pytest.mark.slow
 def test_averages_of_weights():
     model = compiled(use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)
     assert falls(fitted(model, epochs=8))
@@ -265,6 +269,7 @@ def test_validation_and_metrics():
 
 
 @cell("Data", "generators, `tf.data`, `steps_per_epoch`")
+@pytest.mark.slow
 def test_generators_and_datasets():
     def batches():
         while True:
@@ -309,6 +314,7 @@ def test_eager_train_steps():
 
 
 @cell("Training", "TensorFlow's op determinism: two runs are equal bit for bit")
+@pytest.mark.slow
 def test_determinism():
     program = """if True:
         import keras, numpy, tensorflow
@@ -334,8 +340,13 @@ def test_an_interrupt_and_going_on():
                 signal.raise_signal(signal.SIGINT)
 
     model = compiled()
-    with pytest.raises(KeyboardInterrupt):
-        fitted(model, callbacks=[Interrupt()])
+    # A shell that starts a run in the background has it ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fitted(model, callbacks=[Interrupt()])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(model.optimizer.decisions) == 2
     unbroken = compiled()
     fitted(unbroken, epochs=4)
@@ -424,6 +435,7 @@ def test_export(tmp_path):
 
 
 @cell("Devices", "`OneDeviceStrategy`")
+@pytest.mark.slow
 def test_one_device():
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         model = compiled()
@@ -431,6 +443,7 @@ def test_one_device():
 
 
 @cell("Wrappers", "`SKLearnRegressor`, `clone` and `cross_val_score` of scikit-learn")
+@pytest.mark.slow
 def test_scikit_learn():
     selection = pytest.importorskip("sklearn.model_selection")
 

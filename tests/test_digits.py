@@ -44,6 +44,7 @@ def train(seed, steps):
     return model, losses
 
 
+@pytest.mark.slow
 def test_full_batch():
     model, losses = train(0, 12)
     x, y = digits()
@@ -77,6 +78,7 @@ def test_mini_batches_generalise():
     assert min(accuracies) >= 0.85
 
 
+@pytest.mark.slow
 def test_lanczos_is_close_to_exact_on_the_digits_hessian():
     """Regularised as in the paper: pixels that are always 0 make the bare Hessian singular."""
     x, y = digits()

@@ -91,6 +91,7 @@ def test_initial_conditions_have_their_weight(name, factor):
 # --- spectral references ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "finer"), [(spectral.burgers, (4096, 80)), (spectral.allen_cahn, (4096, 20))]
 )

@@ -65,6 +65,7 @@ def saddle(optimizer, steps):
         step()
 
 
+@pytest.mark.slow
 def test_routes_of_a_run_that_knew_its_systems_to_be_definite():
     """Cholesky may be chosen only there, which the log says by what was priced."""
     own = Scheduler(

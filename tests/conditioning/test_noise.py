@@ -50,6 +50,7 @@ def test_rounding_at_a_minimum_above_zero_is_no_change():
     assert data_changed(tf.constant(loss), tf.constant(loss * (1 + 1e-8)), weights, gradients)
 
 
+@pytest.mark.slow
 def test_a_shuffled_full_batch_takes_the_steps_that_it_would_take_without_memory():
     found = []
     for memory in (1, 20):

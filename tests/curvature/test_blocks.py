@@ -125,6 +125,7 @@ def test_memory_check_of_many_blocks_names_a_size_that_fits():
         check(max_size=min(n for n in (1200, 2000, 3000, 4200) if n > fits))
 
 
+@pytest.mark.slow
 def test_partition_survives_saving(tmp_path):
     """And every block keeps its own matrix, which the last two steps before are of."""
     rng = np.random.default_rng(0)

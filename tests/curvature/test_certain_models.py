@@ -74,6 +74,7 @@ def test_sharpened_gradient_keeps_its_digits(margin):
     assert error(after, exact(model, labels, np.float32(1e-3))) < bound
 
 
+@pytest.mark.slow
 def test_plain_gradient_does_not():
     model, labels = model_and_labels(60.0)
     terms = keras.ops.sparse_categorical_crossentropy(labels, model(X), from_logits=True)

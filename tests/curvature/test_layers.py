@@ -269,6 +269,7 @@ def test_resource_gather():
     assert relative_error(block.matrix, fd_hessian(loss_fn, [table])) < 1e-10
 
 
+@pytest.mark.slow
 def test_sample_weights():
     model, shape = dense()
     x, y = data(shape)

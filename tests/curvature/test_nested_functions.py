@@ -90,6 +90,7 @@ def test_a_model_in_a_called_function_has_its_layers(activation):
     assert relative_error(matrix, expected) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_loop_after_a_call_stays_one():
     model = model_of()
     variables = as_tensors(model.trainable_variables)

@@ -214,6 +214,7 @@ def test_roots_that_are_wrong_are_not_taken(monkeypatch):
     assert relative_error(matrix, expected) < 1e-10
 
 
+@pytest.mark.slow
 def test_more_outputs_an_example_than_have_roots(monkeypatch):
     """Forward passes, since no roots are held."""
     monkeypatch.setattr(rows_by_passes, "_PER_BYTE", ALWAYS)

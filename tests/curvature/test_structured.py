@@ -132,6 +132,7 @@ def test_sample_weights_and_variable_order():
     assert relative_error(block.matrix, fd_hessian(loss_fn, variables)) < 1e-10
 
 
+@pytest.mark.slow
 def test_large_assemblies_are_done_in_pieces(monkeypatch):
     from keras_qnewton.curvature import example_sums
 
@@ -143,6 +144,7 @@ def test_large_assemblies_are_done_in_pieces(monkeypatch):
     assert relative_error(pieces.matrix, whole.matrix) < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", ["layer", "variable"])
 def test_blocks_of_many_inputs_equal_those_of_few(monkeypatch, partition):
     from keras_qnewton.curvature import example_sums

@@ -92,6 +92,7 @@ def test_gauss_newton_matrix(build):
     assert relative_error(block.matrix, expected) < 1e-11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_size", [2, 2048])
 @pytest.mark.parametrize("build", MODELS)
 def test_trains(build, max_size):
@@ -107,6 +108,7 @@ def test_trains(build, max_size):
     assert all(d.loss_after <= d.loss for d in optimizer.decisions if d.accepted)
 
 
+@pytest.mark.slow
 def test_a_table_of_which_examples_are_rows():
     """Its length, which is known, is not that of a batch, which is not."""
     rng = np.random.default_rng(0)

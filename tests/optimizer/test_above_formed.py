@@ -93,6 +93,7 @@ def test_a_full_batch_in_fit_is_learned_from_after_its_first_step() -> None:
     assert history.history["loss"][-1] < 0.1 * history.history["loss"][0]
 
 
+@pytest.mark.slow
 def test_a_full_batch_in_another_order_is_the_same_data() -> None:
     optimizer = QNewton(blocks=some_blocks())
     x, y = data(MANY)
@@ -114,6 +115,7 @@ def test_steps_on_data_that_change_are_newtons(examples: int) -> None:
         np.testing.assert_allclose(one, other, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_data_that_change_once_take_one_newton_step() -> None:
     optimizer = QNewton(blocks=some_blocks())
     model = compiled(optimizer)
@@ -122,6 +124,7 @@ def test_data_that_change_once_take_one_newton_step() -> None:
     assert routes(optimizer) == ["cg", *[LEARNED] * 3, "cg", *[LEARNED] * 3]
 
 
+@pytest.mark.slow
 def test_no_step_raises_the_loss_where_kinds_alternate() -> None:
     optimizer = QNewton(blocks=some_blocks())
     model = compiled(optimizer)
@@ -150,6 +153,7 @@ def test_settings_of_linear_systems_are_kept_to(setting: dict[str, Any]) -> None
     assert LEARNED not in routes(optimizer)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_file_bit_for_bit(tmp_path) -> None:
     x, y = data(MANY)
     model = compiled(QNewton(blocks=some_blocks()))

@@ -117,6 +117,7 @@ def test_with_other_options_too(name):
     assert_as_one_batch(several, trained("squares", 128, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["two heads", "tokens"])
 def test_batches_whose_size_is_written_in_the_graph(case):
     """They have one loss each: the same curvature is formed in another way."""
@@ -189,6 +190,7 @@ def test_minimize_of_data_given_to_a_function():
     np.testing.assert_allclose(weights[0], weights[1], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_dropout_and_batch_normalisation_train():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -206,6 +208,7 @@ def test_dropout_and_batch_normalisation_train():
     assert model.evaluate(X, Y, verbose=0) < 0.5 * before
 
 
+@pytest.mark.slow
 def test_half_precision():
     keras.config.set_dtype_policy("mixed_float16")
     model = dense()
@@ -227,6 +230,7 @@ def test_a_saved_model_goes_on(tmp_path):
     assert loaded.evaluate(X, Y, verbose=0) < before
 
 
+@pytest.mark.slow
 def test_steps_per_execution():
     keras.utils.set_random_seed(0)
     model = dense()

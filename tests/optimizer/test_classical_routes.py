@@ -220,6 +220,7 @@ def test_every_route_trains_alike_and_the_log_says_which(first, by_lu):
     np.testing.assert_allclose(losses, by_lu[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_with_several_routes(tmp_path, by_lu):
     model, optimizer = by_lu[0], by_lu[0].optimizer
     path = tmp_path / "model.keras"

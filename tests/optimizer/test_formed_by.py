@@ -93,6 +93,7 @@ def test_says_how_and_why(case):
     assert all(d.formed_by.startswith(expected) for d in first if d.block == first[0].block)
 
 
+@pytest.mark.slow
 def test_layers_behind_the_interaction_are_assembled():
     last = decisions_of("examples interact")[-1]
     assert last.formed_by.startswith("layers: ")

@@ -87,6 +87,7 @@ def test_a_frozen_layer_is_seen_while_tracing():
         fit(edited(frozen), 1)
 
 
+@pytest.mark.slow
 def test_edited_gradients_are_refused_late_in_training():
     """What is edited is small then, and not as small as rounding."""
     switch = tf.Variable(0.0)

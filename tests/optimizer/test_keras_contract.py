@@ -111,6 +111,7 @@ def test_layers_train(layers):
     assert any(d.accepted for d in optimizer.decisions)
 
 
+@pytest.mark.slow
 def test_integer_learning_rate(plain):
     optimizer = QNewton(learning_rate=1)
     assert float(optimizer.learning_rate) == float(QNewton().learning_rate) == 1.0

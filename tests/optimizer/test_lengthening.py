@@ -42,6 +42,7 @@ def expected_length(loss, at, solution, ratio):
     return length
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(
     weights=st.lists(st.floats(-1, 3), min_size=1, max_size=3),

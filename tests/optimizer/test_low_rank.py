@@ -201,6 +201,7 @@ def fitted_heads(model, x, y, epochs, jit_compile=False, **arguments):
     return model.optimizer.decisions, history.history["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kernels", slow("all"), slow("each its own"), "quartic"])
 def test_two_heads_with_penalties(name, double):
     """445 weights and 160 rows: against NumPy's solution."""
@@ -280,6 +281,7 @@ class Physics:
         return step, optimizer
 
 
+@pytest.mark.slow
 def test_two_terms_with_batches_of_their_own(double):
     """A block that is not formed; the second batch may be empty. Against NumPy's solution."""
     problem = Physics()
@@ -313,6 +315,7 @@ def test_formed_where_examples_interact():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_averages_over_batches_are_formed():
     x, y = data(120)
     decisions, losses = trained(network(), x, y, epochs=4, batch_size=20)
@@ -375,6 +378,7 @@ def test_batches_of_any_size_share_one_graph():
     assert routes(model.optimizer.decisions) == [few, many, few, many, few]
 
 
+@pytest.mark.slow
 def test_each_layer_has_a_limit_of_its_own():
     """Of 272 and 306 weights one has at most 136 rows, the other 153; the others are too few."""
     keras.utils.set_random_seed(0)
@@ -391,6 +395,7 @@ def test_each_layer_has_a_limit_of_its_own():
     assert all(d.loss_after <= d.loss for d in decisions if d.accepted)
 
 
+@pytest.mark.slow
 def test_a_blocks_limit_applies_where_the_largest_is_a_block_that_is_not_formed():
     keras.utils.set_random_seed(0)
     layers = [L.Dense(16, activation="tanh"), L.Dense(40, activation="tanh"), L.Dense(1)]
@@ -406,6 +411,7 @@ def test_a_blocks_limit_applies_where_the_largest_is_a_block_that_is_not_formed(
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [slow(3), 12])
 def test_rows_that_are_sums_over_positions(examples):
     keras.utils.set_random_seed(0)
@@ -419,6 +425,7 @@ def test_rows_that_are_sums_over_positions(examples):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [10, slow(160)])
 def test_compiled_by_xla(examples):
     x, y = data(examples)

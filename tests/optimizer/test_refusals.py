@@ -62,6 +62,7 @@ def test_minimize_in_a_graph_tells_once(capfd):
     np.testing.assert_array_equal(w, [1.0, 1.0])
 
 
+@pytest.mark.slow
 def test_an_eager_minimize_warns():
     w, loss = walled()
     optimizer = QNewton(damping=Adaptive(retries=0))
@@ -110,6 +111,7 @@ def test_refused_steps_say_how_often_they_were_tried():
     assert not decision.accepted and decision.attempts == 4
 
 
+@pytest.mark.slow
 def test_a_step_at_constant_damping_is_tried_once():
     w = tf.Variable([2.0])
     optimizer = QNewton(damping=Constant(0.1))

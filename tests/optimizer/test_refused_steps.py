@@ -211,6 +211,7 @@ def test_statistics_that_the_loss_depends_on_are_assigned_before_it():
     assert float(mean) == 2.0
 
 
+@pytest.mark.slow
 def test_a_frozen_layer_leaves_no_trace_of_a_bad_batch():
     model = regression_model()
     model.layers[0].trainable = False

@@ -212,6 +212,7 @@ def test_nothing_is_rescaled_before_the_smallest_damping():
     assert paths[0] == paths[1]
 
 
+@pytest.mark.slow
 def test_training_is_resumed_in_rescaled_weights():
     w, optimizer, step = powell()
     for _ in range(40):
@@ -225,6 +226,7 @@ def test_training_is_resumed_in_rescaled_weights():
     assert [float(other_step()) for _ in range(5)] == [float(step()) for _ in range(5)]
 
 
+@pytest.mark.slow
 def test_xla_compiles_rescaled_steps():
     losses = [float(s()) for s in [powell(jit_compile=True)[2]] for _ in range(120)]
     assert losses[-1] < 1e-20
@@ -238,6 +240,7 @@ def test_kept_factors_are_of_weights_as_they_are():
     assert fits[0] == fits[1]
 
 
+@pytest.mark.slow
 def test_few_rows_are_formed_for_their_diagonal():
     x = np.random.default_rng(0).normal(size=(8, 300))
     layer = keras.layers.Dense(1, dtype="float64")

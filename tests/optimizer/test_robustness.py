@@ -49,6 +49,7 @@ def test_the_scale_of_the_loss_changes_nothing(scale):
     np.testing.assert_allclose(final(scale), final(1.0), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_warm_up_from_zero_learning_rate():
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 50, warmup_target=1.0, warmup_steps=3)
     optimizer = QNewton(schedule)
@@ -200,6 +201,7 @@ def test_layers_of_several_precisions():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_no_damping_on_a_block_that_is_not_formed():
     model = keras.Sequential([L.Input((3,)), L.Dense(1)])
     optimizer = QNewton(blocks=Blocks("full", max_size=2), damping=Constant(0.0))

@@ -258,6 +258,7 @@ def test_gate_time_decides_between_circuit_and_lu(classical_run):
         assert d.reason.startswith("qsvt: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [NoisyBackend(), BrokenBackend()], ids=["noisy", "broken"])
 @pytest.mark.filterwarnings("ignore:Solver 'qsvt' failed:RuntimeWarning")
 def test_failed_circuit_falls_back_to_lu(backend, classical_run):
@@ -452,6 +453,7 @@ def test_minimize_in_a_tf_function_equals_eager():
     np.testing.assert_allclose(results[0][1], results[1][1])
 
 
+@pytest.mark.slow
 def test_minimize_reads_python_values_afresh():
     w = tf.Variable([1.0])
     optimizer = QNewton(damping=Constant(0.0))  # of a quadratic, each step is the last

@@ -128,6 +128,7 @@ def test_merging_pending_pairs_changes_nothing() -> None:
     np.testing.assert_allclose(inverse.panels[0].numpy(), merged[1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_panels_of_a_matrix_larger_than_one_are_all_merged() -> None:
     size = 257
     inverse, problem = DenseInverse("bfgs", size, add_variable), Quadratic(0, size)

@@ -200,6 +200,7 @@ def test_losses_that_refuse_what_slopes_take_end_the_search_soon():
     assert abs(float(out.pair.slope)) <= 0.9 * abs(float(start.slope))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 2**31))
 def test_a_rounding_larger_than_it_was_said_to_be_is_found_out(seed):

@@ -178,6 +178,7 @@ def test_mini_batches_train_and_no_batch_gets_worse() -> None:
     assert all(d.loss_after <= d.loss for d in model.optimizer.decisions)
 
 
+@pytest.mark.slow
 def test_fit_and_minimize_take_the_same_steps() -> None:
     x, y = regression_data()
     fitted, minimized = compiled(learner()), compiled(learner())
@@ -192,6 +193,7 @@ def test_fit_and_minimize_take_the_same_steps() -> None:
     np.testing.assert_allclose([float(step()) for _ in range(12)], losses, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_xla_takes_the_same_steps() -> None:
     plain = fit(compiled(learner(), jit_compile=False), 18)
     np.testing.assert_allclose(fit(compiled(learner(), jit_compile=True), 18), plain, rtol=1e-2)
@@ -281,6 +283,7 @@ def test_a_loss_that_is_not_finite_changes_nothing() -> None:
         np.testing.assert_array_equal(np.array(variable), before)
 
 
+@pytest.mark.slow
 def test_a_frozen_layer_stays_and_its_inverse_waits() -> None:
     model = compiled(learner())
     fit(model, 3)
@@ -391,6 +394,7 @@ def test_nothing_is_there_to_be_priced() -> None:
         project(optimizer.decisions, 1e-9)
 
 
+@pytest.mark.slow
 def test_small_batches_do_not_undo_one_another() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 3)).astype("float32")

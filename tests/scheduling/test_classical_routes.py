@@ -78,6 +78,7 @@ def test_the_fastest_that_may_take_the_system(
     assert chooser.routes == (*names, *(["qsvt"] if quantum else []))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     size=st.sampled_from(SIZES),

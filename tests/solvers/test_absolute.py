@@ -343,6 +343,7 @@ def test_small_damping_is_left_to_the_eigendecomposition():
     assert "eigen" in {d.route for d in decisions}
 
 
+@pytest.mark.slow
 def test_failed_check_is_solved_by_eigendecomposition():
     _, decisions = train(by_circuit(backend=Negated()), 2, units=3)
     for d in decisions:

@@ -154,6 +154,7 @@ def test_too_large_a_density_matrix_is_refused():
         solver.solve(symmetric(512, 2), vector(512))
 
 
+@pytest.mark.slow
 def test_noise_is_saved_and_a_sampler_is_not():
     solver = QSVT(backend=Backend(noise=cirq.depolarize(0.01)), readout=Shots(100, seed=1))
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(solver))
@@ -190,6 +191,7 @@ def reference():
     return train(Scheduler(gate_time=1e-3))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend",
     [

@@ -302,6 +302,7 @@ def test_custom_backend_is_serialised():
     assert isinstance(again.backend, Noisy) and again.backend.noise == 0.25
 
 
+@pytest.mark.slow
 def test_cirq_is_imported_only_when_a_circuit_is_asked_for():
     import subprocess
     import sys
