@@ -1,19 +1,35 @@
-"""Numbers that Keras's optimizers take and do not check: a NaN of theirs would reach weights."""
+"""What Keras's optimizers take beside: numbers that they do not check, and names.
+
+A NaN among these numbers would reach weights.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
 # A learning rate up to here is likely one for a first-order method.
 SMALL = 0.1
 # Where a schedule is looked at: powers of ten.
 _STEPS = (0, *(10**k for k in range(7)))
+# Keras's own arguments that are off by default.
+_OF_KERAS = (
+    "weight_decay",
+    "clipnorm",
+    "global_clipnorm",
+    "clipvalue",
+    "use_ema",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
 
 
 def check_numbers(settings: Mapping[str, Any]) -> None:
@@ -63,3 +79,24 @@ def _largest(rate: Any) -> float | None:
         return float(rate)
     except (TypeError, ValueError):
         return None
+
+
+def numbered_name() -> str:
+    """The name of another instance, as Keras numbers those of its own optimizers."""
+    number = keras.backend.get_uid("qnewton")
+    return "qnewton" if number == 1 else f"qnewton_{number - 1}"
+
+
+def settings_text(optimizer: keras.optimizers.Optimizer, own: Sequence[str]) -> str:
+    """The call that makes an optimizer like this: `own` arguments, and Keras's that are set."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.Variable):
+        with tf.init_scope():  # a graph that is being traced knows no numbers
+            rate = float(tf.convert_to_tensor(rate))
+    values = {"learning_rate": rate, **{name: getattr(optimizer, name) for name in own}}
+    for name in _OF_KERAS:
+        value = getattr(optimizer, name)
+        if value is not None and value is not False:
+            values[name] = value
+    arguments = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    return f"{type(optimizer).__name__}({arguments})"

@@ -7,14 +7,15 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_qnewton import _tf_private
 from keras_qnewton.accumulation import accumulation_of, as_of_one_batch
 from keras_qnewton.arguments import check_count
-from keras_qnewton.conditioning import pruning_policy
-from keras_qnewton.curvature import Blocks
+from keras_qnewton.conditioning import Damping, Pruning, pruning_policy
+from keras_qnewton.curvature import Blocks, Curvature
 from keras_qnewton.decision_log import DecisionLog, Decisions
-from keras_qnewton.hyperparameters import check_numbers, warn_of_rate
+from keras_qnewton.hyperparameters import check_numbers, numbered_name, settings_text, warn_of_rate
 from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
     RecordedLoss,
@@ -28,6 +29,7 @@ from keras_qnewton.progress import tracing_told
 from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.refusals import Refusals
 from keras_qnewton.registry import resolve
+from keras_qnewton.running_fit import callbacks_of_fit
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import load_earlier
@@ -41,6 +43,8 @@ from keras_qnewton.step import (
     next_step,
     remember,
 )
+
+_SETTINGS = ("curvature", "blocks", "damping", "sparsity", "scheduler", "update_every", "seed")
 
 
 @keras.saving.register_keras_serializable(package="keras_qnewton")
@@ -100,11 +104,11 @@ class QNewton(keras.optimizers.Optimizer):
 
     def __init__(  # noqa: PLR0913 - one argument a setting, all with defaults
         self,
-        learning_rate: Any = 1.0,
-        curvature: Any = "auto",
-        blocks: Any = "auto",
-        damping: Any = "adaptive",
-        sparsity: Any = None,
+        learning_rate: float | LearningRateSchedule | Callable[[], float] = 1.0,
+        curvature: str | Curvature | QuasiNewton = "auto",
+        blocks: str | Blocks = "auto",
+        damping: str | Damping = "adaptive",
+        sparsity: int | float | Pruning | None = None,
         scheduler: Scheduler | None = None,
         update_every: int = 1,
         seed: int | None = None,
@@ -121,7 +125,7 @@ class QNewton(keras.optimizers.Optimizer):
                 "Argument `scheduler` must be a `Scheduler` object or None. "
                 f"Received: scheduler={scheduler!r}"
             )
-        super().__init__(learning_rate=learning_rate, name=name or _numbered_name(), **kwargs)
+        super().__init__(learning_rate=learning_rate, name=name or numbered_name(), **kwargs)
         needs = () if isinstance(curvature, QuasiNewton) else ("at",)
         self.curvature = resolve("curvature", curvature, "curvature", needs=needs)
         blocks = Blocks(blocks) if isinstance(blocks, str) else blocks
@@ -139,6 +143,7 @@ class QNewton(keras.optimizers.Optimizer):
             warn_of_rate(learning_rate, stacklevel=2)
         self._pending_loss: tf.Tensor | None = None
         self._gradients_known = False  # to be those of the pending loss
+        self._warns = False  # of refused steps, once the step that is traced has run
         self._data_stay = False  # in all steps, for sure
         self._accumulation = accumulation_of(self)
         self._last_loss: tf.Tensor | None = None  # of the step that is being traced
@@ -241,7 +246,11 @@ class QNewton(keras.optimizers.Optimizer):
 
         if tf.inside_function():
             return step()
-        before = tf.function(step, autograph=False)()
+        self._warns = True
+        try:
+            before = tf.function(step, autograph=False)()
+        finally:
+            self._warns = False
         self._refusals.warn()
         return before
 
@@ -315,8 +324,8 @@ class QNewton(keras.optimizers.Optimizer):
             remember(state, step)
             self._last_loss = step.loss
             # `fit` warns when it ends.
-            told = self._gradients_known and step.attempts is not None
-            if told and not _tf_private.compiled_by_xla():
+            warns = self._warns or callbacks_of_fit() is not None
+            if step.attempts is not None and not (warns or _tf_private.compiled_by_xla()):
                 self._refusals.print_in_graph(step.trial.accepted, len(batch.parts))
             with as_of_one_batch(self):
                 super()._backend_apply_gradients(step.directions, variables)
@@ -349,31 +358,22 @@ class QNewton(keras.optimizers.Optimizer):
         if not (self.built and load_earlier(self._state, self.variables, store)):
             super().load_own_variables(store)
 
+    def __repr__(self) -> str:
+        return settings_text(self, _SETTINGS)
+
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
         config = super().get_config()
-        config.update(
-            curvature=serialize(self.curvature),
-            blocks=serialize(self.blocks),
-            damping=serialize(self.damping),
-            sparsity=(serialize(self.sparsity) if callable(self.sparsity) else self.sparsity),
-            scheduler=None if self.has_default_scheduler else serialize(self.scheduler),
-            update_every=self.update_every,
-            seed=self.seed,
-        )
-        return config
+        for name in _SETTINGS:
+            value = getattr(self, name)
+            known = value is None or isinstance(value, (int, float))
+            config[name] = value if known else keras.saving.serialize_keras_object(value)
+        return {**config, "scheduler": None} if self.has_default_scheduler else config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QNewton:
-        config = dict(config)
-        for key in ("curvature", "blocks", "damping", "sparsity", "scheduler"):
-            if isinstance(config.get(key), dict):
-                config[key] = keras.saving.deserialize_keras_object(
-                    config[key], custom_objects=custom_objects
-                )
-        return super().from_config(config, custom_objects=custom_objects)
-
-
-def _numbered_name() -> str:
-    number = keras.backend.get_uid("qnewton")
-    return "qnewton" if number == 1 else f"qnewton_{number - 1}"
+        policies = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+            for name, value in config.items()
+            if name in _SETTINGS and isinstance(value, dict)
+        }
+        return super().from_config({**config, **policies}, custom_objects=custom_objects)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
 from collections.abc import Iterator
 
-import keras
 import tensorflow as tf
+
+from keras_qnewton.running_fit import callbacks_of_fit
 
 # Seconds of tracing without a word.
 PATIENCE = 3.0
@@ -35,15 +35,6 @@ def tracing_told() -> Iterator[None]:
 
 
 def _fit_prints() -> bool:
-    """Whether this is called from a `fit` whose `verbose` is not 0.
-
-    Keras hands `verbose` to callbacks alone, and an optimizer knows no model: the callbacks are
-    found among the callers' local variables.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        for value in frame.f_locals.values() if frame.f_code.co_name == "fit" else ():
-            if isinstance(value, keras.callbacks.CallbackList):
-                return bool((value.params or {}).get("verbose"))
-        frame = frame.f_back
-    return False
+    """Whether this is called from a `fit` whose `verbose` is not 0."""
+    callbacks = callbacks_of_fit()
+    return callbacks is not None and bool((callbacks.params or {}).get("verbose"))

@@ -4,9 +4,10 @@ The log has it: of the last steps none was taken, and each would have raised the
 its rounding, or was not finite. Steps that are refused where the loss is as low as rounding lets it
 be do not count.
 
-`fit` tells when it ends, by a Python warning, and so does an eager `minimize`. Inside a graph no
-Python runs: there `minimize` prints to stderr, by an operation that is run in the rare case alone.
-XLA compiles no such operation, so that none is there.
+`fit` tells when it ends, by a Python warning, and so does an eager `minimize`. Elsewhere nothing in
+Python runs after a step: in `train_on_batch`, a loop of one's own or a graph with `minimize` an
+operation prints to stderr, which is run in the rare case alone. XLA compiles no such operation, so
+that none is there.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_qnewton
 from keras_qnewton import Adaptive, Blocks, Constant, Pruning, QNewton, Scheduler
 from keras_qnewton.curvature import ExactHessian
 from keras_qnewton.solvers import QSVT
@@ -238,3 +239,23 @@ def test_damping_argument_errors():
     ):
         with pytest.raises(ValueError, match="Received: "):
             build()
+
+
+def test_what_is_shown_makes_an_optimizer_with_the_same_settings():
+    shown = repr(QNewton(0.5, blocks="layer", sparsity=3, clipnorm=2.0, seed=1))
+    assert "learning_rate=0.5" in shown and "clipnorm=2.0" in shown and "weight_decay" not in shown
+    again = eval(shown, vars(keras_qnewton) | vars(keras_qnewton.curvature))
+    assert repr(again) == shown
+
+
+def test_it_is_shown_while_a_graph_is_traced():
+    optimizer = QNewton(0.5)
+    shown = []
+    tf.function(lambda: shown.append(repr(optimizer)))()
+    assert shown == [repr(optimizer)] and "learning_rate=0.5" in shown[0]
+
+
+def test_a_schedule_is_shown():
+    assert "ExponentialDecay object" in repr(
+        QNewton(keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.9))
+    )

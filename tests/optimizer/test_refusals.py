@@ -62,8 +62,23 @@ def test_minimize_in_a_graph_tells_once(capfd):
     np.testing.assert_array_equal(w, [1.0, 1.0])
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batches_one_by_one_tell_once(capfd, compiled):
+    """`train_on_batch`, and a loop of one's own."""
+    model, (x, y) = stuck_model(), regression_data()
+
+    @tf.function(autograph=False)
+    def own_step():
+        return model.train_step((x, y))
+
+    for _ in range(12):
+        own_step() if compiled else model.train_on_batch(x, y)
+    told = capfd.readouterr().err
+    assert told.count("QNewton refused 10 steps in a row") == 1 and "The loss rose" in told
+
+
 @pytest.mark.slow
-def test_an_eager_minimize_warns():
+def test_an_eager_minimize_warns(capfd):
     w, loss = walled()
     optimizer = QNewton(damping=Adaptive(retries=0))
     with warnings.catch_warnings():
@@ -72,6 +87,7 @@ def test_an_eager_minimize_warns():
             optimizer.minimize(loss, [w])
     with pytest.warns(UserWarning, match="refused 10 steps in a row"):
         optimizer.minimize(loss, [w])
+    assert "refused" not in capfd.readouterr().err
 
 
 def test_xla_compiles_minimize_without_a_print():
