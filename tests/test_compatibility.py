@@ -107,6 +107,13 @@ def test_mixed_float16(policy):
     assert falls(fitted(compiled(), epochs=8))
 
 
+@cell("Precision", "`bfloat16` and `float16` policies: weights in half precision, too")
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_half_precision_throughout(policy, name):
+    policy(name)
+    assert falls(fitted(compiled(), epochs=6))
+
+
 # --- the learning rate -----------------------------------------------------------------
 
 
@@ -442,6 +449,44 @@ def test_one_device():
     assert falls(fitted(model))
 
 
+@cell("Devices", "`keras.distribution.DataParallel` of one device")
+@pytest.mark.slow
+def test_data_parallel():
+    devices = keras.distribution.list_devices()
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    try:
+        assert len(devices) == 1 and falls(fitted(compiled()))
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+@cell(
+    "Devices",
+    "`MirroredStrategy` of two replicas",
+    "refuses: `QNewton does not train on several replicas yet`",
+)
+@pytest.mark.slow
+def test_two_replicas():
+    script = """
+import keras, numpy as np, tensorflow as tf
+from keras_qnewton import QNewton
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(QNewton(), "mse")
+before = model.get_weights()
+try:
+    model.fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0)
+except ValueError as error:
+    print(error)
+print(all((a == b).all() for a, b in zip(before, model.get_weights())))
+"""
+    command = [sys.executable, "-c", script]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "QNewton does not train on several replicas yet" in said and said.endswith("True\n")
+
+
 @cell("Wrappers", "`SKLearnRegressor`, `clone` and `cross_val_score` of scikit-learn")
 @pytest.mark.slow
 def test_scikit_learn():
@@ -454,6 +499,28 @@ def test_scikit_learn():
     wrapped = keras.wrappers.SKLearnRegressor(build, fit_kwargs={"epochs": 6, "verbose": 0})
     scores = selection.cross_val_score(wrapped, X, Y[:, 0], cv=2, scoring="neg_mean_squared_error")
     assert np.isfinite(scores).all()
+
+
+@cell("Wrappers", "`SKLearnClassifier` in a `GridSearchCV` over settings of the optimizer")
+@pytest.mark.slow
+def test_grid_search():
+    selection = pytest.importorskip("sklearn.model_selection")
+
+    def build(X, y, blocks):
+        del X, y
+        model = small()
+        model.pop()
+        model.add(L.Dense(2, activation="softmax"))
+        model.compile(QNewton(blocks=blocks), "categorical_crossentropy")
+        return model
+
+    wrapped = keras.wrappers.SKLearnClassifier(
+        build, model_kwargs={"blocks": "full"}, fit_kwargs={"epochs": 8, "verbose": 0}
+    )
+    grid = {"model_kwargs": [{"blocks": name} for name in ("full", "layer")]}
+    search = selection.GridSearchCV(wrapped, grid, cv=2, error_score="raise")
+    search.fit(X, (Y[:, 0] > 0).astype(int))
+    assert search.best_score_ > 0.8
 
 
 @cell("Names", "two optimizers of one name, numbered as Keras does it")
@@ -471,7 +538,8 @@ def page() -> str:
         "# Compatibility",
         "",
         "What Keras and TensorFlow offer, and what QNewton makes of it. Each row is a test of",
-        "`tests/test_compatibility.py`, which writes this page.",
+        "`tests/test_compatibility.py`, which writes this page. Keras's own tests of optimizers",
+        "are run by `test_keras_own_tests.py`, but for those with gradients of no loss.",
         "",
     ]
     for area in dict.fromkeys(c.area for c in CELLS):

@@ -53,6 +53,35 @@ def test_full_batch():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1437, 128])
+def test_half_precision_takes_as_many_epochs_to_generalise(batch_size):
+    """To a validation accuracy of 0.96, under the policy as `compile` sets it up."""
+    x, y = digits()
+    order = np.random.default_rng(0).permutation(len(x))
+    (x, rest_x), (y, rest_y) = (np.split(v[order], [1437]) for v in (x, y))
+    epochs = {}
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = network(0)
+            model.add(L.Activation("linear", dtype="float32"))
+        finally:
+            keras.config.set_dtype_policy("float32")
+        model.compile(QNewton(), CROSS_ENTROPY, metrics=["accuracy"])
+        assert (policy == "float32") == isinstance(model.optimizer, QNewton)
+        history = model.fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=12 if batch_size == len(x) else 2,
+            validation_data=(rest_x, rest_y),
+            verbose=0,
+        ).history["val_accuracy"]
+        epochs[policy] = next(k for k, accuracy in enumerate(history) if accuracy >= 0.96)
+    assert epochs["mixed_float16"] <= epochs["float32"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_full_batch_converges_from_any_seed(seed):
     model, losses = train(seed, 20)
