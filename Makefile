@@ -72,6 +72,7 @@ bench: venv
 	$(BIN)/python benchmarks/race.py
 	$(BIN)/python benchmarks/pinn.py
 	$(BIN)/python benchmarks/classics.py
+	$(BIN)/python benchmarks/kinks.py
 	$(BIN)/python benchmarks/quasi_newton.py
 	$(BIN)/python benchmarks/quasi_newton_cost.py
 	$(BIN)/python benchmarks/random_problems.py

@@ -43,6 +43,13 @@ def test_pinn(tmp_path, resample):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_kinks(tmp_path):
+    options = ["--tasks", "hinge", "--batches", "512", "--epochs", "3"]
+    out, (row,) = run("kinks.py", tmp_path / "kinks.json", *options)
+    assert row["qnewton"] < row["hessian"] and math.isfinite(row["adam"])
+    assert f"{row['qnewton']:.2e}" in out
+
+
 def test_models(tmp_path):
     out, rows = run("models.py", tmp_path / "models.json", "--models", "dense", "--seconds", "1")
     assert [row["optimizer"] for row in rows] == ["Adam", "QNewton"]

@@ -56,18 +56,20 @@ class Kinks(LossRule):
         """C of the parabolas, diagonal."""
         operations = [part.loss.tensor(name).op for name in part.output.terms]
         names = [t.name for op in operations for t in op.inputs]
-        z, given = part.z, {**part.outputs}
-        with _tf_private.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(z)
-            given[part.output.name] = z
-            inputs = iter(part.loss.fetch(names, part.weights, overrides=given))
-            gaps, slopes = [], []
-            for op, weight in zip(operations, part.signed_weights, strict=True):
-                t, kappa = _KINKS[op.type](op, *(next(inputs) for _ in op.inputs))
-                gaps.append(t)
-                slopes.append(weight * kappa * t / _size(t))
+        z = part.z
+        given = {**part.outputs, part.output.name: z}
+        with _tf_private.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(z)
+            with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(z)
+                inputs = iter(part.loss.fetch(names, part.weights, overrides=given))
+                gaps, slopes = [], []
+                for op, weight in zip(operations, part.signed_weights, strict=True):
+                    t, kappa = _KINKS[op.type](op, *(next(inputs) for _ in op.inputs))
+                    gaps.append(t)
+                    slopes.append(weight * kappa * t / _size(t))
             gradient = tape.gradient(gaps, z, slopes)
-        return DiagonalCurvature(part, tape.gradient(gradient, z, unconnected_gradients="zero"))
+        return DiagonalCurvature(part, outer.gradient(gradient, z, unconnected_gradients="zero"))
 
 
 def has_parabola(term: tf.Tensor) -> bool:
