@@ -14,8 +14,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_qnewton.loss.recorded import RecordedLoss, run_again, weight_handles
+from keras_qnewton.loss.recorded import RecordedLoss, weight_handles
 from keras_qnewton.loss.replayable import ARGUMENTS
+from keras_qnewton.loss.running_again import run_again
 from keras_qnewton.loss.unscaled import UnscaledLoss
 
 # Elements of a constant that is made again, at most.

@@ -15,31 +15,24 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss import control_flow, ctc, custom_gradients, tensor_lists, windows
+from keras_qnewton.loss import control_flow, ctc, custom_gradients
 from keras_qnewton.loss.called import Called
 from keras_qnewton.loss.derivatives import check_first, check_second
-from keras_qnewton.loss.forms import FORMS
-from keras_qnewton.loss.moments import is_moments_stop
-from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
+from keras_qnewton.loss.raw import LossNotReplayableError
 from keras_qnewton.loss.replayable import (
-    IDENTITIES,
     READS,
     VALUE_INDEPENDENT,
     check_replayable,
 )
+from keras_qnewton.loss.running_again import Hands, run
 from keras_qnewton.loss.stretches import stretches
 from keras_qnewton.loss.tensor_lists import MAX_UNROLLED
-
-# Elements of shapes and of lists of axes, at most.
-_FEW = 32
 
 
 class CudnnError(LossNotReplayableError):
@@ -184,7 +177,7 @@ class RecordedLoss:
                 are at present, if None.
         """
         env: dict[str, Any] = {name: weights[k] for name, k in self._weight_of.items()}
-        hands = _Hands(
+        hands = Hands(
             dict(overrides or {}),
             dict(shifts or {}),
             observer,
@@ -193,7 +186,7 @@ class RecordedLoss:
         )
         env.update(hands.overrides)
         operations = self._needed_for(names, hands.overrides)
-        _run(operations, env, set(self._weight_of), set(names), hands)
+        run(operations, env, set(self._weight_of), set(names), hands)
         return [env[n] if n in env else self.tensor(n) for n in names]
 
     def _needed_for(self, names: Sequence[str], given: Collection[str]) -> list[tf.Operation]:
@@ -386,138 +379,3 @@ def _has_dynamic_control_flow(
         if op.type not in control_flow.TYPES
         for body in custom_gradients.bodies(op)
     )
-
-
-class _Hands(NamedTuple):
-    """What is done to the tensors of one graph while it is run again; see `RecordedLoss.fetch`."""
-
-    overrides: Mapping[str, tf.Tensor] = MappingProxyType({})
-    shifts: Mapping[str, tf.Tensor] = MappingProxyType({})
-    observer: control_flow.Observer | None = None
-    differences: Mapping[str, tf.Tensor] = MappingProxyType({})
-    unroll: int = MAX_UNROLLED
-    literal: bool = False
-
-    def of_bodies(self) -> _Hands:
-        """Those in the body of a function or a loop, whose tensors have names of their own."""
-        return _Hands(observer=self.observer, unroll=self.unroll, literal=self.literal)
-
-
-def run_again(
-    operations: Sequence[tf.Operation], env: dict[str, Any], handles: set[str], names: set[str]
-) -> None:
-    """Runs recorded operations as they are, loops as loops; results are added to `env`.
-
-    Nothing stands in for an operation that has no second derivative: who records what is made
-    here sees to that.
-
-    Args:
-        operations: In an order in which they can run.
-        env: By name of a tensor of the recorded graph, its new value; of a variable's handle,
-            the variable's.
-        handles: Names of the tensors that are handles of weights.
-        names: Names of the tensors that are wanted.
-    """
-    _run(operations, env, handles, names, _Hands(unroll=0, literal=True))
-
-
-def _run(
-    operations: Sequence[tf.Operation],
-    env: dict[str, Any],
-    resource_names: set[str],
-    names: set[str],
-    hands: _Hands,
-) -> None:
-    """Runs operations again; `env` maps tensor names to their new values, and grows.
-
-    `names` are those of the tensors that somebody wants.
-    """
-    wanted = names | control_flow.wanted_names(operations, [])
-    run_body = functools.partial(_run, hands=hands.of_bodies())
-    for op in operations:
-        inputs = [env[t.name] if t.name in env else _seen_from_here(t, env) for t in op.inputs]
-        if op.type == "ReadVariableOp" and op.inputs[0].name in resource_names:
-            outputs = [inputs[0]]
-        elif op.type == "ResourceGatherNd" and op.inputs[0].name in resource_names:
-            outputs = [tf.gather_nd(inputs[0], inputs[1])]
-        elif op.type == "ResourceGather" and op.inputs[0].name in resource_names:
-            batch_dims = op.get_attr("batch_dims")
-            outputs = [tf.gather(inputs[0], inputs[1], batch_dims=batch_dims)]
-        elif op.type == "VariableShape" and op.inputs[0].name in resource_names:
-            outputs = [tf.shape(inputs[0], out_type=op.outputs[0].dtype)]
-        elif op.name in hands.differences:
-            outputs = [tf.square(env[hands.differences[op.name].name])]
-        elif op.type in control_flow.TYPES:
-            outputs = control_flow.run(
-                op,
-                inputs,
-                wanted,
-                resource_names,
-                run_body,
-                unroll=hands.unroll,
-                observer=hands.observer,
-            )
-        elif hands.unroll and tensor_lists.is_list_operation(op, inputs):
-            outputs = tensor_lists.list_operation(op, inputs, hands.unroll)
-        elif ctc.is_dense_loss(op):
-            outputs = ctc.run(inputs)
-        elif custom_gradients.is_given(op):
-            outputs = custom_gradients.run(op, inputs, env, resource_names, run_body)
-        elif not hands.literal and (differentiable := _differentiable(op, inputs, operations)):
-            outputs = differentiable
-        elif op.type == "Const":
-            outputs = [tf.constant(tf.make_ndarray(op.get_attr("value")))]
-        else:
-            outputs = raw_op(op)(inputs)
-        _keep_shapes(op.outputs, outputs)
-        if hands.observer is not None:
-            others = hands.observer(op, inputs, outputs)
-            outputs = outputs if others is None else list(others)
-        for tensor, out in zip(op.outputs, outputs, strict=True):
-            if out is None:  # an output of a loop or condition that nothing needs
-                continue
-            value = hands.overrides.get(tensor.name, out)
-            shift = hands.shifts.get(tensor.name)
-            env[tensor.name] = value if shift is None else value + shift
-
-
-def _differentiable(
-    op: tf.Operation, inputs: list[Any], operations: Sequence[tf.Operation]
-) -> list[Any]:
-    """The outputs of an equal form that has more derivatives; empty where `op` is run itself."""
-    if op.type in IDENTITIES:
-        return inputs[:1]
-    if op.type == "StopGradient" and is_moments_stop(op, operations):
-        # tf.nn.moments stops the gradient of the mean inside the variance. The first
-        # derivative is exact all the same, since the mean minimises the squared
-        # difference; the second derivative is wrong without this.
-        return [inputs[0]]
-    if op.type in FORMS:
-        return list(FORMS[op.type](op, inputs))
-    if windows.is_grouped(op):
-        return [windows.grouped_convolution(op, *inputs)]
-    return []
-
-
-def _seen_from_here(tensor: tf.Tensor, env: dict[str, Any]) -> tf.Tensor:
-    """A tensor that is not run again; a shape or an axis as a constant of the present graph.
-
-    What is captured from a graph around this one has no known value, which some operations need.
-    """
-    op = tensor.op
-    small = op.type == "Const" and tensor.dtype.is_integer and tensor.shape.num_elements() <= _FEW
-    if not small or tensor.graph is tf.compat.v1.get_default_graph():
-        return tensor
-    env[tensor.name] = tf.constant(tf.make_ndarray(op.get_attr("value")), tensor.dtype)
-    return env[tensor.name]
-
-
-def _keep_shapes(recorded: Sequence[tf.Tensor], outputs: Sequence[Any]) -> None:
-    """Gives tensors the shapes that were known of the recorded ones.
-
-    In a branch of a graph a constant of the graph around it is no longer known, and with it the
-    shape of what is made to that shape.
-    """
-    for tensor, out in zip(recorded, outputs, strict=True):
-        if tf.is_tensor(out) and tf.is_symbolic_tensor(out) and out.dtype != tf.variant:
-            out.set_shape(tensor.shape)
