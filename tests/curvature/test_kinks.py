@@ -148,6 +148,15 @@ def test_one_head_of_two():
     assert found.semidefinite
 
 
+def test_an_output_that_is_made_of_a_curved_tensor_has_them():
+    """As of a variational autoencoder: the exact Hessian would know nothing of the kinks."""
+    found = explain(
+        network("mae", activity_regularizer=keras.regularizers.L2(1e-3)), PLANE, PRODUCT
+    )
+    assert sorted(output.rule for output in found.outputs) == ["Kinks", "Separable"]
+    assert found.curvature == "Gauss-Newton"
+
+
 def test_a_penalty_on_hidden_units_beside_a_curved_loss_has_none():
     model = network("mse", activity_regularizer=keras.regularizers.L1(1e-3))
     assert [output.rule for output in explain(model, PLANE, PRODUCT).outputs] == ["Separable"]

@@ -36,9 +36,9 @@ class ConvexLoss:
         rest: Tensors in which nothing is known to be convex. Where there are none, what is beside
             the terms is positive semidefinite and diagonal.
         recognised: Whether there are terms at all.
-        coupled: Whether one output is made of another, and the terms are not all squares: at a
-            minimum they pull an output in opposite directions, and Jᵀ C J leaves out the
-            curvature of the network between the two.
+        coupled: Whether one output is made of another, both curved, and the terms are not all
+            squares: at a minimum they pull an output in opposite directions, and Jᵀ C J leaves out
+            the curvature of the network between the two.
     """
 
     outputs: list[ConvexOutput]
@@ -76,14 +76,13 @@ def convex_loss(loss: RecordedLoss, kinks: bool = False) -> ConvexLoss:
             if has_parabola(term.value) and not beside:
                 values.setdefault((z.name, _KINKS), {})[term.value.name] = None
     outputs = [ConvexOutput(z, tuple(terms), rule) for (z, rule), terms in values.items()]
-    names_of_outputs = {output.name for output in outputs}
     squares = all(term.value.op.type in SQUARES for term in found.terms)
     return ConvexLoss(
         outputs,
         _held(found),
         found.rest,
         recognised=bool(found.terms),
-        coupled=not squares and _leads_to(loss, names_of_outputs, names_of_outputs),
+        coupled=not squares and _leads_to(loss, curved, curved),
     )
 
 
