@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_qnewton.registry import call_text
+
 # A learning rate up to here is likely one for a first-order method.
 SMALL = 0.1
 # Where a schedule is looked at: powers of ten.
@@ -98,5 +100,4 @@ def settings_text(optimizer: keras.optimizers.Optimizer, own: Sequence[str]) -> 
         value = getattr(optimizer, name)
         if value is not None and value is not False:
             values[name] = value
-    arguments = ", ".join(f"{name}={value!r}" for name, value in values.items())
-    return f"{type(optimizer).__name__}({arguments})"
+    return call_text(optimizer, values)

@@ -27,8 +27,13 @@ class Policy:
         return cls(**config)
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
+        return call_text(self, self.get_config())
+
+
+def call_text(made: object, arguments: Mapping[str, Any]) -> str:
+    """The call that makes an object of these arguments."""
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"{type(made).__name__}({given})"
 
 
 _REGISTRY: dict[str, dict[str, Callable[..., Any]]] = {}

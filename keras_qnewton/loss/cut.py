@@ -132,8 +132,8 @@ class _Walk:
         (_, curved, coupling), arguments = found
         elementwise = coupling is Coupling.NONE
         behind = self._narrowest if elementwise else self._of_same_shape
-        arguments = [z for argument in arguments for z in behind(argument)]
-        return Term(tuple(arguments), value, coupling, curved)
+        zs = {z.name: z for argument in arguments for z in behind(argument)}
+        return Term(tuple(zs.values()), value, coupling, curved)
 
     def _both_move(self, op: tf.Operation) -> bool:
         return all(t.name in self._moving for t in op.inputs)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -57,6 +57,15 @@ class LossRule(abc.ABC):
     def curvature(self, part: ConvexPart) -> OutputCurvature:
         """C of the terms, found by this rule, at one point: by tapes, if a rule knows no better."""
         return CurvatureByTapes(part)
+
+
+class RuleOfTable(LossRule):
+    """Finds nothing, since the table of convex functions (`loss.convexity`) did."""
+
+    def candidates(self, loss: RecordedLoss) -> Iterable[Candidate]:
+        """None."""
+        del loss
+        return ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,19 +199,24 @@ class OutputCurvature(abc.ABC):
         return UNIT_ROUNDOFF[self.dtype] * tf.cast(terms, tf.float64)
 
 
-class DiagonalCurvature(OutputCurvature):
-    """C of terms in which no two elements of z meet.
+class CurvatureByTapes(OutputCurvature):
+    """C of terms in which no two elements of z meet: diagonal, the derivative of ∂/∂z.
 
-    A negative C_cc, of labels that make a term concave, is cut off at zero.
+    Terms in which they do need their own. A negative C_cc, of labels that make a term concave, is
+    cut off at zero.
 
     Args:
         part: The terms.
-        diagonal: C's diagonal, of the shape of z.
+        slope: ∂/∂z of what is differentiated, at z; of the terms, if None.
     """
 
-    def __init__(self, part: ConvexPart, diagonal: tf.Tensor):
-        super().__init__(part.z, part.gradient(), part.dtype)
-        self._diagonal = tf.nn.relu(diagonal)
+    def __init__(self, part: ConvexPart, slope: Callable[[tf.Tensor], tf.Tensor] | None = None):
+        z = part.z
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(z)
+            gradient = (slope or part.gradient_of_terms)(z)
+        super().__init__(z, part.gradient(), part.dtype)
+        self._diagonal = tf.nn.relu(tape.gradient(gradient, z, unconnected_gradients="zero"))
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """C v, of the shape of z."""
@@ -226,20 +240,6 @@ class DiagonalCurvature(OutputCurvature):
         root = tf.sqrt(self._diagonal)
         exist = tf.reduce_all((root > 0) | tf.equal(self.gradient, 0))
         return tf.reshape(tf.math.divide_no_nan(self.gradient, root), [-1, 1]), exist
-
-
-class CurvatureByTapes(DiagonalCurvature):
-    """C of terms in which no two elements of z meet: the derivative of ∂/∂z.
-
-    Terms in which they do need their own.
-    """
-
-    def __init__(self, part: ConvexPart):
-        z = part.z
-        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(z)
-            gradient = part.gradient_of_terms(z)
-        super().__init__(part, tape.gradient(gradient, z, unconnected_gradients="zero"))
 
 
 def countable_outputs(z: tf.Tensor) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Collection
 
 import tensorflow as tf
@@ -63,18 +62,19 @@ def convex_loss(loss: RecordedLoss, kinks: bool = False) -> ConvexLoss:
         for z, terms in rule.candidates(loss)
     }
     found = cut(loss, known)
-    values: dict[tuple[str, LossRule], dict[str, None]] = {}
-    for term in filter(_is_curved, found.terms):
+    values: dict[tuple[str, LossRule], list[str]] = {}
+    for term in found.terms:
         rule = _OF_TABLE[term.coupling] if term.rule is None else rules[term.rule]
-        for z in term.arguments:
-            values.setdefault((z.name, rule), {})[term.value.name] = None
+        for z in term.arguments if term.curved else ():
+            values.setdefault((z.name, rule), []).append(term.value.name)
     curved = {z for z, _ in values}
-    for term in itertools.filterfalse(_is_curved, found.terms) if kinks else ():
-        for z in term.arguments:
+    behind = _behind(loss, curved)
+    for term in found.terms if kinks else ():
+        bent = not term.curved and has_parabola(term.value)
+        for z in term.arguments if bent else ():
             # A penalty on what a layer gives, beside a curved loss of the output, is better left.
-            beside = z.name in curved or _leads_to(loss, {z.name}, curved)
-            if has_parabola(term.value) and not beside:
-                values.setdefault((z.name, _KINKS), {})[term.value.name] = None
+            if z.name not in curved | behind:
+                values.setdefault((z.name, _KINKS), []).append(term.value.name)
     outputs = [ConvexOutput(z, tuple(terms), rule) for (z, rule), terms in values.items()]
     squares = all(term.value.op.type in SQUARES for term in found.terms)
     return ConvexLoss(
@@ -82,24 +82,17 @@ def convex_loss(loss: RecordedLoss, kinks: bool = False) -> ConvexLoss:
         _held(found),
         found.rest,
         recognised=bool(found.terms),
-        coupled=not squares and _leads_to(loss, curved, curved),
+        coupled=not squares and not curved.isdisjoint(behind),
     )
 
 
-def _is_curved(term: Term) -> bool:
-    return term.curved
-
-
-def _leads_to(loss: RecordedLoss, sources: Collection[str], targets: Collection[str]) -> bool:
-    """Whether one of `targets` is made of one of `sources`; all are names of tensors."""
-    reached = set(sources)
-    for op in loss.operations:
-        if any(t.name in reached for t in op.inputs):
-            made = {t.name for t in op.outputs}
-            if not made.isdisjoint(targets):
-                return True
-            reached |= made
-    return False
+def _behind(loss: RecordedLoss, names_of_tensors: Collection[str]) -> set[str]:
+    """Names of the tensors that any of these is made of."""
+    behind: set[str] = set()
+    for op in reversed(loss.operations):
+        if any(t.name in behind or t.name in names_of_tensors for t in op.outputs):
+            behind.update(t.name for t in op.inputs)
+    return behind
 
 
 def _held(found: Cut) -> list[str]:

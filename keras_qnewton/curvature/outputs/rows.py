@@ -6,27 +6,19 @@ s_r = √μ_r q_r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.curvature.outputs.base import (
     MAX_OUTPUTS,
-    Candidate,
     ConvexPart,
-    LossRule,
     OutputCurvature,
+    RuleOfTable,
 )
-from keras_qnewton.loss import RecordedLoss
 
 
-class RowByRow(LossRule):
-    """Finds nothing, since the table of convex functions did; elements of a row of z meet."""
-
-    def candidates(self, loss: RecordedLoss) -> Iterable[Candidate]:
-        del loss
-        return ()
+class RowByRow(RuleOfTable):
+    """Elements of a row of z meet."""
 
     def curvature(self, part: ConvexPart) -> OutputCurvature:
         """C by tapes."""
