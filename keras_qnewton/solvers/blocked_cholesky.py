@@ -81,6 +81,26 @@ def blocked_cholesky(
     if size is None or size < _SMALLEST:
         block, definite = _only_block(_shifted(_part(matrix, live, 0, size), shift))
         return BlockedFactor((tf.ensure_shape(block, [size, size]),), (), definite)
+    whole = int(matrix.shape[0])
+    return _by_panels(matrix, shift, live, whole, size, group)
+
+
+@traced_once
+def _by_panels(
+    matrix: tf.Tensor,
+    shift: tf.Tensor | None,
+    live: tf.Tensor | None,
+    whole: int,
+    size: int,
+    group: int,
+) -> BlockedFactor:
+    """`blocked_cholesky` of `size` rows and columns out of all, whose number is `whole`.
+
+    TensorFlow has faster products for a function's body, as for the step's graph, than for the
+    branches and turns that a step prepares when it takes them; see `_tf_private.cond`.
+    """
+    matrix = tf.ensure_shape(matrix, [whole, whole])
+    live = None if live is None else tf.ensure_shape(live, [size])
     width = panel_width(size)
     panels = max(1, group // width)
     identity = tf.eye(width, dtype=matrix.dtype)
