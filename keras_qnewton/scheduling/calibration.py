@@ -99,6 +99,11 @@ def remembered(
     return _measured[key]
 
 
+def known() -> tuple[str, ...]:
+    """What the cache file has of this machine: a solver and a dtype each, such as "lu float64"."""
+    return tuple(_read().get(fingerprint(), ()))
+
+
 def forget() -> None:
     """Drops what was measured on this machine, from the process's memory and the cache file.
 

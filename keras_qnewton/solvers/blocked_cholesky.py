@@ -108,6 +108,7 @@ def _by_panels(
     left = [_part(matrix, live, start, start + width) for start in starts]
     diagonal: list[tf.Tensor] = []
     right: list[tf.Tensor] = []
+    definite = None  # whether A's leading part is
     above = None  # U's rows of this group above j, from column j on
     for j, start in enumerate(starts):
         count = min(width, size - start)
@@ -119,15 +120,13 @@ def _by_panels(
             if rest is not None:
                 rest -= tf.matmul(lead, above_rest, transpose_a=True)
         corner = _shifted(corner, shift)
-        if start:
+        if definite is not None:
             # After a failure the rows mean nothing: the identity spares the log its warnings.
             corner = tf.where(
                 definite, corner, identity if count == width else identity[:count, :count]
             )
-            block, positive = _diagonal_block(corner)
-            definite &= positive
-        else:
-            block, definite = _diagonal_block(corner)
+        block, positive = _diagonal_block(corner)
+        definite = positive if definite is None else definite & positive
         diagonal.append(block)
         if rest is not None:
             right.append(_triangular_solve(block, rest))
