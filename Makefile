@@ -5,7 +5,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: venv demo test test-all test-qualtran test-deepxde bench lint clean
+.PHONY: venv demo test test-all test-qualtran test-deepxde newcomer package bench lint clean
 
 venv: .venv/installed
 
@@ -24,6 +24,7 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/readme_limits.py
 
 # In two runs: what TensorFlow keeps of train steps, of Adam and of custom gradients, adds up.
 FIRST := tests/curvature tests/extending tests/loss tests/optimizer
@@ -34,7 +35,7 @@ test: lint
 	$(RUN) $(FAST) $(FIRST)
 	$(RUN) $(FAST) $(FIRST:%=--ignore=%)
 
-test-all: lint test-qualtran test-deepxde
+test-all: lint package test-qualtran test-deepxde
 	$(RUN) --cov --cov-report= $(FIRST)
 	$(RUN) --cov --cov-append --cov-report=term $(FIRST:%=--ignore=%)
 
@@ -63,9 +64,19 @@ test-deepxde: .venv-deepxde/installed
 		--editable ".[deepxde]" "pytest>=8" "hypothesis>=6.100"
 	touch $@
 
+# README's lines, one after the other, in a new environment; its tests are `make test`'s.
+newcomer: venv
+	$(BIN)/python docs/newcomer.py --leave-out "make test"
+
+# What would be published: both files pass twine, the wheel trains in an environment of its own, and
+# the tests of the source archive are collected from it.
+package: venv
+	$(BIN)/python docs/package.py
+
 bench: venv
 	$(BIN)/python benchmarks/hessian.py
 	$(BIN)/python benchmarks/first_step.py
+	$(BIN)/python benchmarks/whole_wait.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/solve.py
 	$(BIN)/python benchmarks/fisher.py
