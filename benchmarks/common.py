@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import datetime
 import importlib
+import importlib.metadata
 import json
 import math
 import multiprocessing
 import os
 import pathlib
+import platform
+import re
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -268,6 +273,25 @@ def save(name: str, results: Sequence[Any], path: pathlib.Path | None = None) ->
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps(list(results), indent=2))
     print(f"\nwritten: {path}")
+
+
+def about() -> dict[str, str]:
+    """What a file of results has to say of its origin: command, date, machine and versions."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.M)
+        model = names[0] if names else model
+    packages = ("keras-qnewton", "tensorflow", "keras", "numpy", "scipy")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    return {
+        "command": " ".join(
+            ["python", f"benchmarks/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]]
+        ),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{model}, {THREADS} threads, {platform.system()}",
+        "versions": f"Python {platform.python_version()}, {', '.join(versions)}",
+    }
 
 
 def relative_difference(a: Any, b: Any) -> float:

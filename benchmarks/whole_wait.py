@@ -12,11 +12,14 @@ again where it ends as long as that lowers the loss. Draws the lowest loss so fa
 
     python benchmarks/whole_wait.py [--seconds 30] [--problems curve poisson]
         [--json FILE] [--figure FILE]
+
+Its file has a line's points as strings, "seconds loss" each.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -38,7 +41,7 @@ TITLES = {
     "poisson": "a physics-informed network (257 weights)",
 }
 # Points of a line in the figure: more are not seen.
-_DRAWN = 200
+_DRAWN = 80
 History = list[tuple[float, float]]
 Loss = Callable[[], tf.Tensor]
 
@@ -135,7 +138,7 @@ def lowest_so_far(history: History) -> History:
     lowest = np.minimum.accumulate(losses)
     wanted = np.geomspace(max(seconds[0], 1e-3), seconds[-1], _DRAWN)
     kept = np.unique(np.clip(np.searchsorted(seconds, wanted, side="right") - 1, 0, None))
-    return [(float(seconds[k]), float(lowest[k])) for k in kept]
+    return [(float(f"{seconds[k]:.4g}"), float(f"{lowest[k]:.4g}")) for k in kept]
 
 
 def draw(lines: dict[str, dict[str, History]], path: pathlib.Path) -> None:
@@ -172,7 +175,7 @@ def main() -> None:
     common.add_output_options(parser, "whole_wait", figure=True)
     options = parser.parse_args()
     lines: dict[str, dict[str, History]] = {}
-    results = []
+    runs = []
     for name in options.problems:
         print(f"\n{TITLES[name]}: first step, lowest loss by the end")
         lines[name] = {}
@@ -180,17 +183,19 @@ def main() -> None:
             history = common.in_fresh_process(run, name, method, options.seconds)
             line = lines[name][method] = lowest_so_far(history)
             print(f"  {method:<16}{history[0][0]:8.2f} s{line[-1][1]:12.1e}", flush=True)
-            results.append(
+            runs.append(
                 {
                     "problem": name,
                     "method": method,
                     "first_seconds": history[0][0],
                     "steps": len(history),
                     "lowest_loss": line[-1][1],
-                    "line": line,
+                    "line": [f"{t} {loss}" for t, loss in line],
                 }
             )
-    common.save("whole_wait", results, options.json)
+    options.json.parent.mkdir(exist_ok=True, parents=True)
+    results = {"about": common.about(), "runs": runs}
+    options.json.write_text(json.dumps(results, indent=1), "utf-8")
     draw(lines, options.figure)
 
 

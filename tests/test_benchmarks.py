@@ -75,3 +75,18 @@ def test_models_that_take_too_long_get_a_note(tmp_path):
     out, rows = run("models.py", tmp_path / "models.json", "--models", "dense", "--limit", "0")
     assert "not done within 0 s" in out
     assert rows == [{"model": "dense", "optimizer": "Adam", "skipped": "not done within 0 s"}]
+
+
+def test_whole_wait(tmp_path):
+    figure, path = tmp_path / "wait.svg", tmp_path / "wait.json"
+    _, results = run(
+        "whole_wait.py", path, "--problems", "curve", "--seconds", "0.5", "--figure", str(figure)
+    )
+    assert {row["method"] for row in results["runs"]} > {"QNewton()", "SciPy L-BFGS-B"}
+    for row in results["runs"]:
+        seconds, losses = zip(*(map(float, point.split()) for point in row["line"]), strict=True)
+        assert row["first_seconds"] > 0 and row["steps"] > 0
+        assert list(seconds) == sorted(seconds)
+        assert list(losses) == sorted(losses, reverse=True)
+    assert "whole_wait.py" in results["about"]["command"]
+    assert figure.stat().st_size > 0

@@ -58,11 +58,6 @@ def test_guide_runs(tmp_path, monkeypatch, capsys):
     assert "T-count" in printed and "ZZ" in printed
 
 
-def test_readme_has_at_most_500_words():
-    prose = re.sub(r"^    .*$", "", FENCE.sub("", page("README.md")), flags=re.M)
-    assert len(prose.split()) <= 500
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page(name))):

@@ -1,0 +1,57 @@
+"""What stands behind the pages: README's limits and lines, and what was measured."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "numbers"),
+    [
+        ("One two, 3.\n", 3, 1),
+        ("[a link](docs/page1.md) in 2 tables | 4 |\n", 6, 2),
+        ("word\n\n    python -m pip 1 2 3\n\nword\n", 2, 0),
+        ("word\n```python\nx = 1\n\n    y = 2\n```\nword\n", 2, 0),
+        ("2,048 weights and 3.10 to 3.13\n", 6, 3),
+    ],
+)
+def test_words_and_numbers_of_prose_are_counted(text, words, numbers):
+    assert script("readme_limits").counts(text) == {"words": words, "numbers": numbers}
+
+
+def test_readme_is_within_its_limits():
+    limits = script("readme_limits")
+    found = limits.counts(limits.README.read_text("utf-8"))
+    assert all(found[name] <= limit for name, limit in limits.LIMITS.items()), found
+
+
+def test_a_newcomer_meets_commands_and_code_in_order():
+    page = (
+        "Do\n\n    make demo    # a word\n\nthen\n\n```python\nx = 1\n```\n```text\n    no\n```\n"
+    )
+    assert list(script("newcomer").parts(page)) == [("command", "make demo"), ("code", "x = 1\n")]
+
+
+def test_readme_begins_with_its_installation():
+    newcomer = script("newcomer")
+    kinds = list(newcomer.parts((newcomer.ROOT / "README.md").read_text("utf-8")))
+    assert kinds[0] == ("command", "python -m pip install .")
+    assert [kind for kind, _ in kinds].count("code") == 1
+
+
+def test_tables_are_those_of_committed_results():
+    measured = script("measured")
+    for path in measured.PAGES:
+        page = path.read_text("utf-8")
+        assert "<!-- measured:" in page
+        assert measured.rewritten(page) == page, "run python docs/measured.py"
