@@ -16,7 +16,7 @@ venv: .venv/installed
 	touch $@
 
 demo: venv
-	$(BIN)/python examples/digits_mlp.py --quick
+	$(BIN)/python examples/digits_mlp.py --quick --out results/digits_mlp.png
 	$(BIN)/python examples/hybrid_iris.py
 
 lint: venv

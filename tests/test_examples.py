@@ -73,8 +73,11 @@ def test_pinn(tmp_path, run):
 
 
 @pytest.mark.slow
-def test_digits_mlp(run):
-    run("digits_mlp.py")
+def test_digits_mlp(tmp_path, run):
+    picture = tmp_path / "made" / "digits.png"
+    out = run("digits_mlp.py", "--out", str(picture))
+    assert "Adam, as many steps (25)" in out and "Adam, as many seconds" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture
