@@ -55,3 +55,16 @@ def test_tables_are_those_of_committed_results():
         page = path.read_text("utf-8")
         assert "<!-- measured:" in page
         assert measured.rewritten(page) == page, "run python docs/measured.py"
+
+
+def test_architecture_is_short():
+    lines = (DOCS / "architecture.md").read_text("utf-8").splitlines()
+    assert len(lines) <= 150
+
+
+def test_every_decision_is_listed_and_linked():
+    index = (DOCS / "decisions" / "index.md").read_text("utf-8")
+    architecture = (DOCS / "architecture.md").read_text("utf-8")
+    for page in (DOCS / "decisions").glob("*.md"):
+        assert page.name == "index.md" or f"({page.name})" in index
+        assert f"(decisions/{page.name})" in architecture

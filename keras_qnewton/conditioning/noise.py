@@ -18,7 +18,7 @@ This is one step of minimising the sum of the batches' quadratic models, with a 
 keeps its place in that sum, as a Kalman filter does (Bertsekas 1996; Ollivier 2018). M bounds
 how long a model is remembered that was made at other weights.
 
-docs/architecture.md has the measurements, also of what was tried and lost.
+docs/decisions/small_batches.md has the measurements, also of what was tried and lost.
 
 References:
     Bertsekas 1996, SIAM J. Optim. 6(3) (incremental least squares and the Kalman filter).
