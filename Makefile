@@ -5,7 +5,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: venv demo test test-all test-qualtran test-deepxde newcomer package bench lint clean
+.PHONY: venv demo test test-all test-qualtran test-deepxde newcomer package matrix bench lint clean
 
 venv: .venv/installed
 
@@ -66,12 +66,16 @@ test-deepxde: .venv-deepxde/installed
 
 # README's lines, one after the other, in a new environment; its tests are `make test`'s.
 newcomer: venv
-	$(BIN)/python docs/newcomer.py --leave-out "make test"
+	$(BIN)/python tests/environments/newcomer.py --leave-out "make test"
 
 # What would be published: both files pass twine, the wheel trains in an environment of its own, and
 # the tests of the source archive are collected from it.
 package: venv
-	$(BIN)/python docs/package.py
+	$(BIN)/python tests/environments/package.py
+
+# Other versions of Python and of what is required, an environment each.
+matrix:
+	$(PYTHON) tests/environments/matrix.py
 
 bench: venv
 	$(BIN)/python benchmarks/hessian.py

@@ -6,10 +6,11 @@ import pathlib
 import pytest
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
+ENVIRONMENTS = pathlib.Path(__file__).parent / "environments"
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+def script(name, folder=DOCS):
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -39,11 +40,14 @@ def test_a_newcomer_meets_commands_and_code_in_order():
     page = (
         "Do\n\n    make demo    # a word\n\nthen\n\n```python\nx = 1\n```\n```text\n    no\n```\n"
     )
-    assert list(script("newcomer").parts(page)) == [("command", "make demo"), ("code", "x = 1\n")]
+    assert list(script("newcomer", ENVIRONMENTS).parts(page)) == [
+        ("command", "make demo"),
+        ("code", "x = 1\n"),
+    ]
 
 
 def test_readme_begins_with_its_installation():
-    newcomer = script("newcomer")
+    newcomer = script("newcomer", ENVIRONMENTS)
     kinds = list(newcomer.parts((newcomer.ROOT / "README.md").read_text("utf-8")))
     assert kinds[0] == ("command", "python -m pip install .")
     assert [kind for kind, _ in kinds].count("code") == 1
@@ -68,3 +72,10 @@ def test_every_decision_is_listed_and_linked():
     for page in (DOCS / "decisions").glob("*.md"):
         assert page.name == "index.md" or f"({page.name})" in index
         assert f"(decisions/{page.name})" in architecture
+
+
+def test_the_matrix_asks_for_the_lowest_versions_that_are_promised():
+    matrix = script("matrix", ENVIRONMENTS)
+    lowest = matrix.requirements("lowest")
+    assert "tensorflow==2.18.*" in lowest and "keras==3.10.*" in lowest and lowest[-1] == "."
+    assert all("==" in one for one in lowest[:-1])

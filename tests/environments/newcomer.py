@@ -4,7 +4,7 @@ A clone of this checkout stands for the one that README speaks of, since nothing
 environment is a new one. Stops at the first line that fails, with what it printed.
 
     make newcomer
-    python docs/newcomer.py [--leave-out "make test" ...]
+    python tests/environments/newcomer.py [--leave-out "make test" ...]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 # Commands are indented, Python is fenced; in the order in which they stand on the page.
 _PARTS = re.compile(r"^    (?P<command>\S[^\n]*)$|^```python\n(?P<code>.*?)^```$", re.M | re.S)
 
