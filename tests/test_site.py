@@ -62,6 +62,12 @@ def of_styles(styles: str) -> list[str]:
     return [url or imported for url, imported in _IN_STYLES.findall(styles)]
 
 
+def test_settings_are_plain_yaml():
+    """Other generators read them, too: there are no tags of Python's."""
+    yaml = pytest.importorskip("yaml")
+    assert yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["theme"]["font"] is False
+
+
 def test_each_page_is_there(site):
     pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
     assert pages == {page.parent.name for page in site.glob("*/index.html")}
