@@ -5,14 +5,14 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: venv demo test test-all test-qualtran test-deepxde newcomer package matrix bench lint clean
+.PHONY: venv demo test test-all test-qualtran test-deepxde newcomer package matrix bench docs lint clean
 
 venv: .venv/installed
 
 # TensorFlow is named first, or else pip downloads a second one on its way.
 .venv/installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "tensorflow>=2.18,<2.19" --editable ".[tfq,examples,dev,bench]"
+	$(BIN)/python -m pip install --quiet "tensorflow>=2.18,<2.19" --editable ".[tfq,examples,dev,bench,docs]"
 	touch $@
 
 demo: venv
@@ -56,7 +56,7 @@ test-qualtran: .venv-qualtran/installed
 # DeepXDE has an environment of its own, too: TensorFlow Probability brings a second Keras.
 test-deepxde: .venv-deepxde/installed
 	.venv-deepxde/bin/python -m pytest tests/test_deepxde.py tests/optimizer/test_found_loss.py \
-		-k "deepxde"
+		tests/test_docs.py -k "deepxde or runs and pinns"
 
 .venv-deepxde/installed: setup.cfg
 	$(PYTHON) -m venv .venv-deepxde
@@ -97,5 +97,8 @@ bench: venv
 	$(BIN)/python benchmarks/scheduling.py
 	$(BIN)/python benchmarks/prices.py
 
+docs: venv
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-qualtran .venv-deepxde .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf site .venv .venv-qualtran .venv-deepxde .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

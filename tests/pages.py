@@ -1,0 +1,63 @@
+"""Markdown pages as tests read them: their blocks of code, and their links."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+# Modules that an extra installs, by the import in a block that needs them.
+EXTRAS = {"from keras_qnewton.report import": "matplotlib", "import deepxde": "deepxde"}
+
+
+def text_of(page: pathlib.Path) -> str:
+    return page.read_text("utf-8")
+
+
+def prose_of(page: pathlib.Path) -> str:
+    """A page without its blocks of code."""
+    return FENCE.sub("", text_of(page))
+
+
+def blocks(page: pathlib.Path, language: str) -> list[str]:
+    return [code for found, code in FENCE.findall(text_of(page)) if found == language]
+
+
+def installed(code: str) -> bool:
+    needed = [module for line, module in EXTRAS.items() if line in code]
+    return all(importlib.util.find_spec(module) for module in needed)
+
+
+def run(page: pathlib.Path, folder: pathlib.Path) -> None:
+    """Runs a page's Python blocks, one after the other in one namespace.
+
+    From files: without a source, TensorFlow warns that it cannot convert a function.
+    """
+    namespace = {"__name__": "page"}
+    for number, code in enumerate(blocks(page, "python")):
+        if installed(code):
+            path = folder / f"block_{number}.py"
+            path.write_text(code, "utf-8")
+            exec(compile(code, str(path), "exec"), namespace)
+
+
+def broken_links(page: pathlib.Path) -> list[str]:
+    """Links and pictures of a page whose file is missing, or whose heading is."""
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
+        path, _, anchor = target.partition("#")
+        if path.startswith("http"):
+            continue
+        file = page.parent / path if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    return broken
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """The headings' anchors: lower case, hyphens for spaces, punctuation left out."""
+    headings = re.findall(r"^#+ (.*)$", prose_of(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

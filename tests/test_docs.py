@@ -1,0 +1,64 @@
+"""The pages in `docs/`: their code runs, their links lead somewhere, their figures are drawn."""
+
+import re
+import runpy
+import sys
+
+import pytest
+
+from tests.pages import DOCS, blocks, broken_links, run
+
+PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+WITH_CODE = [name for name in PAGES if blocks(DOCS / name, "python")]
+# A page whose code takes a second or two; the others train models.
+FAST = {"stability.md", "start.md"}
+
+
+def of_pages(names):
+    return [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow, id=name)
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", of_pages(WITH_CODE))
+def test_page_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DDE_BACKEND", "tensorflow")  # as a page sets it
+    monkeypatch.chdir(tmp_path)
+    run(DOCS / name, tmp_path)
+
+
+def test_home_page_has_readmes_sample():
+    """Whose printed lines are tested."""
+    (code,), (printed,) = (blocks(DOCS / "index.md", kind) for kind in ("python", "text"))
+    readme = DOCS.parent / "README.md"
+    assert [code] == blocks(readme, "python") and [printed] == blocks(readme, "text")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    assert not broken_links(DOCS / name)
+
+
+def test_public_names_are_in_the_reference():
+    import keras_qnewton
+
+    reference = (DOCS / "reference.md").read_text("utf-8")
+    listed = re.findall(r"^::: keras_qnewton\.(?:\w+\.)?(\w+)$", reference, re.M)
+    assert sorted(listed) == sorted(keras_qnewton.__all__)
+    stable = (DOCS / "stability.md").read_text("utf-8")
+    assert all(f"`{name}`" in stable for name in keras_qnewton.__all__)
+
+
+@pytest.mark.slow
+def test_healthy_and_sick_figure(tmp_path, monkeypatch):
+    """It is drawn, and shows what the page says of it."""
+    figure = tmp_path / "figure.svg"
+    script = DOCS / "figures" / "healthy_and_sick.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--out", str(figure)])
+    drawn = runpy.run_path(str(script), run_name="__main__")
+    assert figure.read_text("utf-8").count("<svg") == 1
+    healthy, sick = drawn["run"](sick=False), drawn["run"](sick=True)
+    assert healthy[-1].loss_after < 1e-6 < 0.1 < sick[-1].loss_after
+    assert healthy[-1].damping < 1e-3 * healthy[0].damping
+    assert sick[-1].damping > 1e3 * sick[0].damping
