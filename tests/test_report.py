@@ -74,7 +74,8 @@ def test_tensorboard_has_the_numbers(run):
     events = EventAccumulator(str(folder / "tb"), size_guidance={"tensors": 0}).Reload()
     tags = set(events.Tags()["tensors"])
     blocks = {d.block for d in log.decisions}
-    assert {"qnewton/damping", "qnewton/trust_ratio", "qnewton/step_seconds"} <= tags
+    of_steps = ("loss", "loss_after", "damping", "trust_ratio", "attempts", "length")
+    assert {f"qnewton/{name}" for name in (*of_steps, "step_seconds")} <= tags
     for block in blocks:
         own = [d for d in log.decisions if d.block == block]
         found = [
