@@ -177,7 +177,8 @@ def test_figures_say_what_they_show_and_suit_dark_pages(written):
     assert "prefers-color-scheme: dark" in written and 'name="viewport"' in written
 
 
-HOSTILE = "<script>alert('$x$')</script>\" onload=\"alert(1)"
+# With a character that no XML has, and one that turns the order of letters round.
+HOSTILE = "<script>alert('$x$')</script>\" onload=\"alert(1)\x00\u202e"
 
 
 def test_text_of_a_log_is_escaped(tmp_path):
@@ -198,6 +199,9 @@ def test_text_of_a_log_is_escaped(tmp_path):
     report(tmp_path / "run.jsonl", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page and "a &lt; b &amp; c" in page
+    assert "\x00" not in page and "\u202e" not in page
+    for figure in re.findall(r"<svg.*?</svg>", page, re.S):
+        ET.fromstring(figure)
     nothing_from_elsewhere(page)
 
 
@@ -207,6 +211,28 @@ def test_a_log_without_seconds_or_epochs_says_so():
     assert "The log has no seconds of its steps" in page and "The log has no epochs" in page
     assert "seconds after the first step" not in page
     assert page_of([Decision("lu", "r", {}, 3, math.nan, 3)])  # as before its step is taken
+
+
+def test_extreme_numbers_are_drawn_without_a_warning():
+    extremes = (0.0, -0.0, 1e308, -1e308, 5e-324, 1e-300, math.nan, math.inf, None, 1.0)
+    steps = [
+        Decision(
+            "lu",
+            "r",
+            {"lu": price or 0.0},
+            3,
+            math.nan if kappa is None else kappa,
+            3,
+            step=2**62 if k == 9 else k,
+            block="漢字" if k % 2 else "",
+            solved_by="_" if k % 3 else None,
+            **dict.fromkeys(("damping", "step_seconds", "residual", "length"), price),
+            **dict.fromkeys(("loss", "loss_after", "trust_ratio"), kappa),
+        )
+        for k, (price, kappa) in enumerate(zip(extremes, extremes[3:] + extremes[:3], strict=True))
+    ]
+    page = page_of(steps)
+    assert page.count("<svg") >= 5 and not Page(page).open
 
 
 def test_runs_of_a_file_are_apart(run, tmp_path):

@@ -21,9 +21,9 @@ TAKEN = {"accepted": True, "damping": 1e-3, "trust_ratio": 1.0, "attempts": 1, "
 
 def decision(step, loss, after, **values):
     solver = values.pop("solver", "lu")
-    kappa = values.pop("kappa", 50.0)
+    kappa, reason = values.pop("kappa", 50.0), values.pop("reason", "r")
     values = TAKEN | {"loss": loss, "loss_after": after, "block": "b"} | values
-    return Decision("lu", "r", {"lu": 1e-3}, 8, kappa, 8, step=step, solved_by=solver, **values)
+    return Decision("lu", reason, {"lu": 1e-3}, 8, kappa, 8, step=step, solved_by=solver, **values)
 
 
 def reading(decisions, about=None, epochs=()):
@@ -99,10 +99,16 @@ ADVICE = {
     "overdamped": (descent(12, 0.99, kappa=1.01), {}, (), "larger than all of the curvature"),
     "poor model": (descent(12, trust_ratio=0.1), {}, (), "quadratic model of the loss was poor"),
     "fell back": (
-        descent(12, fallback=True, residual=1e-9, solver="qsvt"),
+        descent(40, fallback=True, reason="qsvt failed its residual check, lu took over"),
         {},
         (),
-        "not solved by the solver that was chosen (lu)",
+        "40 of 40 (100\u00a0%) solutions of lu failed their residual check",
+    ),
+    "took over": (
+        descent(40, fallback=True, reason="not positive definite, so that ldl took over"),
+        {},
+        (),
+        None,
     ),
     "still falling": (descent(12, 0.8), {}, (), "Train for more steps"),
 }

@@ -4,15 +4,18 @@ One self-contained HTML file for two readers. Who trained finds whether it went 
 change; who compares solvers finds which block went to which one, and why. Figures are inline SVG,
 there is no script, and nothing is fetched.
 
-    reading.py     a run's steps, blocks, seconds and epochs
-    condition.py   whether a condition number is the damping's doing
-    advice.py      what the log says should change
-    verdict.py     the first paragraph
-    figures.py     which figures, with their captions and descriptions
-    drawing.py     a figure as SVG that suits light and dark pages
-    tables.py      routes, blocks, epochs, decisions, settings
-    sections.py    the order of all of these
-    markup.py      HTML
+    reading.py          a run's steps, blocks, seconds and epochs
+    condition.py        whether a condition number is the damping's doing
+    advice.py           what the log says should change
+    verdict.py          the first paragraph
+    step_figures.py     losses, damping, trust, attempts, lengths
+    system_figures.py   condition numbers, residuals, solvers, prices
+    described.py        a figure with its caption and its description
+    drawing.py          a figure as SVG that suits light and dark pages
+    tables.py           routes, blocks, epochs, decisions, settings
+    sections.py         the order of all of these
+    words.py            numbers as a reader wants them
+    markup.py           HTML
 
 It needs no TensorFlow.
 """

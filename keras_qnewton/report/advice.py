@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from keras_qnewton.decision import Decision, is_known
-from keras_qnewton.report.reading import ROUNDING, Reading, solver_of
-from keras_qnewton.report.words import count, number, share
+from keras_qnewton.report.reading import ROUNDING, Reading
+from keras_qnewton.report.words import count, listed, number, share
 
 MOST = 2
 # Refused steps in a row that are worth a word; `QNewton` warns of as many.
@@ -16,6 +16,8 @@ _STANDSTILL = 10
 _MANY_REFUSED = 0.2
 _OFTEN = 0.25
 _SUFFICIENT_RATIO = 0.25
+# What a decision's reason says of them.
+_FAILED, _OFTEN_FAILED = "failed its residual check", 0.1
 _RISEN, _STILL_FALLING = 1.05, 0.05
 
 
@@ -121,13 +123,14 @@ def _overfits(reading: Reading) -> str | None:
 
 
 def _fell_back(reading: Reading) -> str | None:
-    failed = [d for d in reading.decisions if d.fallback and d.residual is not None]
-    if len(failed) < 0.1 * len(reading.decisions):
+    # Others took over where a matrix was not positive definite, which is no fault of the solver.
+    failed = [d for d in reading.decisions if d.fallback and _FAILED in d.reason]
+    if len(failed) < _OFTEN_FAILED * len(reading.decisions):
         return None
-    routes = ", ".join(sorted({d.route for d in failed} - {solver_of(d) for d in failed}))
+    routes = listed(sorted({d.route for d in failed}))
     return (
-        f"{share(len(failed), len(reading.decisions))} systems were not solved by the solver that "
-        f"was chosen ({routes}). Ask it for more accuracy, or leave these blocks to another."
+        f"{share(len(failed), len(reading.decisions))} solutions of {routes} failed their residual "
+        "check, and another solver took over. Ask for more accuracy, or leave these blocks to it."
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import io
 import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from keras_qnewton.decision import is_known
+from keras_qnewton.report.markup import escaped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,7 @@ def _inline(svg: str, description: str, prefix: str) -> str:
     opening, rest = svg.split(">", 1)
     # The page gives the size.
     opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)
-    return f'{opening} role="img" aria-label="{html.escape(description)}">{rest}'.strip()
+    return f'{opening} role="img" aria-label="{escaped(description)}">{rest}'.strip()
 
 
 def _adapted(tag: str, prefix: str) -> str:
@@ -203,11 +203,11 @@ def _points(axes: Axes, points: Points, name: str, **style: Any) -> None:
 
 
 def _drawn(points: Points) -> Sequence[tuple[float, float]]:
-    return [
-        (x, y)
-        for x, y in points
-        if is_known(x) and is_known(y) and (y == 0 or _SMALLEST_DRAWN < abs(y) < _LARGEST_DRAWN)
-    ]
+    return [(x, y) for x, y in points if _is_drawn(x) and _is_drawn(y)]
+
+
+def _is_drawn(value: float | None) -> TypeGuard[float]:
+    return is_known(value) and (value == 0 or _SMALLEST_DRAWN < abs(value) < _LARGEST_DRAWN)
 
 
 def label(text: str, longest: int = _LONGEST_LABEL) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 STYLE = """
@@ -44,9 +45,15 @@ dt { color: var(--quiet); padding-right: 1rem; }
 """
 
 
+def escaped(text: str) -> str:
+    """Plain text as HTML; what neither prints nor spaces becomes the replacement character."""
+    shown = (c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "\ufffd" for c in text)
+    return html.escape("".join(shown))
+
+
 def page(title: str, sections: Iterable[str]) -> str:
     """A self-contained HTML page; `title` is plain text, `sections` are HTML."""
-    title, body = html.escape(title), "\n".join(sections)
+    title, body = escaped(title), "\n".join(sections)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -57,35 +64,35 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 def heading(level: int, text: str) -> str:
     """HTML of a heading; `text` is plain."""
-    return f"<h{level}>{html.escape(text)}</h{level}>"
+    return f"<h{level}>{escaped(text)}</h{level}>"
 
 
 def paragraph(text: str, quiet: bool = False) -> str:
     """HTML of a paragraph; `text` is plain. Quiet ones are smaller."""
-    return f"<p{' class=quiet' if quiet else ''}>{html.escape(text)}</p>"
+    return f"<p{' class=quiet' if quiet else ''}>{escaped(text)}</p>"
 
 
 def bullets(texts: Iterable[str]) -> str:
     """HTML of a list; `texts` are plain."""
-    return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
+    return "<ul>" + "".join(f"<li>{escaped(text)}</li>" for text in texts) + "</ul>"
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> str:
     """HTML of names with their values; both are plain text."""
-    cells = (f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in rows)
+    cells = (f"<dt>{escaped(k)}</dt><dd>{escaped(v)}</dd>" for k, v in rows)
     return f"<dl>{''.join(cells)}</dl>"
 
 
 def figure(svg: str, caption: str) -> str:
     """HTML of a figure; `svg` is HTML and says what it shows, `caption` is plain."""
-    return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return f"<figure>{svg}<figcaption>{escaped(caption)}</figcaption></figure>"
 
 
 def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:
     """HTML of a table; columns are (heading, whether it holds text), cells plain text."""
 
     def cell(tag: str, value: str, text: bool) -> str:
-        return f"<{tag}{' class=text' if text else ''}>{html.escape(value)}</{tag}>"
+        return f"<{tag}{' class=text' if text else ''}>{escaped(value)}</{tag}>"
 
     head = ""
     if any(name for name, _ in columns):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 from keras_qnewton.decision import is_known
-from keras_qnewton.report import condition, figures, tables
+from keras_qnewton.report import condition, step_figures, system_figures, tables
 from keras_qnewton.report.advice import advice
 from keras_qnewton.report.markup import bullets, heading, paragraph
 from keras_qnewton.report.reading import Reading
@@ -84,9 +84,9 @@ def _date(text: object) -> str:
 
 def _loss(reading: Reading, prefix: str) -> list[str]:
     out = _grid(
-        figures.loss_by_step(reading, prefix),
-        figures.loss_by_second(reading, prefix),
-        figures.loss_by_epoch(reading, prefix),
+        step_figures.loss_by_step(reading, prefix),
+        step_figures.loss_by_second(reading, prefix),
+        step_figures.loss_by_epoch(reading, prefix),
     )
     if reading.elapsed is None:
         out.append(paragraph(_NO_SECONDS, quiet=True))
@@ -96,10 +96,10 @@ def _loss(reading: Reading, prefix: str) -> list[str]:
 
 def _steps(reading: Reading, prefix: str) -> list[str]:
     out = _grid(
-        figures.damping(reading, prefix),
-        figures.trust(reading, prefix),
-        figures.attempts(reading, prefix),
-        figures.length(reading, prefix),
+        step_figures.damping(reading, prefix),
+        step_figures.trust(reading, prefix),
+        step_figures.attempts(reading, prefix),
+        step_figures.length(reading, prefix),
     )
     if reading.is_learned:
         text = "Quasi-Newton steps have neither damping nor a trust ratio: a line search ends them."
@@ -108,7 +108,7 @@ def _steps(reading: Reading, prefix: str) -> list[str]:
 
 
 def _kappa(reading: Reading, prefix: str) -> list[str]:
-    drawn = figures.kappa(reading, prefix)
+    drawn = system_figures.kappa(reading, prefix)
     if not drawn:
         return [paragraph("No condition number is known of this run's systems."), _blocks(reading)]
     return [
@@ -116,8 +116,8 @@ def _kappa(reading: Reading, prefix: str) -> list[str]:
         bullets(_findings(reading)),
         *_grid(
             drawn,
-            figures.kappa_by_damping(reading, prefix),
-            figures.residuals(reading, prefix),
+            system_figures.kappa_by_damping(reading, prefix),
+            system_figures.residuals(reading, prefix),
         ),
         _blocks(reading),
     ]
@@ -163,7 +163,7 @@ def _routes(reading: Reading, prefix: str) -> list[str]:
     return [
         tables.routes(reading),
         paragraph(text, quiet=True),
-        *_grid(figures.routes(reading, prefix), figures.prices(reading, prefix)),
+        *_grid(system_figures.routes(reading, prefix), system_figures.prices(reading, prefix)),
     ]
 
 
