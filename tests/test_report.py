@@ -213,6 +213,17 @@ def test_a_log_without_seconds_or_epochs_says_so():
     assert page_of([Decision("lu", "r", {}, 3, math.nan, 3)])  # as before its step is taken
 
 
+def test_a_long_run_has_a_page_of_a_few_megabytes():
+    step = Decision("lu", "r", {"lu": 1e-3}, 3, 2.0, 3, block="b", accepted=False, residual=1e-9)
+    steps = [
+        dataclasses.replace(step, step=k, loss=2 + math.sin(k), loss_after=3.0, damping=1 / (1 + k))
+        for k in range(5000)
+    ]
+    page = page_of(steps)
+    assert len(page) < 3e6
+    assert "refused (some)" in page  # as many crosses would hide the line
+
+
 def test_extreme_numbers_are_drawn_without_a_warning():
     extremes = (0.0, -0.0, 1e308, -1e308, 5e-324, 1e-300, math.nan, math.inf, None, 1.0)
     steps = [

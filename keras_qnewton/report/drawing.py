@@ -58,7 +58,9 @@ _STYLE: Any = {
 }
 # Beyond, the ends of a logarithmic axis overflow.
 _LARGEST_DRAWN, _SMALLEST_DRAWN = 1e250, 1e-250
-_MARKED, _MOST_MARKS = 25, 500
+_MARKED, _MOST_MARKS = 25, 200
+# More points than that make a line a surface, and are drawn thin.
+_DENSE = 2000
 _LONGEST_LABEL = 19
 
 Points = Iterable[tuple[float | None, float | None]]
@@ -153,6 +155,7 @@ def line(axes: Axes, points: Points, name: str, k: int = 0) -> None:
             linestyle=_LINES[k % len(_LINES)],
             marker=_MARKERS[k % len(_MARKERS)],
             markevery=max(len(known) // _MARKED, 1),
+            linewidth=0.6 if len(known) > _DENSE else None,
             label=label(name),
         )
 
@@ -196,10 +199,11 @@ def from_zero(axes: Axes) -> None:
 
 def _points(axes: Axes, points: Points, name: str, **style: Any) -> None:
     known = _drawn(points)
-    known = known[:: len(known) // _MOST_MARKS + 1]
-    if known:
-        xs, ys = zip(*known, strict=True)
-        axes.plot(xs, ys, linestyle="none", label=label(name), zorder=3, **style)
+    shown = known[:: len(known) // _MOST_MARKS + 1]
+    if shown:
+        xs, ys = zip(*shown, strict=True)
+        name = label(name) if len(shown) == len(known) else f"{label(name)} (some)"
+        axes.plot(xs, ys, linestyle="none", label=name, zorder=3, **style)
 
 
 def _drawn(points: Points) -> Sequence[tuple[float, float]]:
