@@ -6,10 +6,11 @@ import dataclasses
 import datetime
 import math
 import os
+import platform
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,14 +18,25 @@ import tensorflow as tf
 
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.optimizer import QNewton
-from keras_qnewton.run_file import write_decisions, write_run
+from keras_qnewton.run_file import Epoch, write_decisions, write_epoch, write_run
 from keras_qnewton.types import Decision, is_known
 from keras_qnewton.version import __version__
 
 # Keras's logs of a batch or an epoch.
 Logs = dict[str, float | None]
+# What TensorFlow says its seed is where none was set.
+_NO_SEED = 87654321
 # A step's own numbers, equal in each of its blocks' decisions; and a block's.
-_STEP_SCALARS = ("damping", "trust_ratio", "accepted", "step_seconds")
+_STEP_SCALARS = (
+    "loss",
+    "loss_after",
+    "damping",
+    "trust_ratio",
+    "accepted",
+    "attempts",
+    "length",
+    "step_seconds",
+)
 _BLOCK_SCALARS = ("condition_number", "sparsity", "residual", "fallback")
 
 
@@ -41,8 +53,8 @@ class NewtonLog(keras.callbacks.Callback):
 
     Args:
         path: File to append each decision to, one JSON object a line, after a line about the run
-            (version, date, settings, model); None for none. `python -m keras_qnewton report FILE
-            -o PAGE.html` makes a page of it.
+            (versions, date, seeds, settings, model); None for none. A line of Keras's logs follows
+            each epoch. `python -m keras_qnewton report FILE -o PAGE.html` makes a page of it.
         on_step: Called after each batch with that batch's decisions, one a block.
         tensorboard: Directory for TensorBoard's scalars, by optimizer step, with a summary of
             the optimizer's settings for its HParams tab; None for none.
@@ -83,7 +95,7 @@ class NewtonLog(keras.callbacks.Callback):
         if self.path is not None:
             # Before the first step: a path that cannot be written is found out now.
             with open(self.path, "a", encoding="utf-8") as file:
-                write_run(file, _about(self.model, optimizer))
+                write_run(file, _about(self.model, optimizer) | {"fit": _fit(self.params)})
         if self.tensorboard is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self.tensorboard))
             _write_settings(self._writer, optimizer)
@@ -119,6 +131,11 @@ class NewtonLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         steps = list({d.step: d for d in self._epoch}.values())
+        if self.path is not None:
+            # Before this callback adds numbers that each decision has.
+            last = steps[-1].step if steps else None
+            with open(self.path, "a", encoding="utf-8") as file:
+                write_epoch(file, Epoch(epoch, last, _numbers(logs)))
         if logs is None or not steps:
             return
         ratios = [ratio for ratio in (d.trust_ratio for d in steps) if is_known(ratio)]
@@ -173,6 +190,7 @@ def _settings(optimizer: QNewton) -> dict[str, Any]:
         "damping": str(optimizer.damping),
         "sparsity": "all" if optimizer.sparsity is None else str(optimizer.sparsity),
         "update_every": optimizer.update_every,
+        "seed": optimizer.seed or 0,
         "gate_time": optimizer.scheduler.gate_time,
         "routes": ", ".join(optimizer.scheduler.routes),
     }
@@ -190,9 +208,35 @@ def _about(model: keras.Model, optimizer: QNewton) -> dict[str, Any]:
         "version": __version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
+        "python": platform.python_version(),
+        "seed": _seed(),
         "settings": _settings(optimizer),
         "model": {"name": model.name, "weights": _count(model), "layers": layers},
     }
+
+
+def _seed() -> int | None:
+    """TensorFlow's global seed, which `keras.utils.set_random_seed` sets; None where it is not."""
+    # An operation's seed is passed, or else one would be drawn.
+    seed, _ = tf.compat.v1.get_seed(1)
+    return None if seed == _NO_SEED else int(seed)
+
+
+def _fit(params: Mapping[str, Any] | None) -> dict[str, int]:
+    """Epochs and steps an epoch that `fit` was asked for, where they are known."""
+    known = {key: (params or {}).get(key) for key in ("epochs", "steps")}
+    return {key: value for key, value in known.items() if isinstance(value, int)}
+
+
+def _numbers(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """What is a number of Keras's logs; metrics may return other things."""
+    out = {}
+    for name, value in (logs or {}).items():
+        try:
+            out[str(name)] = float(value)
+        except (TypeError, ValueError):
+            continue
+    return out
 
 
 def _count(of: keras.Layer) -> int:

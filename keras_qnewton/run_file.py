@@ -2,10 +2,12 @@
 
     {"run": {"id": ..., "date": ..., "version": ..., "settings": ..., "model": ...}}
     {"route": ..., "reason": ..., ...}
+    {"epoch": {"number": 0, "step": ..., "logs": {"loss": ..., "val_loss": ...}}}
     ...
 
-A file that is written to again has a run after the other. Those of earlier versions have no such
-line: there a run begins where the count of steps does not go on.
+A file that is written to again has a run after the other. Those of earlier versions have no line
+of a run: there a run begins where the count of steps does not go on. Lines of epochs may be
+missing, too.
 
 A leaf without TensorFlow: a page about a log needs nothing of it.
 """
@@ -22,6 +24,7 @@ from typing import IO, Any
 from keras_qnewton.decision import Decision
 
 _RUN = "run"
+_EPOCH = "epoch"
 _EXPECTED = (
     "Argument `path` must be a file of decisions, one JSON object a line. Received: {path!r}, line "
     "{number}: {problem}"
@@ -46,6 +49,50 @@ class Decisions(list[Decision]):
             write_decisions(file, self)
 
 
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What Keras logged at the end of an epoch.
+
+    Attributes:
+        number: Which epoch of its `fit`, from 0.
+        step: The epoch's last optimizer step; None where it had none.
+        logs: Keras's numbers by name, "loss" and "val_loss" among them; NaN where one was not
+            finite.
+    """
+
+    number: int
+    step: int | None
+    logs: Mapping[str, float]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Epoch:
+        """The epoch of which `to_dict` made `values`.
+
+        Raises:
+            ValueError: If a field is missing or unknown, or its value of another kind.
+        """
+        if not isinstance(values, dict) or set(values) != {"number", "step", "logs"}:
+            raise ValueError(
+                f"field `{_EPOCH}` must have number, step and logs. Received: {values!a:.100}"
+            )
+        number, step, logs = values["number"], values["step"], values["logs"]
+        if not _is_count(number) or not (step is None or _is_count(step)):
+            raise ValueError(
+                f"field `{_EPOCH}` must have whole numbers, 0 or more, of 64 bits. "
+                f"Received: {values!a:.100}"
+            )
+        if not isinstance(logs, dict) or not all(_is_number_or_none(v) for v in logs.values()):
+            raise ValueError(
+                f"field `{_EPOCH}` must have numbers by name in `logs`. Received: {logs!a:.100}"
+            )
+        return cls(number, step, {k: math.nan if v is None else float(v) for k, v in logs.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only; numbers that are not finite become None."""
+        logs = {name: v if math.isfinite(v) else None for name, v in self.logs.items()}
+        return {"number": self.number, "step": self.step, "logs": logs}
+
+
 @dataclasses.dataclass
 class Run:
     """One run of a file.
@@ -53,10 +100,12 @@ class Run:
     Attributes:
         about: What its first line says; empty where there is none.
         decisions: Its decisions, oldest first.
+        epochs: Its epochs, oldest first; empty where the file has none.
     """
 
     about: Mapping[str, Any]
     decisions: Decisions
+    epochs: list[Epoch] = dataclasses.field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -69,7 +118,7 @@ def runs_of(log: str | os.PathLike[str] | Sequence[Decision]) -> list[Run]:
     """The runs of a file, or of decisions, that have any decision."""
     if isinstance(log, (str, os.PathLike)):
         return [run for run in runs_of_file(log) if run.decisions]
-    return list(_apart(Run({}, Decisions(log))))
+    return _runs(log)
 
 
 def runs_of_file(path: str | os.PathLike[str]) -> list[Run]:
@@ -78,15 +127,7 @@ def runs_of_file(path: str | os.PathLike[str]) -> list[Run]:
     Raises:
         ValueError: With the number of the line that is neither a decision nor a run's first.
     """
-    runs: list[Run] = []
-    for about, decision in _lines(path):
-        if about is not None:
-            runs.append(Run(about, Decisions()))
-        elif decision is not None:
-            if not runs:
-                runs.append(Run({}, Decisions()))
-            runs[-1].decisions.append(decision)
-    return [part for run in runs for part in _apart(run)]
+    return _runs(_lines(path))
 
 
 def write_run(file: IO[str], about: Mapping[str, Any]) -> None:
@@ -97,6 +138,11 @@ def write_run(file: IO[str], about: Mapping[str, Any]) -> None:
 def write_decisions(file: IO[str], decisions: Iterable[Decision]) -> None:
     """Writes one line a decision."""
     file.writelines(json.dumps(d.to_dict(), allow_nan=False) + "\n" for d in decisions)
+
+
+def write_epoch(file: IO[str], epoch: Epoch) -> None:
+    """Writes one line."""
+    file.write(json.dumps({_EPOCH: epoch.to_dict()}, allow_nan=False) + "\n")
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,29 +158,33 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _apart(run: Run) -> Iterator[Run]:
-    """`run`, parted where the steps do not go on."""
-    current = Run(run.about, Decisions())
-    for decision in run.decisions:
-        last = current.decisions[-1] if current.decisions else decision
-        if _begins_anew(last, decision):
-            yield current
-            current = Run(run.about, Decisions())
-        current.decisions.append(decision)
-    yield current
+def _runs(lines: Iterable[Mapping[str, Any] | Epoch | Decision]) -> list[Run]:
+    """Runs of what lines say; another begins with a mapping, and where steps do not go on."""
+    runs: list[Run] = []
+    for line in lines:
+        if isinstance(line, Mapping):
+            runs.append(Run(line, Decisions()))
+            continue
+        if not runs:
+            runs.append(Run({}, Decisions()))
+        if isinstance(line, Epoch):
+            runs[-1].epochs.append(line)
+            continue
+        if runs[-1].decisions and _begins_anew(runs[-1].decisions[-1], line):
+            runs.append(Run(runs[-1].about, Decisions()))
+        runs[-1].decisions.append(line)
+    return runs
 
 
 def _begins_anew(last: Decision, decision: Decision) -> bool:
-    if last is decision or last.step is None or decision.step is None:
+    if last.step is None or decision.step is None:
         return False
     # A step has a block's decision once.
     return decision.step < last.step
 
 
-def _lines(
-    path: str | os.PathLike[str],
-) -> Iterator[tuple[Mapping[str, Any] | None, Decision | None]]:
-    """What each line says: of a run, or a decision."""
+def _lines(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any] | Epoch | Decision]:
+    """What each line says: of a run, of an epoch, or a decision."""
     # In bytes: text that is not UTF-8 has a line, too.
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -153,11 +203,24 @@ def _lines(
                 ) from error
 
 
-def _read(line: str) -> tuple[Mapping[str, Any] | None, Decision | None]:
+def _read(line: str) -> Mapping[str, Any] | Epoch | Decision:
     values = json.loads(line)
+    if isinstance(values, dict) and set(values) == {_EPOCH}:
+        return Epoch.from_dict(values[_EPOCH])
     if isinstance(values, dict) and set(values) == {_RUN}:
         about = values[_RUN]
         if not isinstance(about, dict):
             raise ValueError(f"field `{_RUN}` must be an object. Received: {about!a:.100}")
-        return about, None
-    return None, Decision.from_dict(values)
+        return about
+    return Decision.from_dict(values)
+
+
+def _is_count(value: Any) -> bool:
+    # Larger counts do not fit into an array's 64 bits.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number_or_none(value: Any) -> bool:
+    if value is None or isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import platform
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from keras_qnewton import NewtonLog, QNewton, Scheduler, project
 from keras_qnewton.__main__ import main
 from keras_qnewton.decision_log import Decisions
-from keras_qnewton.run_file import runs_of
+from keras_qnewton.run_file import Epoch, runs_of
 from keras_qnewton.scheduling import LUTime
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.types import Decision
@@ -113,6 +114,9 @@ WRONG = {
     "digits beyond Python's limit": (EARLIER % 1).replace("26", "9" * 5000, 1),
     "nesting": "[" * 100_000,
     "a run of a number": '{"run": 3}',
+    "an epoch of a number": '{"epoch": 3}',
+    "an epoch of half a step": '{"epoch": {"number": 0, "step": 0.5, "logs": {}}}',
+    "an epoch of text": '{"epoch": {"number": 0, "step": 1, "logs": {"loss": "low"}}}',
     "text that is not UTF-8": b"\xff\xfe\x00",
     "half a line": (EARLIER % 1)[:40],
     "a number alone": "3",
@@ -169,3 +173,47 @@ def test_importing_the_package_registers_what_saved_models_are_made_of():
     code = "import keras_qnewton, keras; keras.optimizers.deserialize({'class_name': "
     code += "'keras_qnewton>QNewton', 'config': {}, 'registered_name': 'keras_qnewton>QNewton'})"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_epochs_have_lines_of_their_own(tmp_path):
+    x, y = regression_data()
+    model, path = compiled(QNewton(seed=3), metrics=["mae"]), tmp_path / "run.jsonl"
+    keras.utils.set_random_seed(7)
+    history = model.fit(
+        x,
+        y,
+        batch_size=len(x) // 2,
+        epochs=3,
+        verbose=0,
+        validation_data=(x, y),
+        callbacks=[NewtonLog(path)],
+    ).history
+    (run,) = runs_of(path)
+    assert [(epoch.number, epoch.step) for epoch in run.epochs] == [(0, 1), (1, 3), (2, 5)]
+    for name in ("loss", "mae", "val_loss", "val_mae"):
+        assert [epoch.logs[name] for epoch in run.epochs] == history[name]
+    assert "damping" not in run.epochs[0].logs  # which every decision has
+    assert run.about["seed"] == 7 and run.about["settings"]["seed"] == 3
+    assert run.about["fit"] == {"epochs": 3, "steps": 2}
+    assert run.about["python"] == platform.python_version()
+    assert len(Decisions.from_jsonl(path)) == 6
+    assert len(project(path).decisions) == 6
+
+
+def test_epochs_belong_to_the_run_that_they_are_written_in(tmp_path):
+    epoch = json.dumps({"epoch": {"number": 0, "step": 1, "logs": {"loss": None}}})
+    lines = [EARLIER % 0, EARLIER % 1, epoch, EARLIER % 0, epoch, epoch]
+    first, second = runs_of(written(tmp_path / "old.jsonl", lines))
+    assert len(first.epochs) == 1 and len(second.epochs) == 2
+    assert math.isnan(first.epochs[0].logs["loss"])
+
+
+@given(values=st.dictionaries(st.sampled_from(["number", "step", "logs"]), VALUES))
+def test_an_epoch_of_any_values_is_read_or_refused(values):
+    try:
+        values = json.loads(json.dumps(values))
+        read = Epoch.from_dict(values)
+    except ValueError as error:
+        assert "`epoch`" in str(error)
+    else:
+        assert Epoch.from_dict(read.to_dict()).to_dict() == read.to_dict()
