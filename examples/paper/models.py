@@ -38,7 +38,9 @@ def gpt(data, hidden: int) -> keras.Model:
 def _embedded(tokens, data, hidden: int):
     positions = L.Embedding(data.x.shape[1], hidden, name="positions")
     words = L.Embedding(data.tokens, hidden, name="words")(tokens)
-    return words + positions(keras.ops.arange(data.x.shape[1]))[None]
+    # Made of the tokens: of what is not made of an input Keras keeps the value, and trains nothing.
+    places = keras.ops.cumsum(keras.ops.ones_like(tokens), axis=1) - 1
+    return words + positions(places)
 
 
 def _block(x, hidden: int, causal: bool):
