@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from packaging.version import Version
 
 from keras_qnewton import QNewton
 
@@ -26,6 +27,12 @@ def data():
 
 def from_file(folder):
     del folder
+    with zipfile.ZipFile(SAVED / "trained.keras") as archive:
+        wrote = json.loads(archive.read("metadata.json"))["keras_version"]
+    if Version(keras.__version__) < Version(wrote):
+        pytest.skip(
+            f"Keras {wrote} wrote the file: older ones do not know all of its layers' settings"
+        )
     return keras.saving.load_model(SAVED / "trained.keras")
 
 
@@ -55,7 +62,10 @@ def test_a_file_of_an_earlier_version_trains_on(load, tmp_path):
     model = load(tmp_path)
     assert model.optimizer.decision_count == 10
     x, y = data()
-    losses = [float(model.train_on_batch(x[:12], y[:12])) for _ in range(4)]
+    losses = []
+    for _ in range(4):
+        model.reset_metrics()  # of which some versions of Keras return the mean so far
+        losses.append(float(model.train_on_batch(x[:12], y[:12])))
     np.testing.assert_allclose(losses, EXPECTED["losses"], rtol=1e-4)
     for found, expected in zip(model.get_weights(), EXPECTED["weights"], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
