@@ -94,6 +94,7 @@ bench: venv
 	$(BIN)/python benchmarks/models.py
 	$(BIN)/python benchmarks/many_models.py
 	$(BIN)/python benchmarks/quantum.py
+	$(BIN)/python benchmarks/quantum_training.py
 	$(BIN)/python benchmarks/scheduling.py
 	$(BIN)/python benchmarks/prices.py
 

@@ -90,3 +90,12 @@ def test_whole_wait(tmp_path):
         assert list(losses) == sorted(losses, reverse=True)
     assert "whole_wait.py" in results["about"]["command"]
     assert figure.stat().st_size > 0
+
+
+def test_quantum_training(tmp_path):
+    """All systems of digits by layer go to circuits, and the losses are LU's."""
+    path = tmp_path / "quantum.json"
+    _, (qsvt, lu, apart) = run("quantum_training.py", path, "--steps", "3")
+    assert qsvt["solved_by"] == {"qsvt": 9} and lu["solved_by"] == {"lu": 9}
+    assert qsvt["fallbacks"] == 0 and apart["largest_difference"] < 1e-6
+    assert qsvt["losses"][-1] < qsvt["losses"][0] - 0.2

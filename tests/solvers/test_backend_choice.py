@@ -133,7 +133,7 @@ def test_training_does_not_wait_for_a_simulator():
     encoding = Dilation(symmetric(32, 3))
     assert choice._fastest(encoding, 587, "complex64")[0] == "cirq"
     name, reason = choice._fastest(encoding, 6000, "complex64")
-    assert name == "emulator" and "the emulator 0.066 s" in reason
+    assert name == "emulator" and "the emulator 0.061 s" in reason
 
 
 def inversion_of(degree):

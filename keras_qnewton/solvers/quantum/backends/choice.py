@@ -7,7 +7,8 @@ of magnitude matter: simulators differ by a factor of 5 to 50 where they differ.
     Cirq, gate by gate   d · gates of U · (120 µs + 2^w · 10 ns),  w qubits in all
     TFQ                  d · gates of U · (5 µs + 2^w · 1 ns),  plus 0.2 ms a gate to serialise
                          and 2.5 s to import it
-    emulator             d · (10 µs + 4^n · 1 ns),  n qubits of the system
+    emulator             d · (10 µs + 2^n · 5 ns),  n qubits of the system; its eigendecomposition,
+                         which κ takes anyway, is not counted
 
 The emulator is always the fastest. A circuit is simulated, gate by gate or as a matrix, while that
 is hardly noticed: in training every step waits for several runs.
@@ -69,7 +70,7 @@ def _fastest(encoding: BlockEncoding, degree: int, dtype: str, tfq: bool = True)
 
 def emulated(encoding: BlockEncoding, degree: int) -> float:
     """Predicted seconds of one run by the emulator."""
-    return degree * (1e-5 + 1e-9 * 4.0**encoding.system_qubits)
+    return degree * (1e-5 + 5e-9 * 2.0**encoding.system_qubits)
 
 
 def predict(

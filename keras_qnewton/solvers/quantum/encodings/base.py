@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from keras_qnewton.solvers.quantum.gates import Gate, applied
+from keras_qnewton.solvers.quantum.spectrum import Spectrum, spectrum_of
 
 
 class BlockEncoding:
@@ -84,10 +85,14 @@ class BlockEncoding:
         return self.ancillas + self.system_qubits
 
     @functools.cached_property
+    def spectrum(self) -> Spectrum:
+        """Eigenvalues and eigenvectors of H, which simulations know and hardware does not."""
+        return spectrum_of(self.matrix)
+
+    @property
     def singular_values(self) -> tuple[float, float]:
         """The smallest and the largest ``|eigenvalue|`` of H."""
-        magnitudes = np.abs(np.linalg.eigvalsh(self.matrix))
-        return float(magnitudes.min()), float(magnitudes.max())
+        return self.spectrum.ends
 
     @property
     def condition_number(self) -> float:
@@ -139,7 +144,7 @@ def pad(matrix: np.ndarray) -> np.ndarray:
     padded = 1 << padded_qubits(size)
     if padded == size:
         return matrix
-    out = np.diag(np.full(padded, np.min(np.abs(np.linalg.eigvalsh(matrix)))))
+    out = np.diag(np.full(padded, spectrum_of(matrix).ends[0]))
     out[:size, :size] = matrix
     return out
 

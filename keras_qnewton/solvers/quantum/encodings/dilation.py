@@ -41,11 +41,9 @@ class Dilation(BlockEncoding):
     def __init__(self, matrix: np.ndarray):
         super().__init__(matrix)
         size = len(matrix)
-        values, vectors = np.linalg.eigh(self.matrix)
-        self.alpha = float(np.max(np.abs(values)))
-        self.singular_values = float(np.min(np.abs(values))), self.alpha
+        self.alpha = self.singular_values[1]
         self.epsilon = 16 * size * float(np.finfo(np.float64).eps) * self.alpha
-        self._values, self._vectors = values / self.alpha, vectors
+        self._values = self.spectrum.values / self.alpha
 
     @classmethod
     def max_ancillas(cls, system_qubits: int) -> int:
@@ -59,7 +57,7 @@ class Dilation(BlockEncoding):
 
     def unitary(self) -> np.ndarray:
         """U, float64 `[2^(n+1), 2^(n+1)]`, the ancilla as the most significant bit."""
-        values, vectors = self._values, self._vectors
+        values, vectors = self._values, self.spectrum.matrix()
         complement = (vectors * np.sqrt((1 - values) * (1 + values))) @ vectors.T
         corner = self.matrix / self.alpha
         return np.block([[corner, complement], [complement, -corner]])
@@ -85,7 +83,7 @@ class Dilation(BlockEncoding):
         """N(N-1)/2 angles of V's rotations, then N of the reflection's."""
         size = 1 << self.system_qubits
         gray = np.arange(size) ^ (np.arange(size) >> 1)
-        vectors = self._vectors.copy()
+        vectors = self.spectrum.matrix()
         # A product of rotations has determinant 1; an eigenvector's sign is free.
         if np.linalg.slogdet(vectors[gray])[0] < 0:
             vectors[:, 0] *= -1

@@ -1,0 +1,107 @@
+"""The eigendecomposition of a matrix, made once for all that want it and for all its shifts.
+
+    H = V diag(h) Vᵀ,    H + sI = V diag(h + s) Vᵀ
+
+A simulation needs it again and again: for κ and α, for the unitary dilation, and for what a perfect
+circuit does, f(H) b = V f(h) Vᵀ b. A step of training solves H + sI with one shift s after the
+other, so that the last decompositions are kept.
+
+A row without an entry beside its diagonal belongs to an eigenvector with one entry. Rows by which a
+matrix is padded to a power of two are such, and those of pixels that are always black. They take no
+part in the decomposition.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+# Blocks of a model whose decompositions are kept, the latest; and bytes of their matrices in all.
+_KEPT, _MOST_BYTES = 8, 512e6
+_last: collections.deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = collections.deque()
+_lock = threading.Lock()
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues and eigenvectors of a symmetric matrix `[N, N]`.
+
+    Attributes:
+        coupled: Rows with an entry beside the diagonal, int64 `[M]`.
+        values: An eigenvalue for each row, float64 `[N]`; those of `coupled` ascend, and another
+            row's is its diagonal.
+        vectors: Eigenvectors of the coupled rows, float64 `[M, M]`, a column each.
+    """
+
+    coupled: np.ndarray
+    values: np.ndarray
+    vectors: np.ndarray
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest |eigenvalue|."""
+        magnitudes = np.abs(self.values)
+        return float(magnitudes.min()), float(magnitudes.max())
+
+    def applied(self, numbers: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """``f(H) v``.
+
+        Args:
+            numbers: f of each of `values`, float64 `[N]`.
+            vector: v, float64 `[N]`.
+        """
+        out: np.ndarray = numbers * vector
+        inner = self.vectors.T @ vector[self.coupled]
+        out[self.coupled] = self.vectors @ (numbers[self.coupled] * inner)
+        return out
+
+    def matrix(self) -> np.ndarray:
+        """V `[N, N]`, whose columns belong to `values`."""
+        out = np.eye(len(self.values))
+        out[np.ix_(self.coupled, self.coupled)] = self.vectors
+        return out
+
+
+def spectrum_of(matrix: np.ndarray) -> Spectrum:
+    """The spectrum of a symmetric matrix, float64 `[N, N]`, finite."""
+    diagonal = np.diag(matrix)
+    beside = np.count_nonzero(matrix, axis=1) > (diagonal != 0)
+    coupled = np.flatnonzero(beside)
+    values = np.array(diagonal)
+    part = matrix if len(coupled) == len(matrix) else matrix[np.ix_(coupled, coupled)]
+    values[coupled], vectors = _decomposed(part)
+    return Spectrum(coupled, values, vectors)
+
+
+def _decomposed(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, ascending, and eigenvectors; those of a matrix before but for a shift."""
+    if not len(matrix):
+        return np.zeros(0), matrix
+    with _lock:
+        known = list(_last)
+    for before, values, vectors in known:
+        shift = _shift(before, matrix)
+        if shift is not None:
+            return values + shift, vectors
+    values, vectors = np.linalg.eigh(matrix)
+    vectors.setflags(write=False)  # shared by all who ask
+    with _lock:
+        _last.appendleft((matrix.copy(), values, vectors))
+        while len(_last) > _KEPT or sum(m.nbytes for m, _, _ in _last) > _MOST_BYTES:
+            _last.pop()
+    return values, vectors
+
+
+def _shift(before: np.ndarray, matrix: np.ndarray) -> float | None:
+    """s with `matrix` = `before` + sI to rounding; None where there is none."""
+    if before.shape != matrix.shape or not np.array_equal(before[0, 1:], matrix[0, 1:]):
+        return None
+    old, new = np.diag(before), np.diag(matrix)
+    shift = float(new[0] - old[0])
+    largest = max(float(np.max(np.abs(old))), float(np.max(np.abs(new))))
+    if np.max(np.abs(new - old - shift)) > 4 * np.finfo(np.float64).eps * largest:
+        return None
+    different = np.count_nonzero(before != matrix)
+    return shift if different == np.count_nonzero(old != new) else None
