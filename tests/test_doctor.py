@@ -16,7 +16,8 @@ def finding(title):
     return found
 
 
-def test_nothing_is_wrong_here(capsys):
+def test_nothing_is_wrong_here(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith("No problem found.\n")
