@@ -10,7 +10,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 # Modules that an extra installs, by the import in a block that needs them.
-EXTRAS = {"from keras_qnewton.report import": "matplotlib", "import deepxde": "deepxde"}
+EXTRAS = {
+    "from keras_qnewton.report import": "matplotlib",
+    "import deepxde": "deepxde",
+    "import matplotlib": "matplotlib",
+    "from sklearn": "sklearn",
+}
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
 
 
 def text_of(page: pathlib.Path) -> str:
@@ -42,6 +48,18 @@ def run(page: pathlib.Path, folder: pathlib.Path) -> None:
             path = folder / f"block_{number}.py"
             path.write_text(code, "utf-8")
             exec(compile(code, str(path), "exec"), namespace)
+
+
+def same_but_for_rounding(printed: str, promised: str) -> bool:
+    """Whether two texts differ in their numbers at most, and in none by more than a factor of 10.
+
+    Rounding on another machine may cost a digit of a small loss, not two.
+    """
+    if NUMBER.sub("#", printed) != NUMBER.sub("#", promised):
+        return False
+    pairs = zip(NUMBER.findall(printed), NUMBER.findall(promised), strict=True)
+    numbers = [(float(value), float(said)) for value, said in pairs]
+    return all(value <= 10 * said and said <= 10 * value for value, said in numbers)
 
 
 def broken_links(page: pathlib.Path) -> list[str]:

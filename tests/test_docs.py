@@ -6,12 +6,16 @@ import sys
 
 import pytest
 
-from tests.pages import DOCS, blocks, broken_links, run
+from tests.pages import DOCS, blocks, broken_links, installed, run, same_but_for_rounding
 
 PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
 WITH_CODE = [name for name in PAGES if blocks(DOCS / name, "python")]
 # A page whose code takes a second or two; the others train models.
 FAST = {"stability.md", "start.md"}
+
+# A page each: its code, its figure, and what it prints.
+GALLERY = [name for name in WITH_CODE if name.startswith("gallery/")]
+LARGEST_FIGURE = 150_000
 
 
 def of_pages(names):
@@ -21,11 +25,35 @@ def of_pages(names):
     ]
 
 
-@pytest.mark.parametrize("name", of_pages(WITH_CODE))
+@pytest.mark.parametrize("name", of_pages(sorted({*WITH_CODE} - {*GALLERY})))
 def test_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("DDE_BACKEND", "tensorflow")  # as a page sets it
     monkeypatch.chdir(tmp_path)
     run(DOCS / name, tmp_path)
+
+
+@pytest.mark.parametrize("name", of_pages(GALLERY))
+def test_gallery_page_draws_and_prints_what_it_says(name, tmp_path, monkeypatch, capsys):
+    page = DOCS / name
+    if not all(installed(code) for code in blocks(page, "python")):
+        pytest.skip("the extra `examples` is not installed")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+    run(page, tmp_path)
+    sys.modules["matplotlib.pyplot"].close("all")
+    assert (tmp_path / f"{page.stem}.svg").read_text("utf-8").count("<svg") == 1
+    printed, (promised,) = capsys.readouterr().out, blocks(page, "text")
+    assert same_but_for_rounding(printed, promised), printed
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_gallery_page_and_list_show_its_figure(name):
+    page = DOCS / name
+    figure = page.with_suffix(".svg")
+    assert figure.stat().st_size <= LARGEST_FIGURE and "<dc:date>" not in figure.read_text("utf-8")
+    assert f"]({figure.name})" in page.read_text("utf-8")
+    index = (page.parent / "index.md").read_text("utf-8")
+    assert f"]({page.name})" in index and f"]({figure.name})" in index
 
 
 def test_home_page_has_readmes_sample():

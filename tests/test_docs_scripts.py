@@ -61,6 +61,36 @@ def test_tables_are_those_of_committed_results():
         assert measured.rewritten(page) == page, "run python docs/measured.py"
 
 
+_PAGE = """# A page
+
+```python
+from matplotlib.figure import Figure
+
+figure = Figure()
+figure.subplots().plot([1, 2])
+print("drawn")
+figure.savefig("page.svg")
+```
+
+```text
+something else
+```
+"""
+
+
+def test_the_gallery_keeps_a_figure_without_its_date_and_what_is_printed(tmp_path):
+    pytest.importorskip("matplotlib")
+    draw = script("draw", DOCS / "gallery").draw
+    page = tmp_path / "page.md"
+    page.write_text(_PAGE, "utf-8")
+    draw(page)
+    first = page.with_suffix(".svg").read_text("utf-8")
+    assert page.read_text("utf-8") == _PAGE.replace("something else", "drawn")
+    draw(page)
+    assert page.with_suffix(".svg").read_text("utf-8") == first
+    assert "<svg" in first and "<dc:date>" not in first
+
+
 def test_architecture_is_short():
     lines = (DOCS / "architecture.md").read_text("utf-8").splitlines()
     assert len(lines) <= 150
