@@ -135,7 +135,7 @@ def run(name: str, method: str, budget: float) -> History:
 def lowest_so_far(history: History) -> History:
     """Of each drawn moment the lowest loss until then; moments are even on a log scale."""
     seconds, losses = (np.array(column) for column in zip(*history, strict=True))
-    lowest = np.minimum.accumulate(losses)
+    lowest = np.fmin.accumulate(losses)
     wanted = np.geomspace(max(seconds[0], 1e-3), seconds[-1], _DRAWN)
     kept = np.unique(np.clip(np.searchsorted(seconds, wanted, side="right") - 1, 0, None))
     return [(float(f"{seconds[k]:.4g}"), float(f"{lowest[k]:.4g}")) for k in kept]

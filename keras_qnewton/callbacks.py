@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.optimizer import QNewton
-from keras_qnewton.run_file import Epoch, write_decisions, write_epoch, write_run
+from keras_qnewton.run_file import Epoch, end_line, write_decisions, write_epoch, write_run
 from keras_qnewton.types import Decision, is_known
 from keras_qnewton.version import __version__
 
@@ -95,6 +95,7 @@ class NewtonLog(keras.callbacks.Callback):
         if self.path is not None:
             # Before the first step: a path that cannot be written is found out now.
             with open(self.path, "a", encoding="utf-8") as file:
+                end_line(file)
                 write_run(file, _about(self.model, optimizer) | {"fit": _fit(self.params)})
         if self.tensorboard is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self.tensorboard))

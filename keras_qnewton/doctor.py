@@ -77,7 +77,13 @@ def _versions() -> tuple[list[str], list[str]]:
 
     system = f"{platform.system()} on {platform.machine()}"
     facts, problems = [f"Python {platform.python_version()}, {system}."], []
-    for line in importlib.metadata.requires(_DISTRIBUTION) or []:
+    try:
+        required = importlib.metadata.requires(_DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return facts, [
+            "keras_qnewton is not installed. Run in its checkout: python -m pip install ."
+        ]
+    for line in required:
         needed = Requirement(line)
         if needed.marker is not None:  # of an extra
             continue
@@ -156,7 +162,7 @@ def _calibration() -> tuple[list[str], list[str]]:
         facts.append(f"Measured already: {', '.join(sorted(measured))}.")
     else:
         facts.append("None was measured yet. The first price that is asked for takes seconds.")
-    folder = next(parent for parent in path.parents if parent.exists())
+    folder = next(parent for parent in path.parents if os.path.exists(parent))
     if folder.is_dir() and os.access(folder, os.W_OK):
         return facts, []
     return facts, [
@@ -186,6 +192,9 @@ def _prices() -> tuple[list[str], list[str]]:
 def _training() -> tuple[list[str], list[str]]:
     import keras
     import numpy as np
+
+    if keras.backend.backend() != "tensorflow":
+        return ["No model was trained, since Keras runs on another backend."], []
 
     from keras_qnewton.optimizer import QNewton
 

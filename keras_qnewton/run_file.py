@@ -18,6 +18,7 @@ import dataclasses
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -130,6 +131,17 @@ def runs_of_file(path: str | os.PathLike[str]) -> list[Run]:
     return _runs(_lines(path))
 
 
+def end_line(file: IO[str]) -> None:
+    """Ends a last line that a process was killed in, of a file that is open for appending."""
+    with open(file.name, "rb") as written:
+        size = written.seek(0, os.SEEK_END)
+        if not size:
+            return
+        written.seek(size - 1)
+        if written.read(1) != b"\n":
+            file.write("\n")
+
+
 def write_run(file: IO[str], about: Mapping[str, Any]) -> None:
     """Writes a run's first line."""
     file.write(json.dumps({_RUN: _plain(about)}, allow_nan=False) + "\n")
@@ -184,11 +196,19 @@ def _begins_anew(last: Decision, decision: Decision) -> bool:
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any] | Epoch | Decision]:
-    """What each line says: of a run, of an epoch, or a decision."""
+    """What each line says: of a run, of an epoch, or a decision.
+
+    A process that was killed may leave half a line, with which a run ends. It is left out.
+    """
     # In bytes: text that is not UTF-8 has a line, too.
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+        lines = file.readlines()
+        for number, line in enumerate(lines, 1):
             if not line.strip():
+                continue
+            if _is_cut_off(line, *lines[number : number + 1]):
+                message = f"{os.fspath(path)}, line {number}: cut off, as by a kill, and left out."
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
                 continue
             try:
                 yield _read(line.decode("utf-8-sig" if number == 1 else "utf-8"))
@@ -201,6 +221,15 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any] | Epoch |
                 raise ValueError(
                     _EXPECTED.format(path=os.fspath(path), number=number, problem=problem)
                 ) from error
+
+
+def _is_cut_off(line: bytes, *following: bytes) -> bool:
+    """Whether a line lacks its end, before the end of the file or another run."""
+    if following:
+        ends = following[0].startswith(b'{"%b":' % _RUN.encode())
+    else:
+        ends = not line.endswith(b"\n")
+    return ends and line.startswith(b"{") and not line.rstrip().endswith(b"}")
 
 
 def _read(line: str) -> Mapping[str, Any] | Epoch | Decision:

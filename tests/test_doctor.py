@@ -76,3 +76,12 @@ def test_another_backend_is_a_problem_with_its_remedy():
 )
 def test_times_have_units(seconds, text):
     assert doctor._time(seconds) == text
+
+
+def test_a_package_that_is_not_installed_is_said(monkeypatch):
+    def requires(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    (told,) = finding("Versions").problems
+    assert "python -m pip install ." in told

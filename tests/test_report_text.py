@@ -35,6 +35,14 @@ def descent(steps=20, rate=0.5, first=0, **values):
     return [decision(first + k, rate**k, rate ** (k + 1), **values) for k in range(steps)]
 
 
+def damped(dampings):
+    """Short steps at these λ, with a condition number near 1."""
+    return [
+        decision(k, 0.99**k, 0.99 ** (k + 1), kappa=1.01, damping=float(damping))
+        for k, damping in enumerate(dampings)
+    ]
+
+
 def refused(first, steps, rise=1.0):
     return [
         decision(first + k, 1.0, 1.0 + rise, accepted=False, trust_ratio=math.nan)
@@ -96,7 +104,20 @@ ADVICE = {
         (),
         "steps were refused. Take larger batches",
     ),
-    "overdamped": (descent(12, 0.99, kappa=1.01), {}, (), "larger than all of the curvature"),
+    "overdamped": (damped(range(1, 13)), {}, (), "larger than all of the curvature"),
+    "even curvature": (damped(range(12, 0, -1)), {}, (), None),
+    "a loss of zero on the way": (
+        [decision(k, 1.0, 0.0 if k == 9 else 1.0) for k in range(12)],
+        {},
+        (),
+        None,
+    ),
+    "losses below zero": (
+        [decision(k, 1.0, -0.5 if k == 9 else 1.0) for k in range(12)],
+        {},
+        (),
+        None,
+    ),
     "poor model": (descent(12, trust_ratio=0.1), {}, (), "quadratic model of the loss was poor"),
     "fell back": (
         descent(40, fallback=True, reason="qsvt failed its residual check, lu took over"),

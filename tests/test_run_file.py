@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from keras_qnewton import NewtonLog, QNewton, Scheduler, project
 from keras_qnewton.__main__ import main
 from keras_qnewton.decision_log import Decisions
-from keras_qnewton.run_file import Epoch, runs_of
+from keras_qnewton.run_file import Epoch, end_line, runs_of, runs_of_file, write_run
 from keras_qnewton.scheduling import LUTime
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.types import Decision
@@ -217,3 +217,29 @@ def test_an_epoch_of_any_values_is_read_or_refused(values):
         assert "`epoch`" in str(error)
     else:
         assert Epoch.from_dict(read.to_dict()).to_dict() == read.to_dict()
+
+
+def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
+    path = tmp_path / "run.jsonl"
+    whole = {"route": "lu", "reason": "", "predicted": {}, "size": 2, "condition_number": 1.0}
+    line = json.dumps(whole | {"sparsity": 2, "step": 0})
+    path.write_text(f"{line}\n{line[:30]}", "utf-8")
+    with pytest.warns(RuntimeWarning, match="line 2: cut off"):
+        assert len(Decisions.from_jsonl(path)) == 1
+    with open(path, "a", encoding="utf-8") as file:  # as the training goes on
+        end_line(file)
+        write_run(file, {"id": "second"})
+        file.write(f"{line}\n")
+    with pytest.warns(RuntimeWarning, match="line 2: cut off"):
+        first, second = runs_of_file(path)
+    assert second.about["id"] == "second"
+    assert len(first.decisions) == len(second.decisions) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{}\n"])
+def test_a_line_that_has_its_end_stays(tmp_path, text):
+    path = tmp_path / "run.jsonl"
+    path.write_text(text, "utf-8")
+    with open(path, "a", encoding="utf-8") as file:
+        end_line(file)
+    assert path.read_text("utf-8") == text

@@ -84,9 +84,13 @@ def _overdamped(reading: Reading) -> str | None:
     kappas = [
         d.condition_number
         for d in reading.decisions
-        if (d.step or 0) >= first and is_known(d.condition_number) and is_known(d.damping)
+        # κ of one unknown is 1 at any damping.
+        if (d.step or 0) >= first and d.size > 1 and is_known(d.condition_number)
     ]
-    if reading.is_at_rounding or len(kappas) < 5 or statistics.median(kappas) >= 2:
+    dampings = [d.damping for d in reading.steps if is_known(d.damping)]
+    # A damping that fell is no reason for a small κ: the curvature is even.
+    risen = len(dampings) > 1 and dampings[-1] > dampings[0]
+    if reading.is_at_rounding or len(kappas) < 5 or statistics.median(kappas) >= 2 or not risen:
         return None
     return (
         "At the end the damping λ was larger than all of the curvature, and steps were short ones "
@@ -137,7 +141,7 @@ def _fell_back(reading: Reading) -> str | None:
 def _still_falling(reading: Reading) -> str | None:
     losses = reading.losses
     late = max(len(losses) // 10, 2)
-    if len(losses) < 8 or reading.is_at_rounding or not losses[-1] > 0:
+    if len(losses) < 8 or reading.is_at_rounding or not losses[-1 - late] > losses[-1] > 0:
         return None
     fall = 1.0 - losses[-1] / losses[-1 - late]
     if not fall > _STILL_FALLING:

@@ -30,7 +30,7 @@ def follows_damping(own: Sequence[Decision]) -> str:
     """
     if is_bound(own):
         return YES
-    # Below κ = 2 the damping is larger than all of the curvature.
+    # Below κ = 2 the damping is larger than the curvature, or that is even in all directions.
     known = [(damping, excess) for damping, excess in _known(own) if excess >= 1]
     dampings = [damping for damping, _ in known]
     if len(known) < _FEWEST or max(dampings) < _LEAST_SPAN * min(dampings):

@@ -74,7 +74,7 @@ class Reading:
     def losses(self) -> list[float]:
         """Losses that may be compared: those of epochs, where a step sees a part of the data."""
         of_epochs = [e.logs["loss"] for e in self.epochs if is_known(e.logs.get("loss"))]
-        if len(of_epochs) > 1 and len(self.steps) > len(self.epochs):
+        if len(of_epochs) > 1 and self.has_small_batches:
             return of_epochs
         known = [loss for loss in self.step_losses if is_known(loss)]
         first = self.steps[0].loss
@@ -83,10 +83,11 @@ class Reading:
     @property
     def has_small_batches(self) -> bool:
         """Whether a step sees a part of the data, as far as the log tells."""
-        if self.epochs:
-            return len(self.epochs) < len(self.steps)
         steps = self.said("fit", "steps")
-        return isinstance(steps, int) and steps > 1
+        if isinstance(steps, int):
+            return steps > 1
+        # A run that was interrupted has a step more than epochs.
+        return bool(self.epochs) and len(self.steps) > len(self.epochs) + 1
 
     @property
     def is_at_rounding(self) -> bool:

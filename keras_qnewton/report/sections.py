@@ -28,7 +28,7 @@ _FOLLOWS = {
     condition.YES: "κ follows λ: it is the damping's doing, and no finding.",
     condition.PARTLY: "κ follows λ in part.",
     condition.NO: "κ hardly follows λ: it is the curvature's own.",
-    condition.UNTOLD: "the log does not tell, as λ hardly moved.",
+    condition.UNTOLD: "the log does not tell.",
 }
 
 

@@ -81,8 +81,9 @@ def blocked_cholesky(
     if size is None or size < _SMALLEST:
         block, definite = _only_block(_shifted(_part(matrix, live, 0, size), shift))
         return BlockedFactor((tf.ensure_shape(block, [size, size]),), (), definite)
-    whole = int(matrix.shape[0])
-    return _by_panels(matrix, shift, live, whole, size, group)
+    # As a tensor: what is traced for a number of Python's would be kept for each of them.
+    shift = None if shift is None else tf.cast(tf.convert_to_tensor(shift), matrix.dtype)
+    return _by_panels(matrix, shift, live, matrix.shape[0], size, group)
 
 
 @traced_once
@@ -90,11 +91,11 @@ def _by_panels(
     matrix: tf.Tensor,
     shift: tf.Tensor | None,
     live: tf.Tensor | None,
-    whole: int,
+    whole: int | None,
     size: int,
     group: int,
 ) -> BlockedFactor:
-    """`blocked_cholesky` of `size` rows and columns out of all, whose number is `whole`.
+    """`blocked_cholesky` of `size` rows and columns out of all; `whole` is their number, if known.
 
     TensorFlow has faster products for a function's body, as for the step's graph, than for the
     branches and turns that a step prepares when it takes them; see `_tf_private.cond`.

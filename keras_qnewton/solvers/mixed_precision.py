@@ -94,7 +94,7 @@ def mixed_cholesky(
         def apply_inverse(vector: tf.Tensor) -> tf.Tensor:
             return scattered(blocked_cholesky_solve(factor, gathered(vector)), vector)
 
-        # The cast runs beside the factorisation, not before it.
+        # After the factorisation, which does not wait for the copy in double precision.
         with tf.control_dependencies([factor.diagonal[0]]):
             product = _product_by_rows(matrix) if size > large else _product(matrix)
         x, residual = _refined(apply_inverse, product, shift, rhs, tolerance)

@@ -3,7 +3,8 @@
     L(w)         loss of the batch at the weights w                scalar
     m            number of full batches that are averaged; 1 if    scalar
                  the data are those of the last step
-    n/N          what the batch weighs of a full one; 1 likewise   scalar
+    n/N          what the batch weighs of a full one; 1 if the     scalar
+                 data are those of the last step
     H_k, g_k     blocks of the curvature and of the gradient       [N_k, N_k], [N_k]
     λ            damping: how far curvature is not trusted         scalar
     D            λD² is added; 1, or of the diagonal of H_k        [N_k]
@@ -80,7 +81,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     gradient = curvature.sharpened(flat)
     last = state.memory(loss.dtype)
     share = batches_to_average(batch, curvature, loss, last, state.foreseen(), policy)
-    noisy = share.count > 1
+    noisy = share.count > 1  # the data are others than the last step's
     same_data = (last.damping > 0) & ~noisy  # unknown before the second step
 
     rescaled = _rescaled(settings, batch.parts, last.rescaled & same_data)
@@ -105,6 +106,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     trial, longer_by = lengthened(trial, batch, taken, loss, same_data, policy)
     next_damping, next_rescaled = _following(policy, trial, longer_by, scale.whole, system)
     known = tf.math.is_finite(loss) & tf.math.is_finite(scale.whole)
+    # Where data change λ starts anew in each step, and what is kept says no more than that it was.
     next_damping = tf.where(noisy, trial.damping, next_damping)
     return Step(
         directions=scaled(taken, longer_by),
@@ -127,7 +129,7 @@ def _rescaled(
     settings: Settings, parts: Sequence[Part], since_stuck: tf.Tensor
 ) -> tf.Tensor | bool:
     """Whether weights are rescaled in this step; False if they never are."""
-    # λ is one number for all blocks, and without a unit where they are rescaled.
+    # One λ is for all blocks: in rescaled weights it has no unit, so that all are, or none.
     if not settings.rescales or not all(part.dense for part in parts):
         return False
     return tf.constant(True) if settings.damping.scaling == "diagonal" else since_stuck
@@ -145,7 +147,7 @@ def _following(
     Args:
         policy: Adapts λ.
         trial: The step's last attempt, at the length `longer_by`.
-        longer_by: See there.
+        longer_by: How many times as long as the trial the step became, scalar; see `lengthened`.
         scale: The largest |eigenvalue|, float64 scalar.
         system: Says whether weights are rescaled in this step, and may be from the next one on.
     """
@@ -155,7 +157,7 @@ def _following(
         return damping, tf.constant(False)
     # Few rows leave directions without curvature, which no rescaling gives them.
     turned = ~rescaled & ~system.has_few_rows & policy.stuck(damping, trial.ratio, scale)
-    # Of rescaled weights it has no unit.
+    # λ of rescaled weights has no unit.
     return tf.where(turned, damping / scale, damping), rescaled | turned
 
 

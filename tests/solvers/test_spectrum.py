@@ -90,3 +90,19 @@ def test_solves_with_other_shifts_share_it(decompositions):
         solution = QSVT(backend="emulator").solve(tf.constant(shifted), tf.constant(rhs))
         np.testing.assert_allclose(solution.x, np.linalg.solve(shifted, rhs), rtol=1e-9)
     assert decompositions == [40]
+
+
+def test_a_much_larger_shift_is_no_reference(decompositions):
+    matrix = symmetric(5, 0, seed=7)
+    spectrum_of(matrix + 1e16 * np.eye(5))
+    expected = np.linalg.eigvalsh(matrix)
+    np.testing.assert_allclose(np.sort(spectrum_of(matrix).values), expected, atol=1e-12)
+    assert len(decompositions) == 2
+
+
+def test_what_is_used_is_kept(decompositions):
+    matrices = [symmetric(6, 0, seed=100 + k) for k in range(12)]
+    for k, matrix in enumerate(matrices):
+        spectrum_of(matrix)
+        spectrum_of(matrices[0] + k * np.eye(6))
+    assert len(decompositions) == 12

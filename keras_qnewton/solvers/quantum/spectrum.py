@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Blocks of a model whose decompositions are kept, the latest; and bytes of their matrices in all.
+# Decompositions that are kept, those used last; and bytes that they may take in all.
 _KEPT, _MOST_BYTES = 8, 512e6
+# A matrix whose diagonal was that many times larger is no reference: its eigenvalues' rounding is.
+_LARGER = 4.0
 _last: collections.deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = collections.deque()
 _lock = threading.Lock()
 
@@ -81,17 +83,27 @@ def _decomposed(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0), matrix
     with _lock:
         known = list(_last)
-    for before, values, vectors in known:
+    for entry in known:
+        before, values, vectors = entry
         shift = _shift(before, matrix)
         if shift is not None:
+            _keep(entry)
             return values + shift, vectors
     values, vectors = np.linalg.eigh(matrix)
     vectors.setflags(write=False)  # shared by all who ask
-    with _lock:
-        _last.appendleft((matrix.copy(), values, vectors))
-        while len(_last) > _KEPT or sum(m.nbytes for m, _, _ in _last) > _MOST_BYTES:
-            _last.pop()
+    if 2 * matrix.nbytes <= _MOST_BYTES:
+        _keep((matrix.copy(), values, vectors))
     return values, vectors
+
+
+def _keep(entry: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """As the last that was used; the oldest are dropped."""
+    with _lock:
+        others = [other for other in _last if other[0] is not entry[0]]
+        _last.clear()
+        _last.extend([entry, *others])
+        while len(_last) > _KEPT or sum(2 * m.nbytes for m, _, _ in _last) > _MOST_BYTES:
+            _last.pop()
 
 
 def _shift(before: np.ndarray, matrix: np.ndarray) -> float | None:
@@ -100,8 +112,11 @@ def _shift(before: np.ndarray, matrix: np.ndarray) -> float | None:
         return None
     old, new = np.diag(before), np.diag(matrix)
     shift = float(new[0] - old[0])
-    largest = max(float(np.max(np.abs(old))), float(np.max(np.abs(new))))
-    if np.max(np.abs(new - old - shift)) > 4 * np.finfo(np.float64).eps * largest:
+    largest, before_largest = float(np.max(np.abs(new))), float(np.max(np.abs(old)))
+    if before_largest > _LARGER * largest:
+        return None
+    rounding = 4 * np.finfo(np.float64).eps * max(largest, before_largest)
+    if np.max(np.abs(new - old - shift)) > rounding:
         return None
     different = np.count_nonzero(before != matrix)
     return shift if different == np.count_nonzero(old != new) else None
