@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import pathlib
 import platform
-import re
 import statistics
 import sys
 import time
@@ -277,11 +276,9 @@ def save(name: str, results: Sequence[Any], path: pathlib.Path | None = None) ->
 
 def about() -> dict[str, str]:
     """What a file of results has to say of its origin: command, date, machine and versions."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.M)
-        model = names[0] if names else model
+    from keras_qnewton.scheduling import calibration
+
+    model = calibration.processor().rpartition(": ")[2] or platform.machine()
     packages = ("keras-qnewton", "tensorflow", "keras", "numpy", "scipy")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return {

@@ -122,15 +122,24 @@ def flat_loss(name: str) -> tuple[Callable[[tf.Tensor], Any], np.ndarray]:
     """The task's loss and gradient as a function of one vector, and where it starts."""
     x, y, network, loss = task(name)
     model = network()
-    variables = [v.value for v in model.trainable_variables]
-    sizes = [int(np.prod(v.shape)) for v in variables]
     inputs, labels = tf.constant(x), tf.constant(y)
+    return flattened(
+        lambda: loss(labels, model(inputs)) + sum(model.losses),
+        [v.value for v in model.trainable_variables],
+    )
+
+
+def flattened(
+    loss: Callable[[], tf.Tensor], variables: list[tf.Variable]
+) -> tuple[Callable[[tf.Tensor], Any], np.ndarray]:
+    """A loss of variables and its gradient as a function of one vector, and where it starts."""
+    sizes = [int(np.prod(v.shape)) for v in variables]
 
     def value_and_gradient(flat: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         for v, piece in zip(variables, tf.split(flat, sizes), strict=True):
             v.assign(tf.reshape(piece, v.shape))
         with tf.GradientTape() as tape:
-            value = loss(labels, model(inputs)) + sum(model.losses)
+            value = loss()
         gradients = tape.gradient(value, variables)
         return value, tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import common
 import keras
+import models
 import numpy as np
 import physics
 import race
@@ -62,40 +63,20 @@ def problem(name: str) -> tuple[Loss, list[Any]]:
 def in_steps(optimizer: Any, loss: Loss, variables: list[Any], budget: float) -> History:
     """By a Keras optimizer, in a `tf.function`."""
 
-    def update() -> tf.Tensor:
-        if isinstance(optimizer, QNewton):
-            return optimizer.minimize(loss, variables)
-        with tf.GradientTape() as tape:
-            value = loss()
-        gradients = tape.gradient(value, [v.value for v in variables])
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return value
-
-    step = tf.function(update, autograph=False)
+    step, _ = models.minimized(optimizer, loss, variables)
     history: History = []
     start = time.perf_counter()
     while not history or history[-1][0] < budget:
-        value = float(step())
+        value = step()
         history.append((time.perf_counter() - start, value))
     return history
 
 
 def by_scipy(loss: Loss, variables: list[Any], budget: float) -> History:
     """By SciPy's L-BFGS-B with 50 pairs."""
-    shapes = [tuple(v.shape) for v in variables]
-    sizes = [int(np.prod(shape)) for shape in shapes]
-
-    @tf.function(autograph=False)
-    def of(flat: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        for v, piece, shape in zip(variables, tf.split(flat, sizes), shapes, strict=True):
-            v.assign(tf.reshape(piece, shape))
-        with tf.GradientTape() as tape:
-            value = loss()
-        gradients = tape.gradient(value, [v.value for v in variables])
-        return value, tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
-
-    dtype = variables[0].dtype
-    flat = np.concatenate([v.numpy().ravel() for v in variables]).astype("float64")
+    function, flat = race.flattened(loss, [v.value for v in variables])
+    of, dtype = tf.function(function, autograph=False), flat.dtype
+    flat = flat.astype("float64")
     history: History = []
     start = time.perf_counter()
 

@@ -126,7 +126,9 @@ def _keras() -> tuple[list[str], list[str]]:
 def _devices() -> tuple[list[str], list[str]]:
     import tensorflow as tf
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from keras_qnewton.scheduling import calibration
+
+    cores = calibration.usable_cores()
     facts = [f"TensorFlow may use {cores} processor core{'s' if cores != 1 else ''}."]
     graphic = tf.config.list_physical_devices("GPU")
     if graphic:

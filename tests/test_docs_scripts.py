@@ -9,6 +9,11 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 ENVIRONMENTS = pathlib.Path(__file__).parent / "environments"
 
 
+@pytest.fixture(autouse=True)
+def _scripts_find_one_another(monkeypatch):
+    monkeypatch.syspath_prepend(ENVIRONMENTS)
+
+
 def script(name, folder=DOCS):
     spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -48,7 +53,7 @@ def test_a_newcomer_meets_commands_and_code_in_order():
 
 def test_readme_begins_with_its_installation():
     newcomer = script("newcomer", ENVIRONMENTS)
-    kinds = list(newcomer.parts((newcomer.ROOT / "README.md").read_text("utf-8")))
+    kinds = list(newcomer.parts((DOCS.parent / "README.md").read_text("utf-8")))
     assert kinds[0] == ("command", "python -m pip install .")
     assert [kind for kind, _ in kinds].count("code") == 1
 

@@ -258,8 +258,8 @@ def fingerprint() -> str:
     facts = [
         str(_VERSION),
         platform.machine(),
-        _processor(),
-        str(_usable_cores()),
+        processor(),
+        str(usable_cores()),
         str(tf.config.threading.get_intra_op_parallelism_threads()),
         tf.__version__,
     ]
@@ -268,7 +268,8 @@ def fingerprint() -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the system calls it; on Linux a line "model name : ..."."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("model name"):
@@ -276,7 +277,8 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows

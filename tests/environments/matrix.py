@@ -26,7 +26,8 @@ import tempfile
 import time
 from typing import NamedTuple
 
-ROOT = pathlib.Path(__file__).parents[2]
+import fresh
+
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # TensorFlow 2.18 and TensorFlow Quantum have no wheels for later ones.
 SETS = {"newest": PYTHONS, "tfq": PYTHONS[:3], "lowest": PYTHONS[:3]}
@@ -64,17 +65,15 @@ def requirements(which: str) -> list[str]:
     if which == "tfq":
         return ["tensorflow>=2.18,<2.19", ".[tfq]"]
     setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    setup.read(fresh.ROOT / "setup.cfg", encoding="utf-8")
     promised = setup["options"]["install_requires"].split()
     return [*(re.sub(r">=([\d.]+).*", r"==\1.*", one) for one in promised), "."]
 
 
 def cell(python: str, which: str, folder: pathlib.Path) -> Cell:
     """Makes the environment in `folder`, with logs, and runs the tests in it."""
-    clone, environment, report = folder / "clone", folder / "environment", folder / "report.json"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    subprocess.run([python, "-m", "venv", str(environment)], check=True)
-    run = str(environment / "bin" / "python")
+    clone, report = fresh.clone(folder), folder / "report.json"
+    run = str(fresh.environment(folder, python) / "python")
     install = [run, "-m", "pip", "install", "--report", str(report)]
     log = logged(
         [*install, *requirements(which), "pytest", "hypothesis"], clone, folder / "pip.log"
@@ -97,25 +96,10 @@ def cell(python: str, which: str, folder: pathlib.Path) -> Cell:
     return Cell(versions, tensorflows, done.last, passed)
 
 
-class Logged(NamedTuple):
-    """What a command printed, and whether it failed."""
-
-    text: str
-    failed: bool
-
-    @property
-    def last(self) -> str:
-        """The last line that says something."""
-        lines = [line for line in self.text.splitlines() if line.strip()]
-        return lines[-1].strip("= ") if lines else "nothing was printed"
-
-
-def logged(command: list[str], folder: pathlib.Path, log: pathlib.Path) -> Logged:
-    done = subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    log.write_text(done.stdout, "utf-8")
-    return Logged(done.stdout, done.returncode != 0)
+def logged(command: list[str], folder: pathlib.Path, log: pathlib.Path) -> fresh.Done:
+    done = fresh.done(command, folder)
+    log.write_text(done.text, "utf-8")
+    return done
 
 
 def working(version: str) -> str | None:

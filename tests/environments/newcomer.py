@@ -13,13 +13,13 @@ import argparse
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 
-ROOT = pathlib.Path(__file__).parents[2]
+import fresh
+
 # Commands are indented, Python is fenced; in the order in which they stand on the page.
 _PARTS = re.compile(r"^    (?P<command>\S[^\n]*)$|^```python\n(?P<code>.*?)^```$", re.M | re.S)
 
@@ -43,13 +43,11 @@ def _without_samples(text: str) -> str:
 
 def follow(folder: pathlib.Path, left_out: list[str]) -> int:
     """0 if every line of README went well in `folder`, else 1."""
-    clone, environment = folder / "checkout", folder / "environment"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    print(f"A clone of {ROOT} stands for a checkout, which README supposes.", flush=True)
+    clone, programs = fresh.clone(folder), fresh.environment(folder)
+    print(f"A clone of {fresh.ROOT} stands for a checkout, which README supposes.", flush=True)
     # What another environment is active must not be seen.
     variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    variables["PATH"] = f"{environment / 'bin'}{os.pathsep}{variables['PATH']}"
+    variables["PATH"] = f"{programs}{os.pathsep}{variables['PATH']}"
     sample = folder / "sample.py"
     for kind, text in parts((clone / "README.md").read_text("utf-8")):
         if text in left_out:
@@ -60,18 +58,14 @@ def follow(folder: pathlib.Path, left_out: list[str]) -> int:
         name = "the sample" if kind == "code" else text
         print(f"> {name}", flush=True)
         start = time.perf_counter()
-        done = subprocess.run(
+        done = fresh.done(
             f"python {sample}" if kind == "code" else text,
-            shell=True,
-            cwd=folder if kind == "code" else clone,  # a sample must not need the checkout
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            folder if kind == "code" else clone,  # a sample must not need the checkout
+            variables,
         )
         print(f"  {time.perf_counter() - start:.0f} s", flush=True)
-        if done.returncode:
-            print(done.stdout)
+        if done.failed:
+            print(done.text)
             print(f"FAILED: {name}")
             return 1
     print("Every line of README went well.")

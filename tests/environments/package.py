@@ -9,35 +9,29 @@ Stops at the first that fails, with what it printed.
 
 from __future__ import annotations
 
+import os
 import pathlib
-import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
 
+import fresh
 import newcomer
 
 
-def run(what: str, command: Sequence[object], folder: pathlib.Path) -> None:
+def run(what: str, command: Sequence[str | os.PathLike[str]], folder: pathlib.Path) -> None:
     """Runs a command in a folder; ends the program with its output where it fails."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode:
-        print(done.stdout)
+    done = fresh.done(command, folder)
+    if done.failed:
+        print(done.text)
         sys.exit(f"FAILED: {what}")
-    print(f"{what}: {done.stdout.strip().splitlines()[-1]}", flush=True)
+    print(f"{what}: {done.last}", flush=True)
 
 
 def build(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """The source archive and the wheel, made in `folder` from a clone."""
-    clone, made = folder / "clone", folder / "made"
-    subprocess.run(["git", "clone", "--quiet", str(newcomer.ROOT), str(clone)], check=True)
+    clone, made = fresh.clone(folder), folder / "made"
     run("build", [sys.executable, "-m", "build", "--outdir", made], clone)
     (archive,), (wheel,) = made.glob("*.tar.gz"), made.glob("*.whl")
     run("twine", [sys.executable, "-m", "twine", "check", "--strict", archive, wheel], folder)
@@ -55,11 +49,9 @@ def check_archive(archive: pathlib.Path, folder: pathlib.Path) -> None:
 
 def check_wheel(wheel: pathlib.Path, folder: pathlib.Path) -> None:
     """README's sample runs where nothing else is installed."""
-    environment, sample = folder / "environment", folder / "sample.py"
-    text = (newcomer.ROOT / "README.md").read_text("utf-8")
+    python, sample = fresh.environment(folder) / "python", folder / "sample.py"
+    text = (fresh.ROOT / "README.md").read_text("utf-8")
     sample.write_text(next(code for kind, code in newcomer.parts(text) if kind == "code"), "utf-8")
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    python = environment / "bin" / "python"
     run("installation", [python, "-m", "pip", "install", wheel], folder)
     run("README's sample", [python, sample], folder)
 

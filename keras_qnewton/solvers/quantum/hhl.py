@@ -15,6 +15,7 @@ from keras_qnewton.solvers.quantum.backends import Circuit
 from keras_qnewton.solvers.quantum.encodings import pad, padded_qubits
 from keras_qnewton.solvers.quantum.inexact import unit
 from keras_qnewton.solvers.quantum.reference import Prepared, ReferenceSolver
+from keras_qnewton.solvers.quantum.spectrum import spectrum_of
 
 # Sine of the rotation at the smallest |eigenvalue|: its neighbours on the clock are smaller.
 _HEADROOM = 0.999
@@ -119,7 +120,8 @@ class HHL(ReferenceSolver[Evolution]):
         return _backend().circuit(evolutions, rotations, vector)
 
     def _encode(self, matrix: np.ndarray) -> Prepared[Evolution]:
-        values, vectors = np.linalg.eigh(pad(matrix))
+        spectrum = spectrum_of(pad(matrix))
+        values, vectors = spectrum.values, spectrum.matrix()
         magnitudes = np.abs(values)
         norm, kappa = magnitudes.max(), magnitudes.max() / magnitudes.min()
         count = 1 << self.clock_qubits
