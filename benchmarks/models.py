@@ -12,6 +12,8 @@ of their own: QNewton() through `minimize` in a `tf.function`, Adam in one of it
     gru               GRU(8) on 10 steps of 4 numbers, batch 256
     transformer       attention of 2 heads, layer normalization, GELU, 8 tokens of 8 numbers,
                       batch 256
+    tagger            the same, with a class for each token
+    lstm_tagger       LSTM(8) on 10 steps of 4 numbers, with a class for each, batch 256
     two_heads         a shared layer, a number and a class, two losses, batch 256
     embedding         50 words of 8 numbers, mean over 12 words, batch 256
     vae               16-16-(4, 4)-16-16, a random draw in the loss, batch 256
@@ -60,7 +62,7 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
-def labels(batch: int, classes: int) -> np.ndarray:
+def labels(batch: int | tuple[int, ...], classes: int) -> np.ndarray:
     return np.random.default_rng(1).integers(classes, size=batch)
 
 
@@ -83,11 +85,30 @@ def recurrent(layer: Any, steps: int) -> Callable[[Any], Step]:
     return build
 
 
-def transformer(optimizer: Any) -> Step:
+def attention() -> tuple[Any, Any]:
+    """Tokens, and what they are after attention and one more layer."""
     tokens = keras.Input((8, 8))
     z = L.LayerNormalization()(L.MultiHeadAttention(2, 4)(tokens, tokens) + tokens)
-    z = L.GlobalAveragePooling1D()(L.Dense(8, activation="gelu")(z))
-    return fitted(keras.Model(tokens, L.Dense(10)(z)), optimizer, noise(256, 8, 8), labels(256, 10))
+    return tokens, L.Dense(8, activation="gelu")(z)
+
+
+def transformer(optimizer: Any) -> Step:
+    tokens, z = attention()
+    model = keras.Model(tokens, L.Dense(10)(L.GlobalAveragePooling1D()(z)))
+    return fitted(model, optimizer, noise(256, 8, 8), labels(256, 10))
+
+
+def tagger(optimizer: Any) -> Step:
+    tokens, z = attention()
+    return fitted(
+        keras.Model(tokens, L.Dense(5)(z)), optimizer, noise(256, 8, 8), labels((256, 8), 5)
+    )
+
+
+def lstm_tagger(optimizer: Any) -> Step:
+    layers = [L.Input((10, 4)), L.LSTM(8, return_sequences=True), L.Dense(3)]
+    model = keras.Sequential(layers)
+    return fitted(model, optimizer, noise(256, 10, 4), labels((256, 10), 3))
 
 
 def two_heads(optimizer: Any) -> Step:
@@ -159,6 +180,8 @@ MODELS: dict[str, Callable[[Any], Step]] = {
     "lstm100": recurrent(L.LSTM, 100),
     "gru": recurrent(L.GRU, 10),
     "transformer": transformer,
+    "tagger": tagger,
+    "lstm_tagger": lstm_tagger,
     "two_heads": two_heads,
     "embedding": embedding,
     "vae": vae,

@@ -8,20 +8,26 @@ One backward pass for each root gives d at all uses. An example has P rows of z_
 layer, and as many as there are positions in a convolution. An output may be of some examples of a
 batch only (`example_frames`). That an example's output depends on its own rows alone is verified by
 whoever builds on it.
+
+An example may have T rows of z, as a sequence has whose every token is classified. Then its roots
+are those of each of these rows, zero on the others: T times as many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_qnewton.curvature.contractions import lengths
 from keras_qnewton.curvature.example_frames import Frame, frames
+from keras_qnewton.curvature.examples_apart import ExamplesApart
 from keras_qnewton.curvature.output_jacobian import OutputJacobian
 from keras_qnewton.curvature.outputs import OutputCurvature
 from keras_qnewton.curvature.pieces import Piece
+from keras_qnewton.curvature.roots_of_examples import Roots
 from keras_qnewton.curvature.row_factors import Factor, OfPiece, joined
 from keras_qnewton.loss.control_flow import ancestors
 from keras_qnewton.loss.uses import Use
@@ -39,11 +45,14 @@ class ExampleRows:
         number: Of this one among them.
         curvature: Its C; one that has roots.
         each: Applies a function to each row of a tensor (`Linearized.of_each`).
+        apart: What an example of the output is.
 
     Attributes:
-        count: R; 0 where roots are too many.
+        count: R, with all rows of z of an example; 0 where roots are too many.
         known_examples: B where it is known while tracing, else None.
         examples: B, int32 scalar.
+        rows_of_z: T.
+        rows_each: Rows an example of each use, by its name; None where they are not proved.
     """
 
     def __init__(
@@ -52,14 +61,18 @@ class ExampleRows:
         number: int,
         curvature: OutputCurvature,
         each: Callable[[Callable[[Any], Any], Any, Any], Any],
+        apart: ExamplesApart,
     ):
         self._jacobian, self._number, self._curvature = jacobian, number, curvature
         self._each = each
-        self._roots = curvature.roots()
-        self.count = 0 if self._roots is None else int(self._roots.shape[0])
-        self.known_examples = 1 if curvature.one_example else curvature.z.shape[0]
+        self.rows_of_z, self.rows_each = rows_of_z, _ = apart
+        of_rows = curvature.roots()
+        self._roots = None if of_rows is None else Roots(of_rows, rows_of_z)
+        self.count = 0 if self._roots is None else self._roots.count
+        rows = 1 if curvature.one_example else curvature.z.shape[0]
+        self.known_examples = None if rows is None else rows // rows_of_z
         self.examples: tf.Tensor = tf.convert_to_tensor(
-            1 if curvature.one_example else lengths(curvature.z)[0]
+            1 if curvature.one_example else lengths(curvature.z)[0] // rows_of_z
         )
         z = jacobian.outputs[number]
         self._frames = (
@@ -69,11 +82,18 @@ class ExampleRows:
         )
 
     @property
-    def roots(self) -> tf.Tensor:
-        """s `[R, *z.shape]`."""
+    def roots(self) -> Roots:
+        """s; an error where there are too many."""
         if self._roots is None:
             raise ValueError("This output has no roots.")
         return self._roots
+
+    def turn(self, number: tf.Tensor) -> ExampleRows:
+        """Those of some of an example's roots; see `Roots.turn`."""
+        some = copy.copy(self)
+        some._roots = self.roots.turn(number)
+        some.count = some._roots.count
+        return some
 
     def reached(self, piece: Piece) -> Piece | None:
         """`piece` with those uses that the output depends on; None if there are none."""
@@ -82,9 +102,7 @@ class ExampleRows:
         uses = tuple(use for use in piece.uses if use.outputs.name in self._frames)
         return piece._replace(uses=uses) if uses else None
 
-    def fit(
-        self, found: Sequence[Piece], each: Mapping[str, int] | None = None
-    ) -> tf.Tensor | bool:
+    def fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
         """True if all tensors have one row, or some whole number of rows, for each example.
 
         A bool where that is known while tracing, else a tensor. Wrong guesses must not get as far
@@ -92,9 +110,8 @@ class ExampleRows:
 
         Args:
             found: What the rows are of.
-            each: How many rows an example have to be there, by name of a use's results.
         """
-        checks, each = [], each or {}
+        checks, each = [], self.rows_each or {}
         for use in (use for piece in found for use in (*piece.uses, piece.bias) if use is not None):
             known, whole = use.outputs.shape[0], not use.positions
             frame = self._frames.get(use.outputs.name)
@@ -131,11 +148,11 @@ class ExampleRows:
             return self._jacobian.inner_derivatives(self._number, root, tensors)
 
         if self.count <= _FEW_ROOTS:
-            passes = [one(root) for root in tf.unstack(self.roots)]
+            passes = [one(root) for root in tf.unstack(self.roots.tensor())]
             found = [tf.stack(d) for d in zip(*passes, strict=True)]
         else:
             specs = [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
-            found = self._each(one, self.roots, specs)
+            found = self._each(one, self.roots.tensor(), specs)
         return [tf.cast(d, self.dtype) for d in found]
 
     @property
@@ -200,7 +217,8 @@ class ExampleRows:
         rows = use.outputs.shape[0]
         if rows is not None and frame.total is not None:
             return int(rows) // frame.total if frame.total else 1
-        if not use.positions and frame.total is None:
+        each = (self.rows_each or {}).get(use.outputs.name, 1)
+        if not use.positions and frame.total is None and each == 1:
             return 1  # `fit` has seen it
         # An empty batch has as many as it likes.
         total = self._total(frame)
@@ -246,22 +264,17 @@ def _inner_shape(
     return known if inner is None else [*known[:-1], *inner]
 
 
-def rows_fit(
-    outputs: Sequence[ExampleRows],
-    found: Sequence[Piece],
-    each: Sequence[Mapping[str, int] | None],
-) -> tf.Tensor | bool:
+def rows_fit(outputs: Sequence[ExampleRows], found: Sequence[Piece]) -> tf.Tensor | bool:
     """True if each output's examples have whole numbers of rows; a bool if known.
 
     Args:
         outputs: The rows of each output.
         found: What they are of.
-        each: See `ExampleRows.fit`; one an output.
     """
     checks = []
-    for output, rows in zip(outputs, each, strict=True):
+    for output in outputs:
         reached = [output.reached(piece) for piece in found]
-        checks.append(output.fit([piece for piece in reached if piece is not None], rows))
+        checks.append(output.fit([piece for piece in reached if piece is not None]))
     return all_hold(checks)
 
 

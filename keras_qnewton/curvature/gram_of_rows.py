@@ -92,6 +92,19 @@ def gram_of_rows(
     return half + tf.transpose(half)
 
 
+def sum_of_turns(
+    gram: Callable[[tf.Tensor], tf.Tensor], turns: int, columns: int, dtype: tf.DType
+) -> tf.Tensor:
+    """Σ G_t `[columns, columns]` over turns t, one after another; `gram` makes each."""
+
+    def add(turn: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return turn + 1, total + gram(turn)
+
+    start = (tf.constant(0), tf.zeros([columns, columns], dtype))
+    _, total = tf.while_loop(lambda turn, _: turn < turns, add, start, parallel_iterations=1)
+    return total
+
+
 def _added(
     rows: RowsOfOutput, half: tf.Tensor, chunk: int, dtypes: tuple[tf.DType, tf.DType]
 ) -> tf.Tensor:

@@ -64,7 +64,7 @@ class GaussNewtonLinearized(Linearized):
         self._inside = dict(zip(others, self._jacobian.others, strict=True))
         # Static shapes get lost where operations are run again.
         self._values = {
-            name: tf.ensure_shape(tf.stop_gradient(t), loss.tensor(name).shape)
+            name: tf.ensure_shape(tf.stop_gradient(t), loss.shape(name))
             for name, t in zip(
                 [*outputs, *others], [*self._jacobian.outputs, *self._jacobian.others], strict=True
             )

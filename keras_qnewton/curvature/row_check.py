@@ -32,14 +32,7 @@ class RowCheck:
 
     def seeds(self) -> list[tf.Tensor]:
         """Σ_r ε_r s_r of each output, of the shape of its z."""
-        seeds = []
-        for i, of_output in enumerate(self._rows):
-            roots = of_output.roots
-            noise = tf.cast(tf.transpose(self.noise(i)), roots.dtype)
-            inner = [1] * (len(roots.shape) - 2)
-            weights = tf.reshape(noise, [of_output.count, -1, *inner][: len(roots.shape)])
-            seeds.append(tf.reduce_sum(weights * roots, 0))
-        return seeds
+        return [of_output.roots.combined(self.noise(i)) for i, of_output in enumerate(self._rows)]
 
 
 def rounding(dtypes: Iterable[tf.DType]) -> float:

@@ -122,7 +122,7 @@ class BlockByPasses:
         """True if S Sᵀ ε = C ε for a random ε; a scalar bool, False of NaN."""
         holds = []
         for i, (output, curvature) in enumerate(self._outputs()):
-            z, roots = curvature.z, output.roots
+            z, roots = curvature.z, output.roots.tensor()
             noise = tf.random.stateless_normal(tf.shape(z), [19, i], dtype=z.dtype)
             axes = list(range(1 if curvature.one_example else 2, roots.shape.rank))
             along = tf.reduce_sum(roots * noise, axes, keepdims=True) if axes else roots * noise
@@ -227,7 +227,7 @@ def _seeds(output: ExampleRows, one_example: bool, numbers: tf.Tensor) -> tf.Ten
 
     Zeros of numbers beyond the last.
     """
-    roots = output.roots
+    roots = output.roots.tensor()
     some = tf.gather(roots, numbers % output.count)
     if one_example:
         mask = tf.cast(numbers < output.count, roots.dtype)

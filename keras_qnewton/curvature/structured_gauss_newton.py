@@ -16,16 +16,17 @@ a backward pass of Σ ε s.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.curvature.example_rows import ExampleRows, all_hold, rows_fit
 from keras_qnewton.curvature.example_sums import MANY_INPUTS
+from keras_qnewton.curvature.examples_apart import ExamplesApart, examples_apart
 from keras_qnewton.curvature.few_rows import Candidate, FewRows, apart
 from keras_qnewton.curvature.formation import Formation, Formed, by_passes
-from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows
+from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows, sum_of_turns
 from keras_qnewton.curvature.linearized import Point
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
 from keras_qnewton.curvature.low_rank import RowFactors
@@ -44,6 +45,8 @@ _LARGEST_DOUBLE = 2048
 # Turns up to which a loop is run in line. An LSTM of 10 time steps took 15 s to trace in line and
 # 13 ms a step, as a loop 11 s and 19 ms; of 28 it took 38 s to trace in line, as a loop 10 s.
 _UNROLLED = 8
+# Roots up to which passes through a loop, one after another, are not worth running it in line.
+_ROOTS_IN_LOOPS = 32
 
 
 class StructuredGaussNewton(Structured, GaussNewtonLinearized):
@@ -58,10 +61,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         layers = dense_layers(point.loss)
         inside = [n for layer in layers for n in (layer.activations, layer.preactivations)]
         super().__init__(point, convex, output_curvature, fetch=inside)
-        self._rows = [
-            ExampleRows(self._jacobian, i, curvature, self.of_each)
-            for i, curvature in zip(self._position, self._curvatures, strict=True)
-        ]
+        seen = (self._uses.found, self._passage)
+        self._rows = self._rows_of_outputs(
+            examples_apart(c, self._jacobian.outputs[i], point.loss.tensor(output.name), *seen)
+            for i, c, output in zip(self._position, self._curvatures, convex.outputs, strict=True)
+        )
         self._check_of_rows = RowCheck(self._rows, self.dtype)
         self._sizes = [shape.num_elements() for shape in self._shapes]
         # By output and block, where those of all blocks are made at once.
@@ -110,6 +114,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         outputs = [output.name for output in self._convex.outputs]
         if sorted(outputs) != sorted(self._convex.held) or not self._is_proved:
             return None
+        if any(rows.rows_of_z > 1 for rows in self._rows):
+            return None
         found = [self._pieces(k) for k in range(len(self._parts))]
         known = [some for some in found if some is not None]
         whole = len(known) == len(found) and all(self._rows_fit(some) is True for some in known)
@@ -122,10 +128,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         convex: ConvexLoss,
         output_curvature: Callable[[ConvexPart], OutputCurvature] | None = None,
     ) -> StructuredGaussNewton:
-        """One that keeps loops as loops, if every block has rows then.
+        """One that keeps loops as loops, if every block has rows then, of few roots.
 
-        A block without them takes products with unit vectors, which are vectorised where loops are
-        run in line.
+        Through a loop each root is a pass of its own. A block without rows takes products with
+        unit vectors. Both are vectorised where loops are run in line.
         """
         kept = point.loss.keeping_loops(longer_than=_UNROLLED)
         found = cls(point._replace(loss=kept), convex, output_curvature)
@@ -134,7 +140,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         return cls(point, convex, output_curvature)
 
     def _all_may_have_rows(self) -> bool:
-        return self._has_rows() and all(
+        few = self._has_rows() and sum(rows.count for rows in self._rows) <= _ROOTS_IN_LOOPS
+        return few and all(
             bool(self._covering(k) or self._pieces(k))
             for k, part in enumerate(self._parts)
             if part.dense
@@ -146,6 +153,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         if not self._has_rows():
             return self._unless_loop(Formation.OUTPUT)
         layers, found = self._covering(k), self._pieces(k)
+        if not self._roots_pay(k):
+            return self._unless_loop(Formation.OUTPUT)
         if found and (layers is None or self._has_one_row(layers)):
             dtype = self._precision_of_rows(k)
             fitting = self._rows_fit(found)
@@ -174,6 +183,14 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             self.dtype,
             tf.where(affordable, Formation.LAYERS, Formation.ROWS),
         )
+
+    def _roots_pay(self, k: int) -> bool:
+        """False where all rows of an example of z have more roots than the block has columns.
+
+        Each takes a pass.
+        """
+        several = [rows.count for rows in self._rows if rows.rows_of_z > 1]
+        return sum(several) <= self._parts[k].size
 
     def _has_one_row(self, layers: list[DenseLayer]) -> bool:
         """True if one product of all rows is less work than one for each pair of outputs.
@@ -216,15 +233,32 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         ε is another column of U.
         """
         size, noise = self._parts[k].size, None if self._is_proved else self._check_of_rows.noise
-        rows = []
+        columns = size + (noise is not None)
+
+        def gram(outputs: dict[int, ExampleRows]) -> tf.Tensor:
+            rows = [self._rows_of_output(k, i, of, found) for i, of in outputs.items()]
+            return gram_of_rows(rows, size, self._memory, self.dtype, dtype)
+
+        together = {i: of for i, of in enumerate(self._rows) if of.rows_of_z == 1}
+        grams = [gram(together)] if together else []
         for i, of in enumerate(self._rows):
-            made = self._shared[i][k] if self._shared else of.of_blocks([found])[0]
-            column = None if noise is None else functools.partial(noise, i)
-            rows.append(RowsOfOutput(of.examples, of.known_examples, of.count, made, column))
-        gram = gram_of_rows(rows, size, self._memory, self.dtype, dtype)
+            if of.rows_of_z > 1:
+                one = functools.partial(lambda i, of, turn: gram({i: of.turn(turn)}), i, of)
+                grams.append(sum_of_turns(one, of.roots.turns, columns, dtype))
+        total = tf.add_n(grams)
         if noise is None:
-            return self._with_direct(k, gram), None
-        return self._with_direct(k, gram[:size, :size]), gram[:size, size]
+            return self._with_direct(k, total), None
+        return self._with_direct(k, total[:size, :size]), total[:size, size]
+
+    def _rows_of_output(self, k: int, i: int, of: ExampleRows, found: list[Piece]) -> RowsOfOutput:
+        """The block's rows of the i-th output, or of one of its turns; ε is their last column."""
+        made = self._shared[i][k] if self._shared else of.of_blocks([found])[0]
+
+        def noise() -> tf.Tensor:
+            return of.roots.among(self._check_of_rows.noise(i))
+
+        column = None if self._is_proved else noise
+        return RowsOfOutput(of.examples, of.known_examples, of.count, made, column)
 
     def _with_direct(self, k: int, matrix: tf.Tensor) -> tf.Tensor:
         """`matrix` and what depends on the block's weights beside the outputs."""
@@ -258,9 +292,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return self.flatten_block(k, found)
 
         size = self._parts[k].size
-        passes = Passes(
-            size, self._rows, self._curvatures, forward, backward, backward_of, self.of_each
-        )
+        rows = self._rows
+        if any(of.rows_of_z > 1 for of in rows):  # a row of z is as good as an example here
+            rows = self._rows_of_outputs(ExamplesApart() for _ in self._curvatures)
+        passes = Passes(size, rows, self._curvatures, forward, backward, backward_of, self.of_each)
         limits = Limits(
             self._chunk(size),
             memory_of_a_batch(self._memory),
@@ -275,23 +310,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     @functools.cached_property
     def _is_proved(self) -> bool:
         """Whether rows need no check: each output's examples are proved to be apart."""
-        return self._has_rows() and None not in self._rows_each
-
-    @functools.cached_property
-    def _rows_each(self) -> list[Mapping[str, int] | None]:
-        """Rows an example of each use, by output, where its examples are proved to be apart."""
-        zs = self._jacobian.outputs
-        outputs = zip(self._position, self._curvatures, self._rows, strict=True)
-        return [
-            {}
-            if curvature.one_example
-            else self._passage.rows_each(self._uses.found, zs[i], rows.known_examples)
-            for i, curvature, rows in outputs
-        ]
+        return self._has_rows() and all(r.rows_each is not None for r in self._rows)
 
     def _rows_fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
-        each = self._rows_each if self._is_proved else [None] * len(self._rows)
-        return rows_fit(self._rows, found, each)
+        return rows_fit(self._rows, found)
 
     def _verified(self, k: int, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | bool]:
         """`matrix`, and whether it is the block's; False of NaN."""
@@ -364,9 +386,15 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     # --- rows of derivatives ------------------------------------------------------------
 
+    def _rows_of_outputs(self, apart: Iterable[ExamplesApart]) -> list[ExampleRows]:
+        outputs = zip(self._position, self._curvatures, apart, strict=True)
+        return [ExampleRows(self._jacobian, i, c, self.of_each, how) for i, c, how in outputs]
+
     @functools.cached_property
     def _layers(self) -> list[DenseLayer]:
-        """The dense layers whose weights are used nowhere else."""
+        """The dense layers whose weights are used nowhere else, if z has a row an example."""
+        if any(rows.rows_of_z > 1 for rows in self._rows):
+            return []
         return [
             layer
             for layer in super()._layers

@@ -8,7 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_qnewton.loss.example_states import OF_WEIGHTS, Rows, Rule, State, rows_of, rules
-from keras_qnewton.loss.known_values import known_value
+from keras_qnewton.loss.joined_rows import width_of_products
+from keras_qnewton.loss.known_values import known_lengths, known_value
 
 
 def _reshape(
@@ -19,8 +20,11 @@ def _reshape(
     if not isinstance(state, Rows) or x.shape.rank is None or not out.shape.rank:
         return None
     lengths, new = x.shape.as_list(), out.shape.as_list()
+    if None in new[1:]:
+        known = known_lengths(inputs[1]) or new
+        new = [n if n is not None else m for n, m in zip(new, known, strict=True)]
     if new[-1] is None:
-        new[-1] = _width_of_products(op)
+        new[-1] = width_of_products(op.outputs[0])
     before, after = _inner(lengths, state.axis), _inner(new, state.axis)
     if before is None or not after:
         return None
@@ -29,20 +33,6 @@ def _reshape(
         return state if same and before == after else None
     whole = (state.each * before) % after == 0
     return Rows(0, state.each * before // after) if whole else None
-
-
-def _width_of_products(op: tf.Operation) -> int | None:
-    """Columns of a matrix that is multiplied from the right, whose number is known of the other.
-
-    `tf.tensordot` computes the shape of its matrices where a batch's size is not known.
-    """
-    for user in op.outputs[0].consumers():
-        if user.type == "MatMul" and user.inputs[0] is op.outputs[0]:
-            other = user.inputs[1].shape
-            if other.rank == 2 and not user.get_attr("transpose_a"):
-                width: int | None = other[1 if user.get_attr("transpose_b") else 0]
-                return width
-    return None
 
 
 def _inner(lengths: Sequence[int | None], axis: int) -> int | None:

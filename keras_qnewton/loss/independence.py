@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_qnewton.loss import control_flow, custom_gradients, tensor_lists
 from keras_qnewton.loss.example_axes import after
 from keras_qnewton.loss.example_states import MIXED, OF_WEIGHTS, Rows, State
+from keras_qnewton.loss.joined_rows import rows_joined
 from keras_qnewton.loss.uses import Use
 
 _APART = Rows(0, 1)
@@ -47,18 +48,20 @@ class Passage:
     def __call__(self, op: tf.Operation, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         self._events.append(_Event(op, inputs, outputs))
 
-    def rows_each(
+    def followed(
         self, uses: Sequence[Use], z: tf.Tensor, examples: int | None
-    ) -> dict[str, int] | None:
-        """Rows of each u an example, by its name, if each example of `z` is proved to depend on
-        its own rows of all u alone; else None.
+    ) -> tuple[State, dict[str, int]]:
+        """Where `z` has its examples, and the rows an example of each u, by its name.
+
+        `Rows(0, T)`: an example is T rows of z, side by side, and is proved to depend on its own
+        rows of all u alone.
 
         Args:
             uses: Of the weights; the u are their results.
-            z: The output, one row an example; a tensor that the loss was run to.
-            examples: B, where it is known while tracing. Elsewhere a use of no other's results is
-                taken for one of a row an example. That all u have as many rows as is returned
-                has to be checked then when the step runs.
+            z: The output; a tensor that the loss was run to.
+            examples: B, where it is known while tracing. Elsewhere the rows an example of a use of
+                no other's results are guessed from reshapes before it. That all u have as many
+                rows as is returned has to be checked then when the step runs.
         """
         each: dict[str, int] = {}
         states: dict[int, State] = {id(w): OF_WEIGHTS for w in self._weights}
@@ -72,7 +75,7 @@ class Passage:
                         each[tensor.name] = state.each
                 if state is not None and id(tensor) not in states:
                     states[id(tensor)] = state
-        return each if states.get(id(z), _APART) == _APART else None
+        return states.get(id(z), _APART), each
 
 
 def _of_use(use: Use, state: State | None, examples: int | None) -> State:
@@ -84,10 +87,15 @@ def _of_use(use: Use, state: State | None, examples: int | None) -> State:
     if examples is not None and rows is not None:
         each = None if not examples or rows % examples else rows // examples
     elif examples is None and rows is None:
-        each = state.each if isinstance(state, Rows) else 1
+        each = state.each if isinstance(state, Rows) else _rows_of_constants(use)
     if each is None or (isinstance(state, Rows) and state != Rows(0, each)):
         return MIXED
     return Rows(0, each)
+
+
+def _rows_of_constants(use: Use) -> int:
+    """Rows an example of what does not depend on the weights."""
+    return 1 if use.inputs is None else rows_joined(use.inputs)
 
 
 def _states_after(event: _Event, states: dict[int, State]) -> list[State | None]:

@@ -41,6 +41,33 @@ def known_value(tensor: Any, depth: int = 32) -> np.ndarray | None:
     return _evaluate(op, inputs)[tensor.value_index]
 
 
+def known_lengths(shape: tf.Tensor) -> list[int | None] | None:
+    """The entries of a shape, None for one that is not known; None if nothing is.
+
+    Lengths that were taken one by one off a tensor's shape are known if that tensor's are.
+    """
+    value = known_value(shape)
+    if value is not None:
+        return [None if n < 0 else int(n) for n in value.ravel()]
+    if not tf.is_symbolic_tensor(shape) or shape.op.type != "Pack":
+        return None
+    return [_known_length(t) for t in shape.op.inputs]
+
+
+def _known_length(scalar: tf.Tensor) -> int | None:
+    value = known_value(scalar)
+    if value is not None:
+        return None if value < 0 else int(value)
+    op = scalar.op
+    if op.type != "StridedSlice" or op.inputs[0].op.type != "Shape":
+        return None
+    lengths, begin = op.inputs[0].op.inputs[0].shape, known_value(op.inputs[1])
+    if begin is None or lengths.rank is None or not op.get_attr("shrink_axis_mask"):
+        return None
+    length: int | None = lengths[int(begin.ravel()[0])]
+    return length
+
+
 def _is_countable(tensor: tf.Tensor) -> bool:
     if not (tensor.dtype.is_integer or tensor.dtype.is_bool) or not tensor.shape.is_fully_defined():
         return False

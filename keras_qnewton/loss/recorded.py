@@ -24,6 +24,7 @@ from keras_qnewton import _tf_private
 from keras_qnewton.loss import control_flow, ctc, custom_gradients
 from keras_qnewton.loss.called import Called
 from keras_qnewton.loss.derivatives import check_first, check_second
+from keras_qnewton.loss.known_values import known_lengths
 from keras_qnewton.loss.raw import LossNotReplayableError
 from keras_qnewton.loss.replayable import (
     READS,
@@ -231,6 +232,12 @@ class RecordedLoss:
     def tensor(self, name: str) -> tf.Tensor:
         """The recorded tensor of that name: its value at the variables' present values."""
         return self.recorded.graph.get_tensor_by_name(name)
+
+    def shape(self, name: str) -> tf.TensorShape:
+        """The static shape of a recorded tensor, as far as it follows from others'."""
+        tensor = self.tensor(name)
+        known = known_lengths(tensor.op.inputs[1]) if tensor.op.type == "Reshape" else None
+        return tensor.shape if known is None else tensor.shape.merge_with(known)
 
     @property
     def operations(self) -> list[tf.Operation]:

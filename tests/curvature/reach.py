@@ -28,6 +28,34 @@ BITS = tf.constant((RNG.normal(size=(B, 5)) > 0).astype(float))
 NOISE = tf.constant(RNG.normal(size=(B, 2)))
 
 
+def reference(variables, outputs, loss):
+    """JᵀCJ and C."""
+    with tf.GradientTape(persistent=True) as tape:
+        zs = [tf.convert_to_tensor(z) for z in outputs()]
+    sizes = [int(tf.size(z)) for z in zs]
+    rows = []
+    for z, size in zip(zs, sizes, strict=True):
+        columns = [
+            np.zeros((size, np.prod(v.shape)))
+            if j is None
+            else tf.convert_to_tensor(j).numpy().reshape(size, -1)
+            for v, j in zip(variables, tape.jacobian(z, variables), strict=True)
+        ]
+        rows.append(np.concatenate(columns, 1))
+    flat = tf.concat([tf.reshape(z, [-1]) for z in zs], 0)
+    with tf.GradientTape() as outer:
+        outer.watch(flat)
+        with tf.GradientTape() as inner:
+            inner.watch(flat)
+            pieces = tf.split(flat, sizes)
+            value = loss([tf.reshape(p, z.shape) for p, z in zip(pieces, zs, strict=True)])
+        slope = inner.gradient(value, flat)
+    second = outer.jacobian(slope, flat)
+    second = np.zeros((len(flat), len(flat))) if second is None else second.numpy()
+    jacobian = np.concatenate(rows)
+    return jacobian.T @ second @ jacobian, second
+
+
 def net(*layers, shape=(2,)):
     return keras.Sequential([L.Input(shape), *layers])
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton.loss import RecordedLoss
+from keras_qnewton.loss.example_states import Rows
 from keras_qnewton.loss.independence import Passage
 from keras_qnewton.loss.uses import Uses
 
@@ -33,8 +34,8 @@ def proof_of(after, shape, known=True):
 
         (again,) = recorded.fetch([z.name], weights, observer=seen)
         assert uses.found
-        each = passage.rows_each(uses.found, again, EXAMPLES if known else None)
-        found.append(each is not None)
+        state, _ = passage.followed(uses.found, again, EXAMPLES if known else None)
+        found.append(state == Rows(0, 1))
         return again
 
     trace.get_concrete_function()
