@@ -15,6 +15,7 @@ from keras_qnewton.arguments import check_count
 from keras_qnewton.conditioning import Damping, Pruning, pruning_policy
 from keras_qnewton.curvature import Blocks, Curvature
 from keras_qnewton.decision_log import DecisionLog, Decisions
+from keras_qnewton.first_trace import is_thrown_away
 from keras_qnewton.hyperparameters import check_numbers, numbered_name, settings_text, warn_of_rate
 from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
@@ -275,6 +276,8 @@ class QNewton(keras.optimizers.Optimizer):
         # Keras's own hook for what happens between `apply` and `update_step`: gradients are
         # filtered and unscaled here, and not yet clipped. Overriding `apply` alone was tried:
         # it would have to undo the loss scale that Keras divides by.
+        if is_thrown_away(self._pending_loss):
+            return
         tensors = as_tensors(trainable_variables)
         loss = loss_of_train_step(self._pending_loss, grads, tensors)
         if self._accumulation is None:

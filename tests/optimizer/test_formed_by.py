@@ -99,16 +99,28 @@ def test_layers_behind_the_interaction_are_assembled():
     assert last.formed_by.startswith("layers: ")
 
 
-def test_sequences_of_outputs_have_no_row_an_example():
+def test_outputs_of_a_time_step_each_have_rows():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([L.Input((5, 3)), L.Dense(4, activation="tanh"), L.Dense(2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=QNewton(), loss=loss)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(6, 5, 3)).astype("float32"), rng.integers(0, 2, (6, 5))
+    model.fit(x, y, batch_size=4, verbose=0)  # and two in the last batch
+    assert {d.formed_by for d in model.optimizer.decisions} == {
+        "rows: assembled from derivatives of each example's output"
+    }
+
+
+def test_more_outputs_an_example_than_are_differentiated_one_by_one():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([L.Input((3,)), L.Dense(4, activation="tanh"), L.Dense(300)])
+    model.compile(optimizer=QNewton(), loss="mse")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 3)).astype("float32"), rng.normal(size=(6, 300))
     model.fit(x, y, verbose=0)
     (decision,) = model.optimizer.decisions
-    assert decision.formed_by.startswith("columns by single forward passes: there is not one")
+    assert decision.formed_by.endswith(": there is not one row of few outputs for each example")
 
 
 def test_a_kept_matrix_is_said_to_be():

@@ -1,0 +1,126 @@
+"""Where Keras makes variables while it traces, TensorFlow traces twice, and we one step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_qnewton.optimizer
+from keras_qnewton import QNewton
+
+L = keras.layers
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 4)).astype("float32")
+CLASSES = (X.sum(1) > 0).astype("int32")
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """How many Newton steps were traced, as the length of a list."""
+    steps, step = [], keras_qnewton.optimizer.next_step
+
+    def counted(*args):
+        steps.append(args)
+        return step(*args)
+
+    monkeypatch.setattr(keras_qnewton.optimizer, "next_step", counted)
+    return steps
+
+
+def classifier():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([L.Input((4,)), L.Dense(3, activation="tanh"), L.Dense(2)])
+
+
+def fitted(**arguments):
+    """The losses of two epochs, with a last batch of fewer examples."""
+    model = classifier()
+    model.compile(QNewton(), CROSS_ENTROPY, **arguments)
+    history = model.fit(X, CLASSES, batch_size=32, epochs=2, verbose=0).history
+    assert int(model.optimizer.iterations) == len(model.optimizer.decisions) == 4
+    return history
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"metrics": ["accuracy"]},
+        {"metrics": [keras.metrics.SparseCategoricalAccuracy()]},
+        {"weighted_metrics": ["accuracy"]},
+        {"metrics": ["accuracy"], "steps_per_execution": 2},
+        pytest.param({"metrics": ["accuracy"], "jit_compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=["metrics", "metric", "weighted", "steps_per_execution", "jit_compile"],
+)
+def test_one_step_is_traced_and_trains_as_without_metrics(traced, arguments):
+    history = fitted(**arguments)
+    assert len(traced) == 1
+    (accuracy,) = history.keys() - {"loss"}
+    assert 0.5 < history[accuracy][-1] <= 1
+    np.testing.assert_allclose(history["loss"], fitted()["loss"], rtol=1e-5)
+    assert len(traced) == 2
+
+
+def test_losses_of_two_outputs(traced):
+    keras.utils.set_random_seed(0)
+    inputs = L.Input((4,))
+    hidden = L.Dense(3, activation="tanh")(inputs)
+    model = keras.Model(inputs, [L.Dense(2)(hidden), L.Dense(1)(hidden)])
+    model.compile(QNewton(), [CROSS_ENTROPY, "mse"])
+    losses = model.fit(X, [CLASSES, X[:, :1]], epochs=3, verbose=0).history["loss"]
+    assert len(traced) == 1
+    assert losses[-1] < losses[0]
+
+
+def test_compiled_again(traced):
+    model = classifier()
+    for count in (1, 2):
+        model.compile(QNewton(), CROSS_ENTROPY, metrics=["accuracy"])
+        model.fit(X, CLASSES, verbose=0)
+        model.evaluate(X, CLASSES, verbose=0)
+        model.fit(X, CLASSES, batch_size=10, verbose=0)
+        assert len(traced) == count
+
+
+def test_a_batch_alone(traced):
+    model = classifier()
+    model.compile(QNewton(), CROSS_ENTROPY, metrics=["accuracy"])
+    first, last = (model.train_on_batch(X, CLASSES)[0] for _ in range(2))
+    assert len(traced) == 1
+    assert last < first
+
+
+def test_an_error_is_still_one():
+    """What a step refuses is refused in the trace that would run."""
+    model = classifier()
+    model.compile(QNewton(curvature="gauss_newton"), lambda y, z: -tf.reduce_sum(z**4, 1))
+    with pytest.raises(ValueError, match="convex"):
+        model.fit(X, CLASSES, verbose=0)
+    model.compile(
+        QNewton(curvature="gauss_newton"),
+        lambda y, z: -tf.reduce_sum(z**4, 1),
+        metrics=["accuracy"],
+    )
+    with pytest.raises(ValueError, match="convex"):
+        model.fit(X, CLASSES, verbose=0)
+
+
+def test_a_first_trace_that_is_run_fails_before_a_weight_changes():
+    """`wrap_function` keeps the graph of the only trace, in which variables may be made."""
+    model = classifier()
+    model.compile(QNewton(), CROSS_ENTROPY, metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    before = [w.copy() for w in model.get_weights()]
+    specs = [tf.TensorSpec([50, 4], tf.float32), tf.TensorSpec([50], tf.int32)]
+
+    def train(x, y):
+        model.train_step((x, y))
+        with tf.control_dependencies(tf.compat.v1.get_default_graph().get_operations()):
+            return tf.constant(0)
+
+    step = tf.compat.v1.wrap_function(train, specs)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="had left its step out"):
+        step(tf.constant(X), tf.constant(CLASSES))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
