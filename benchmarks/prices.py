@@ -10,6 +10,10 @@ Depth: the price of `CircuitQLSA`, α and layers measured by TensorFlow operatio
 the circuit that QSVT built; with the exact κ, and with the bound of it that a training step has.
 Blocks are Gauss-Newton blocks of digits' last layer, at a shift of a fiftieth of their norm, and
 random ones.
+
+Solvers: layers of gates that `QSVT` and `Shortcut` run until the state of the solution is there,
+failures included, as if its length were known; and until it is read and refined to 1e-3, by as many
+shots a run as are recommended for each, the shortcut's search included. Both have ε = 1e-3.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ import tensorflow as tf
 from keras_qnewton.conditioning import extremal_eigenvalues, prune
 from keras_qnewton.scheduling import AsymptoticQLSA, CircuitQLSA
 from keras_qnewton.scheduling.reading import LARGEST_ERROR
-from keras_qnewton.solvers import QSVT, Shots
+from keras_qnewton.solvers import QSVT, Shortcut, Shots
+from keras_qnewton.solvers.quantum.readout import SAFE_ERROR, refining_shots, refining_success
+from keras_qnewton.solvers.quantum.transforms import bucket, inversion
 
 SIZES, KAPPAS, GOALS = (4, 16, 64), (2.0, 10.0, 50.0), (1e-3, 1e-4)
 # Of the shots that are priced: what a run of error 0.3 takes.
@@ -136,6 +142,41 @@ def depths(name: str, block: np.ndarray, limit: int | None) -> list[dict[str, An
     return out
 
 
+def solvers(size: int, kappa: float, systems: int) -> dict[str, Any]:
+    """Layers of both solvers, medians over systems."""
+    rng = np.random.default_rng([size, int(kappa), 1])
+    found: dict[str, list[float]] = {}
+    reached = {"qsvt": 0, "shortcut": 0}
+    for seed in range(systems):
+        matrix, rhs = system(rng, size, kappa)
+        x = np.linalg.solve(matrix, rhs)
+        for kind in (QSVT, Shortcut):
+            name = kind.name
+            details = kind("emulator", max_refinements=0).solve(matrix, rhs).details
+            p, resources = details["success_probability"], details["resources"]
+            query = resources.depth / resources.degree
+            # As if ‖x‖ were known: a search is measured a thousand times, whatever follows.
+            found.setdefault(f"{name}_success", []).append(p)
+            found.setdefault(f"{name}_state", []).append(details["degree"] * query / p)
+            error = SAFE_ERROR
+            if kind is QSVT:
+                p = refining_success(resources.encoding, inversion(bucket(kappa), 1e-3))
+            else:
+                p, error = kind.success_probability, error / 2
+            rows = 1 << resources.encoding.system_qubits
+            reader = Shots(math.ceil(refining_shots(rows, p, error)), seed=seed)
+            solution = kind("emulator", readout=reader, tolerance=1e-4).solve(matrix, rhs)
+            reached[name] += int(np.linalg.norm(solution.x - x) <= 1e-3 * np.linalg.norm(x))
+            found.setdefault(f"{name}_read", []).append(solution.details["queries"] * query)
+    return {
+        "part": "solvers",
+        "size": size,
+        "condition_number": kappa,
+        **{name: float(np.median(values)) for name, values in found.items()},
+        **{f"{name}_reached": count / systems for name, count in reached.items()},
+    }
+
+
 def print_readings(rows: list[dict[str, Any]]) -> None:
     print("\nreading to δ: priced over used shots, share of systems that reached it, and warned of")
     for row in rows:
@@ -162,6 +203,20 @@ def main() -> None:
                 rows.append(readings(size, kappa, goal, options.systems, 1.0))
             rows.append(readings(size, kappa, GOALS[0], options.systems, FEW))
     print_readings(rows)
+    print("\nlayers by QSVT over the shortcut's: to a state; to a solution read to 1e-3")
+    for size in (4, 15, 16, 63):
+        for kappa in KAPPAS:
+            row = solvers(size, kappa, options.systems)
+            rows.append(row)
+            print(
+                f"N={size:<3} κ={kappa:<3.0f} p {row['qsvt_success']:.4f} and "
+                f"{row['shortcut_success']:.3f}  state {row['qsvt_state']:.2e} over "
+                f"{row['shortcut_state']:.2e}: {row['qsvt_state'] / row['shortcut_state']:.1f}  "
+                f"read {row['qsvt_read']:.2e} over {row['shortcut_read']:.2e}: "
+                f"{row['qsvt_read'] / row['shortcut_read']:.1f}  reached "
+                f"{row['qsvt_reached']:.0%}, {row['shortcut_reached']:.0%}",
+                flush=True,
+            )
     print("\ndepth: priced over built, with the exact κ and the scheduler's")
     for name, block in blocks():
         for limit in (None, len(block) // 4):

@@ -57,10 +57,11 @@ class CircuitQLSA(QuantumCost):
         readout: See `QuantumCost`.
         preparation: See `QuantumCost`: one preparation a run, which the circuit begins with.
         parallel: See `QuantumCost`.
-        success_probability: p of one run, in (0, 1]; a state takes 1/p runs. It depends on b
+        success_probability: p of one run, in (0, 1]; a state takes 1/p runs. QSVT's depends on b
             (a solution's details["success_probability"]; 0.01 to 0.3 is common), so that
-            the default charges a single run. With `readout`, 1 stands for
-            `reading.success_of_noise`.
+            the default charges a single run, and with `readout` 1 stands for
+            `reading.success_of_noise`. A solver whose p does not depend on b says so
+            (`Shortcut.success_probability`), and 1 stands for that.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -161,20 +162,25 @@ class CircuitQLSA(QuantumCost):
         depth = self.depth(size, condition_number, sparsity, alpha, layers)
         run = self._layers(size, depth, self.preparations(condition_number))
         once = float64(gate_time) * run
-        if not self.readout:
-            return once / float64(self.success_probability if success is None else success)
-        if success is None and self.success_probability < 1:
-            success = self.success_probability
         solver = self.solver
+        if success is None:
+            known = getattr(solver, "success_probability", 1.0)
+            known = self.success_probability if self.success_probability < 1 else known
+            success = known if known < 1 else None
+        if not self.readout:
+            return once / float64(1.0 if success is None else success)
         shots = getattr(getattr(solver, "readout", None), "shots", None)
         max_runs = None if shots is None else 1 + getattr(solver, "max_refinements", 0)
-        return once * self._readings(size, condition_number, success, shots, max_runs)
+        read = solver.amplitudes(size) if hasattr(solver, "amplitudes") else size
+        return once * self._readings(read, condition_number, success, shots, max_runs)
 
     def measured(
         self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
     ) -> dict[str, Any]:
         """See `QuantumCost.measured`: α and the layers of a call, too, where the solver knows."""
         found = super().measured(matrix, norm, condition_number, sparsity)
+        if hasattr(self.solver, "success_probability"):
+            found.pop("success", None)
         if hasattr(self.solver, "measured"):
             found |= self.solver.measured(matrix, norm, condition_number)
         return found

@@ -26,8 +26,9 @@ class ShortcutQLSA(SparseOracleCost):
     A. M. Dalzell, "A shortcut to an optimal quantum linear system solver" (2024), arXiv:2406.12086:
     leading terms of its proven bounds, o(κ) left out. The known norm is an estimate t of ‖x‖, in
     training that of the last step's solution; r is ‖x‖/t, and a wrong t lowers the success
-    probability. A query is charged as `DetailedQLSA` charges it, α = d max|a| included. No
-    circuit of it is run here.
+    probability. A query is charged as `DetailedQLSA` charges it, α = d max|a| included. The
+    circuit is `solvers.Shortcut`, whose run with a known norm makes these queries within two;
+    `CircuitQLSA` has the price of its layers.
 
     Args:
         epsilon: ε, accuracy of the solution, in (0, 1).

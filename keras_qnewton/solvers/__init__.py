@@ -16,6 +16,7 @@ from keras_qnewton.solvers.quantum.adiabatic import AdiabaticWalk
 from keras_qnewton.solvers.quantum.hhl import HHL
 from keras_qnewton.solvers.quantum.qsvt import QSVT
 from keras_qnewton.solvers.quantum.readout import Exact, Shots
+from keras_qnewton.solvers.quantum.shortcut import Shortcut
 from keras_qnewton.solvers.sparse_lu import SparseLU
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Exact",
     "Lapack",
     "LinearSolver",
+    "Shortcut",
     "Shots",
     "SparseLU",
 ]

@@ -8,7 +8,7 @@ import cirq
 import numpy as np
 import pytest
 
-from keras_qnewton.solvers import QSVT
+from keras_qnewton.solvers import QSVT, Shortcut
 
 MATRIX = np.array([[2.0, 0.5], [0.5, -1.0]])
 RHS = np.array([1.0, 3.0])
@@ -30,12 +30,18 @@ GATES = {
     "rz": lambda a: np.diag([cmath.exp(-0.5j * a), cmath.exp(0.5j * a)]),
     "x": lambda: u3(math.pi, 0, math.pi),
     "h": lambda: u3(math.pi / 2, 0, math.pi),
+    "z": lambda: np.diag([1, -1]),
     "s": lambda: np.diag([1, 1j]),
+    "sdg": lambda: np.diag([1, -1j]),
+    "t": lambda: np.diag([1, cmath.exp(0.25j * math.pi)]),
+    "tdg": lambda: np.diag([1, cmath.exp(-0.25j * math.pi)]),
     "sx": lambda: np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]]) / 2,
     "sxdg": lambda: np.array([[1 - 1j, 1 + 1j], [1 + 1j, 1 - 1j]]) / 2,
     "cx": lambda: np.kron(np.diag([1, 0]), np.eye(2)) + np.kron(np.diag([0, 1]), GATES["x"]()),
     "cz": lambda: np.diag([1, 1, 1, -1]),
     "swap": lambda: np.eye(4)[[0, 2, 1, 3]],
+    "ccx": lambda: np.eye(8)[[0, 1, 2, 3, 4, 5, 7, 6]],
+    "ccz": lambda: np.diag([1, 1, 1, 1, 1, 1, 1, -1]),
 }
 
 
@@ -57,13 +63,21 @@ def _angles(text):
     return re.findall(r"(pi\*)?(-?[\d.]+(?:e-?\d+)?)", text)
 
 
+@pytest.mark.parametrize("kind", [QSVT, Shortcut])
 @pytest.mark.parametrize("encoding", ["dilation", "frobenius", "sparse", "pauli_lcu", "fable"])
-def test_text_is_the_circuit(encoding):
-    solver = QSVT(epsilon=0.3, encoding=encoding, backend="cirq")
+def test_text_is_the_circuit(encoding, kind):
+    solver = kind(epsilon=0.3, encoding=encoding, backend="cirq")
     text = solver.qasm(MATRIX, RHS)
     circuit = solver.circuit(MATRIX, RHS)
     expected = cirq.final_state_vector(circuit, dtype=np.complex128)
     assert abs(np.vdot(expected, run(text))) == pytest.approx(1, abs=1e-7)
+
+
+def test_a_dense_encoding_of_several_qubits_is_written_in_gates():
+    matrix, rhs = np.diag([2.0, -1.0, 1.5, 1.0]) + 0.2, np.arange(1.0, 5.0)
+    solver = QSVT(epsilon=0.3, backend="cirq")
+    expected = cirq.final_state_vector(solver.circuit(matrix, rhs), dtype=np.complex128)
+    assert abs(np.vdot(expected, run(solver.qasm(matrix, rhs)))) == pytest.approx(1, abs=1e-7)
 
 
 def test_gates_beside_the_standard_ones_are_defined():
@@ -73,8 +87,7 @@ def test_gates_beside_the_standard_ones_are_defined():
     (body,) = re.findall(r"gate sxdg a \{(.*)\}", head)
     product = np.eye(2)
     for name in re.findall(r"(\w+) a;", body):
-        gate = np.diag([1, -1j]) if name == "sdg" else GATES[name]()
-        product = gate @ product
+        product = GATES[name]() @ product
     np.testing.assert_allclose(product, GATES["sxdg"](), atol=1e-15)
 
 

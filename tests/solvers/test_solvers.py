@@ -21,6 +21,7 @@ from keras_qnewton.solvers import (
     ConjugateGradient,
     Eigen,
     Lapack,
+    Shortcut,
     SparseLU,
 )
 from keras_qnewton.solvers.packing import Packable
@@ -37,10 +38,11 @@ SOLVERS = {
     "eigen": Eigen(),
     "cg": ConjugateGradient(tolerance=1e-12),
     "qsvt": QSVT(),
+    "shortcut": Shortcut(),
     "hhl": HHL(),
     "adiabatic_walk": AdiabaticWalk(),
 }
-QUANTUM = ("qsvt", "hhl", "adiabatic_walk")
+QUANTUM = ("qsvt", "shortcut", "hhl", "adiabatic_walk")
 CLASSICAL = [name for name in SOLVERS if name not in QUANTUM]
 DEFINITE_ONLY = ("cholesky", "cg")
 # Of x against SciPy in float64, at κ = 10.
@@ -191,6 +193,7 @@ def test_contract(name):
             max_refinements=2,
             max_degree=99,
         ),
+        Shortcut(epsilon=1e-2, encoding="frobenius", backend="emulator", max_refinements=3),
         HHL(clock_qubits=5, dtype="complex128", tolerance=1e-6, max_refinements=2),
         AdiabaticWalk(steps_per_condition=3.0, epsilon=0.1, max_steps=50),
     ],

@@ -28,10 +28,12 @@ finds it, and "sparse" layers of the pattern itself.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from keras_qnewton.solvers.arrays import Scalar
+from keras_qnewton.solvers.quantum.kernel_polynomial import LARGEST_GAP
 
 # Steps of κ an octave: the very grid that transforms are computed on.
 from keras_qnewton.solvers.quantum.transforms import STEPS_PER_OCTAVE
@@ -62,32 +64,89 @@ def circuit_depth(
     Raises:
         ValueError: For another encoding.
     """
+    _check_known(encoding)
+    call = _call(encoding, size, sparsity, layers)
+    degree = inverse_degree(_resolved(condition_number, alpha, call), epsilon)
+    return degree * call.layers + (degree + 1) * _projector(call.ancillas) + 2
+
+
+def shortcut_depth(
+    encoding: str,
+    size: Scalar,
+    condition_number: Scalar,
+    sparsity: Scalar,
+    epsilon: float,
+    alpha: Scalar | None = None,
+    layers: Scalar | None = None,
+) -> tf.Tensor:
+    """Layers of one kernel reflection, scalar float64; arguments are `circuit_depth`'s.
+
+    The encoding is of N + 1 rows, to which `layers` belong. A call of it comes with two
+    preparations of b', a Z that the system controls, and an ancilla more. The start, a basis
+    vector, is not counted.
+    """
+    _check_known(encoding)
+    larger = _float64(size) + 1
+    call = _call(encoding, larger, sparsity, layers)
+    n = _qubits(larger)
+    preparations = 2 * (2 * _power_of_two(n) - n - 2)
+    # Controls beyond two are put into work qubits.
+    levels = tf.math.ceil(_log2(tf.maximum(n - 1, 1.0)) - 1e-9)
+    turn = 2 + tf.where(n < 2, tf.constant(1.0, tf.float64), 11 + 22 * levels)
+    resolved = _resolved(condition_number, alpha, call)
+    degree = kernel_degree(resolved, epsilon / math.sqrt(2))
+    query = call.layers + preparations + turn
+    return degree * query + (degree + 1) * _projector(call.ancillas + 1) + 2
+
+
+class _Call(NamedTuple):
+    """One call of an encoding; float64 scalars.
+
+    Attributes:
+        layers: Of gates.
+        ancillas: Qubits beside the system's.
+        largest: The largest α/‖H‖₂.
+    """
+
+    layers: tf.Tensor
+    ancillas: tf.Tensor
+    largest: tf.Tensor
+
+
+def _check_known(encoding: str) -> None:
     if encoding not in KNOWN:
         raise ValueError(
             f"Argument `encoding` must be one of {KNOWN}: no other's depth is known without "
             f"its circuit. Received: encoding={encoding!r}"
         )
-    n = tf.maximum(tf.math.ceil(_log2(_float64(size)) - 1e-9), 1.0)
+
+
+def _call(encoding: str, size: Scalar, sparsity: Scalar, layers: Scalar | None) -> _Call:
+    n = _qubits(size)
     rows = _power_of_two(n)
     d = tf.clip_by_value(_float64(sparsity), 1.0, rows)
-    kappa = _float64(condition_number)
     if encoding == "dilation":
-        query, projector = _dilation(n, rows), tf.constant(3.0, tf.float64)
-        largest = tf.ones_like(rows)
+        ones = tf.ones_like(rows)
+        query, ancillas, largest = _dilation(n, rows), ones, ones
     elif encoding == "frobenius":
-        query, projector = 2 * rows**2 - 2 * (n - 1), _projector(n)
-        largest = tf.sqrt(rows)
+        query, ancillas, largest = 2 * rows**2 - 2 * (n - 1), n, tf.sqrt(rows)
     else:
         # Padding is a part of the graph of non-zeros that nothing connects to the rest.
         flagged = (_float64(size) < rows) | ((d <= 2) & (rows > 2))
-        query, projector = _sparse(n, rows, d), _projector(tf.where(flagged, n + 1, n))
-        largest = tf.sqrt(d)
-    if layers is not None:
-        query = _float64(layers)
+        ancillas = tf.where(flagged, n + 1, n)
+        query, largest = _sparse(n, rows, d), tf.sqrt(d)
+    return _Call(query if layers is None else _float64(layers), ancillas, largest)
+
+
+def _resolved(condition_number: Scalar, alpha: Scalar | None, call: _Call) -> tf.Tensor:
+    """α/σ_min."""
     # A measured α may round to just below 1.
-    kappa *= largest if alpha is None else tf.maximum(_float64(alpha), 1.0)
-    degree = inverse_degree(kappa, epsilon)
-    return degree * query + (degree + 1) * projector + 2
+    factor = call.largest if alpha is None else tf.maximum(_float64(alpha), 1.0)
+    return _float64(condition_number) * factor
+
+
+def _qubits(size: Scalar) -> tf.Tensor:
+    return tf.maximum(tf.math.ceil(_log2(_float64(size)) - 1e-9), 1.0)
 
 
 def inverse_degree(condition_number: Scalar, epsilon: float) -> tf.Tensor:
@@ -96,6 +155,13 @@ def inverse_degree(condition_number: Scalar, epsilon: float) -> tf.Tensor:
     kappa = _power_of_two(tf.maximum(steps, 1.0) / STEPS_PER_OCTAVE)
     needed = tf.math.log((kappa - 1) / epsilon) / (2 * tf.math.atanh(1 / kappa))
     return 2 * tf.maximum(1 + tf.math.ceil(needed), 1.0) - 1
+
+
+def kernel_degree(condition_number: Scalar, ripple: float) -> tf.Tensor:
+    """`kernel_polynomial.kernel_degree`, scalar float64."""
+    gap = tf.minimum(1 / _float64(condition_number), LARGEST_GAP)
+    needed = math.acosh(1 / ripple) / (2 * tf.math.atanh(gap))
+    return 2 * tf.maximum(tf.math.ceil(needed * (1 - 1e-12)), 1.0)
 
 
 def _dilation(n: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

@@ -63,7 +63,7 @@ def inverse_coefficients(condition_number: float, degree: int) -> np.ndarray:
     theta = (np.arange(nodes) + 0.5) * (math.pi / nodes)
     x = np.cos(theta)
     values = (1 - _remainder(x, np.sin(theta), a, n)) / x
-    coefficients = _interpolate(values)[: degree + 1]
+    coefficients = interpolate(values)[: degree + 1]
     coefficients[0::2] = 0
     return coefficients
 
@@ -93,7 +93,7 @@ def _remainder(x: np.ndarray, sine: np.ndarray, a: float, n: int) -> np.ndarray:
     return out
 
 
-def _interpolate(values: np.ndarray) -> np.ndarray:
+def interpolate(values: np.ndarray) -> np.ndarray:
     """Chebyshev coefficients from values at the nodes ``cos((k + 1/2) π / M)``."""
     nodes = len(values)
     spectrum = np.fft.fft(np.concatenate([values, values[::-1]]))[:nodes]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,30 +10,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.registry import register, registered, resolve
+from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.absolute import DTYPE, AbsoluteResult, apply_absolute
-from keras_qnewton.solvers.quantum.backends.choice import choose
 from keras_qnewton.solvers.quantum.circuit_depth import circuit_depth
-from keras_qnewton.solvers.quantum.encodings import (
-    ENCODINGS,
-    BlockEncoding,
-    pad,
-    padded_qubits,
-)
+from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver, note_first
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad, padded_qubits
 from keras_qnewton.solvers.quantum.host import host_solve_absolute
-from keras_qnewton.solvers.quantum.inexact import InexactSolver, check_finite, unit
-from keras_qnewton.solvers.quantum.measured import measured
-from keras_qnewton.solvers.quantum.openqasm import as_text
+from keras_qnewton.solvers.quantum.inexact import HostState, check_finite, unit
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
-from keras_qnewton.solvers.quantum.readout import (
-    MOST_ERROR,
-    SAFE_ERROR,
-    Readout,
-    refining_shots,
-)
+from keras_qnewton.solvers.quantum.readout import refining_success
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.smoothed import smallest_damping
 from keras_qnewton.solvers.quantum.transforms import (
@@ -61,7 +48,7 @@ class Prepared(NamedTuple):
 
 @register("solver", "qsvt")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
-class QSVT(InexactSolver[Prepared]):
+class QSVT(EncodedSolver[Prepared]):
     """``A x = b`` by a circuit that applies a polynomial close to 1/x to A's eigenvalues.
 
     Quantum singular value transformation (Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838) with
@@ -106,57 +93,6 @@ class QSVT(InexactSolver[Prepared]):
 
     name = "qsvt"
 
-    def __init__(
-        self,
-        backend: str | backends.Backend = "auto",
-        encoding: str | type[BlockEncoding] = "dilation",
-        epsilon: float = 1e-3,
-        dtype: str = "complex64",
-        tolerance: float = 1e-12,
-        max_refinements: int = 10,
-        max_degree: int = 30_000,
-        readout: str | Readout = "exact",
-    ):
-        names = ("auto", *registered("backend"))
-        known = backend in names if isinstance(backend, str) else None
-        if known is False or (known is None and not isinstance(backend, backends.Backend)):
-            raise ValueError(
-                f"Argument `backend` must be one of {', '.join(map(repr, names))}, or "
-                f"an object with methods `circuit` and `run`. Received: backend={backend!r}"
-            )
-        if (isinstance(encoding, str) and encoding not in ENCODINGS) or not (
-            isinstance(encoding, str)
-            or (isinstance(encoding, type) and issubclass(encoding, BlockEncoding))
-        ):
-            raise ValueError(
-                f"Argument `encoding` must be one of {', '.join(map(repr, ENCODINGS))}, or a "
-                f"subclass of BlockEncoding. Received: encoding={encoding!r}"
-            )
-        if not 0 < epsilon < 1:
-            raise ValueError(
-                f"Argument `epsilon` must be between 0 and 1. Received: epsilon={epsilon!r}"
-            )
-        if dtype not in ("complex64", "complex128"):
-            raise ValueError(
-                f"Argument `dtype` must be 'complex64' or 'complex128'. Received: dtype={dtype!r}"
-            )
-        if isinstance(backend, str):
-            backends.check_dtype(backend, dtype)
-        super().__init__(tolerance, max_refinements)
-        if max_degree < 1:
-            raise ValueError(
-                f"Argument `max_degree` must be at least 1. Received: max_degree={max_degree!r}"
-            )
-        self.backend = backend
-        self.encoding = encoding
-        self.epsilon = float(epsilon)
-        self.dtype = dtype
-        self.max_degree = int(max_degree)
-        self.readout = readout
-        reader = self._readout()
-        if not isinstance(backend, str):
-            reader.check(backend)
-
     def qubits(self, size: int) -> int:
         """Largest width of a circuit for N = `size` unknowns: signal, ancillas, system, work.
 
@@ -164,21 +100,6 @@ class QSVT(InexactSolver[Prepared]):
         """
         system, kind = padded_qubits(size), self._encoding_class
         return 1 + kind.max_ancillas(system) + system + kind.max_work_qubits(system)
-
-    @property
-    def _encoding_class(self) -> type[BlockEncoding]:
-        return ENCODINGS[self.encoding] if isinstance(self.encoding, str) else self.encoding
-
-    @property
-    def max_condition_number(self) -> float:
-        """Largest κ that `max_degree` allows; a matrix beyond it is refused."""
-        low, high = 1.0, 2.0
-        while high < 1e12 and self._degree(high) <= self.max_degree:
-            low, high = high, 2 * high
-        while high > 1.001 * low:
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if self._degree(middle) <= self.max_degree else (low, middle)
-        return low
 
     def _degree(self, condition_number: float) -> int:
         return inverse_degree(bucket(condition_number), self.epsilon)
@@ -210,28 +131,6 @@ class QSVT(InexactSolver[Prepared]):
         return circuit_depth(
             name, size, condition_number, sparsity, self.epsilon, alpha=alpha, layers=layers
         )
-
-    @property
-    def encoding_name(self) -> str:
-        """Name of the block encoding."""
-        return self._encoding_class.name
-
-    def measured(
-        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """What `circuit_depth` can be told of a matrix: "alpha" and "layers", where known.
-
-        In TensorFlow operations, with nothing encoded; see `measured.measured` for the arguments.
-        """
-        found = measured(self.encoding_name, matrix, norm, condition_number)
-        return {name: value for name, value in found._asdict().items() if value is not None}
-
-    def solve(self, matrix: TensorLike, rhs: TensorLike) -> Solution:
-        """Solves ``matrix @ x = rhs``; see `LinearSolver.solve`, and `init` for its errors."""
-        if isinstance(self.backend, str) and not tf.executing_eagerly():
-            # A missing library is an error while tracing, not of each step anew.
-            backends.check_installed(self.backend)
-        return super().solve(matrix, rhs)
 
     @property
     def max_absolute_condition_number(self) -> float:
@@ -323,81 +222,23 @@ class QSVT(InexactSolver[Prepared]):
             )
         return encoding, smoothed_inverse_magnitude(relative, self.epsilon)
 
-    def circuit(self, matrix: TensorLike, rhs: TensorLike) -> backends.Circuit:
-        """The very circuit of the first run, for `rhs` not zero: a `cirq.Circuit` for "cirq"."""
-        state = self.init(matrix)
-        rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        encoding, plan = state.prepared
-        vector, norm = unit(np.asarray(rhs.numpy(), np.float64), encoding.system_qubits)
-        if norm == 0:
-            raise ValueError("Argument `rhs` must not be zero. Received: rhs of zeros")
-        backend, _ = self._backend(encoding, plan)
-        if self.backend == "auto" and backend is backends.load("emulator"):
-            # A circuit too long to be simulated can be looked at.
-            backend = backends.load("cirq")
-        return backend.circuit(encoding, plan, vector)
-
-    def qasm(self, matrix: TensorLike, rhs: TensorLike) -> str:
-        """`circuit` as OpenQASM 3, angles to 15 digits: up to a phase of all amplitudes.
-
-        Raises:
-            ValueError: If the backend has no circuits, or others than Cirq's.
-        """
-        circuit = self.circuit(matrix, rhs)
-        if not hasattr(circuit, "to_qasm"):
-            raise ValueError(
-                'Argument `backend` must be "cirq", "tfq" or "auto" for OpenQASM. '
-                f"Received: backend={self.backend!r}"
-            )
-        return as_text(circuit)
-
-    def draw(self, matrix: TensorLike, rhs: TensorLike, width: int = 100) -> str:
-        """`circuit` as text, folded at `width` columns: readable for a small system and κ."""
-        lines = str(self.circuit(matrix, rhs)).splitlines()
-        length = max(map(len, lines))
-        parts = [
-            "\n".join(line[start : start + width].rstrip() for line in lines)
-            for start in range(0, length, width)
-        ]
-        return "\n\n".join(parts)
-
     def _prepare(self, matrix: np.ndarray) -> Prepared:
         """Costs an eigendecomposition, for α, κ and the dilation; phases are kept for matrices of
         similar condition number.
         """
         encoding = self._encoding_class(pad(matrix))
-        condition_number = encoding.effective_condition_number
-        if math.isinf(condition_number):
-            raise ValueError("Argument `matrix` must not be singular. Received: a singular matrix")
-        degree = self._degree(condition_number)
-        if degree > self.max_degree:
-            raise ValueError(
-                "Argument `matrix` must be conditioned well enough for a polynomial of degree "
-                f"{self.max_degree} (`max_degree`). Received: condition number (α / σ_min) "
-                f"{condition_number:.3g}, degree {degree}. Damp the matrix, or raise "
-                "`max_degree`"
-            )
+        condition_number = self._check_degree(encoding)
         return Prepared(encoding, inversion(bucket(condition_number), self.epsilon))
+
+    def _first_circuit(
+        self, state: HostState[Prepared], rhs: np.ndarray
+    ) -> tuple[BlockEncoding, Transform, np.ndarray]:
+        encoding, plan = state.prepared
+        return encoding, plan, unit(rhs, encoding.system_qubits)[0]
 
     def _details(self, prepared: Prepared) -> dict[str, Any]:
         encoding, plan = prepared
-        return {
-            "degree": plan.degree,
-            "qubits": 1 + encoding.qubits,
-            "encoding": encoding.name,
-            "alpha": encoding.alpha,
-            "condition_number": encoding.condition_number,
-            "success_probability": None,
-            "queries": 0,
-            "refinements": 0,
-            "operations": 0,
-            "backend": None,
-            "backend_reason": "no circuit is needed for a right-hand side of zeros",
-            "shots": 0,
-            "readout_error": None,
-            "confident": None,
-            "resources": None,
-        }
+        return self._no_run(plan.degree, 1 + encoding.qubits, encoding)
 
     def _runner(
         self, prepared: Prepared, details: dict[str, Any]
@@ -407,90 +248,23 @@ class QSVT(InexactSolver[Prepared]):
         details["backend"] = backends.name_of(backend)
         readout = self._readout()
         readout.check(backend)
-        self._warn_of_few_shots(readout, encoding, plan)
+        success = refining_success(encoding, plan)
+        rows = 1 << encoding.system_qubits
+        self._warn_of_few_shots(readout, rows, success, encoding.condition_number)
 
         def run(rhs: np.ndarray, number: int) -> np.ndarray:
             vector, norm = unit(rhs, encoding.system_qubits)
-            outcome = readout.read(backend, encoding, plan, vector, self.dtype, number)
-            if np.shape(outcome.amplitudes) != vector.shape:
-                # Another shape would broadcast, and read as a solution.
-                raise ValueError(
-                    f"The backend must return amplitudes of shape {vector.shape}. "
-                    f"Received: amplitudes of shape {np.shape(outcome.amplitudes)}"
-                )
+            outcome = self._read(backend, encoding, plan, vector, number)
             details["queries"] += plan.degree * max(outcome.shots, 1)
             details["shots"] += outcome.shots
             if number == 0:
-                details["success_probability"] = outcome.success_probability
-                details["operations"] = outcome.operations
-                details["readout_error"] = outcome.error
-                details["confident"] = outcome.confident
-                details["resources"] = Resources(
-                    encoding, plan, outcome.success_probability, accuracy=self.epsilon
+                note_first(
+                    details,
+                    outcome,
+                    Resources(encoding, plan, outcome.success_probability, accuracy=self.epsilon),
                 )
             factor = plan.sign * norm / (plan.scale * encoding.alpha)
             answer: np.ndarray = outcome.amplitudes[: len(rhs)] * factor
             return answer
 
         return run
-
-    def _warn_of_few_shots(
-        self, readout: Readout, encoding: BlockEncoding, plan: Transform
-    ) -> None:
-        shots = getattr(readout, "shots", None)
-        if shots is None or not self.max_refinements:
-            return
-        if shots < refining_shots(encoding, plan, MOST_ERROR):
-            enough = refining_shots(encoding, plan, SAFE_ERROR)
-            warnings.warn(
-                f"Argument `shots` is too small for this matrix: refinement will not reach the "
-                f"tolerance {self.tolerance:g}. Received: shots={shots:,}. A run takes about "
-                f"{enough:.1g} at condition number {encoding.condition_number:.2g}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-    def _backend(
-        self, encoding: BlockEncoding, transform: Transform, dtype: str | None = None
-    ) -> tuple[backends.Backend, str]:
-        """The backend that runs these, and why that one; `dtype` if not the solver's own."""
-        if not isinstance(self.backend, str):
-            return self.backend, "as given"
-        if self.backend != "auto":
-            return backends.load(self.backend), "as asked"
-        name, reason = choose(encoding, transform, dtype or self.dtype)
-        return backends.load(name), reason
-
-    def _readout(self) -> Readout:
-        reader: Readout = resolve("readout", self.readout, "readout", needs=("read", "check"))
-        return reader
-
-    def get_config(self) -> dict[str, Any]:
-        backend = self.backend
-        if not isinstance(backend, str):
-            backend = keras.saving.serialize_keras_object(backend)
-        encoding = self.encoding
-        if not isinstance(encoding, str):
-            encoding = keras.saving.serialize_keras_object(encoding)
-        readout = self.readout
-        if not isinstance(readout, str):
-            readout = keras.saving.serialize_keras_object(readout)
-        return {
-            "backend": backend,
-            "encoding": encoding,
-            "epsilon": self.epsilon,
-            "dtype": self.dtype,
-            "tolerance": self.tolerance,
-            "max_refinements": self.max_refinements,
-            "max_degree": self.max_degree,
-            "readout": readout,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> QSVT:
-        config = dict(config)
-        for name in ("backend", "encoding", "readout"):
-            if isinstance(config.get(name), dict):
-                backends.import_saved(config[name])
-                config[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config)

@@ -41,6 +41,8 @@ SAFE_ERROR, MOST_ERROR = math.sqrt(1 / 40), 0.2
 _SIGN_ERROR = 0.1
 _ERROR = 0.5
 _FITS = 30
+# Shots for probabilities of a few per cent.
+_PROBE_SHOTS = 1000
 
 
 class Reading(NamedTuple):
@@ -87,6 +89,31 @@ class Readout(Policy, abc.ABC):
         `run` numbers the circuits of one solution, from 0.
         """
 
+    def probabilities(
+        self,
+        backend: Backend,
+        encoding: BlockEncoding,
+        transform: Transform,
+        state: np.ndarray,
+        dtype: str,
+        run: tuple[int, int],
+    ) -> tuple[np.ndarray, int]:
+        """Of each index of the system register, together with |0⟩ on signal and ancilla qubits.
+
+        Args:
+            backend: As `read` has it.
+            encoding: As `read` has it.
+            transform: As `read` has it.
+            state: As `read` has it.
+            dtype: As `read` has it.
+            run: The number of the run that this prepares, and that of the circuit for it.
+
+        Returns:
+            Float64 `[2^n]`, and how often the circuit was measured; 0 for a simulator's.
+        """
+        reading = self.read(backend, encoding, transform, state, dtype, run[0])
+        return np.square(reading.amplitudes), reading.shots
+
 
 @register("readout", "exact")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
@@ -123,7 +150,8 @@ class Shots(Readout):
     """Amplitudes estimated from measurements; see the module's docstring.
 
     The global sign, which no measurement shows, is the one that makes ⟨b, A x⟩ positive (for an
-    even polynomial, ⟨b, x⟩), a product with A on the classical side.
+    even polynomial, ⟨b, x⟩), a product with A on the classical side; see
+    `BlockEncoding.orientation`.
 
     Entries that are zero cut the hypercube. Where they leave it in parts, the counts hold no
     relative sign of the parts; the reading is then marked as not `confident`.
@@ -177,25 +205,47 @@ class Shots(Readout):
         )
         reading = tomography(counts, shots)
         amplitudes = reading.amplitudes
-        towards = encoding.matrix @ state if transform.degree % 2 else state
+        towards = encoding.orientation(state, transform.degree)
+        if towards is None:
+            return reading
         sign = transform.sign if towards @ amplitudes >= 0 else -transform.sign
         reading = reading._replace(amplitudes=sign * amplitudes)
         return _doubted(reading, float(abs(towards @ amplitudes)), float(np.linalg.norm(towards)))
+
+    def probabilities(
+        self,
+        backend: Backend,
+        encoding: BlockEncoding,
+        transform: Transform,
+        state: np.ndarray,
+        dtype: str,
+        run: tuple[int, int],
+    ) -> tuple[np.ndarray, int]:
+        """Shares of a thousand shots, or of all if those are fewer: no phase, no second setting."""
+        del dtype
+        rng = np.random.default_rng(None if self.seed is None else [self.seed, *run])
+        shots = min(self.shots, _PROBE_SHOTS)
+        sampling = cast(SamplingBackend, backend)  # as `check` has found
+        counts = sampling.sample(encoding, transform, state, shots, None, rng)
+        return counts / shots, shots
 
     def get_config(self) -> dict[str, Any]:
         return {"shots": self.shots, "seed": self.seed}
 
 
-def refining_shots(encoding: BlockEncoding, transform: Transform, error: float) -> float:
-    """Shots, failures included, of a run that refines a solution to the relative `error` of it.
+def refining_success(encoding: BlockEncoding, transform: Transform) -> float:
+    """Success probability of a run of 1/x that solves for what a readout left of the solution.
 
-    Later runs solve for what the readout's noise e left of x: from A e, whatever b was, with the
-    success probability ``(s α ‖e‖ / ‖A e‖)²``, N (s α)² / ‖A‖_F² for noise without a direction.
+    From A e, whatever b was, e the readout's noise: ``(s α ‖e‖ / ‖A e‖)²``, which is
+    N (s α)² / ‖A‖_F² for noise without a direction.
     """
     scaled = encoding.matrix / encoding.alpha
-    size = len(scaled)
-    success = size * transform.scale**2 / float(np.sum(np.square(scaled)))
-    return size / (4 * error**2 * success)
+    return len(scaled) * transform.scale**2 / float(np.sum(np.square(scaled)))
+
+
+def refining_shots(amplitudes: int, success: float, error: float) -> float:
+    """Shots, failures included, that read `amplitudes` numbers to the relative `error`."""
+    return amplitudes / (4 * error**2 * success)
 
 
 def tomography(counts: np.ndarray, shots: np.ndarray) -> Reading:

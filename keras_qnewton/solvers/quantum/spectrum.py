@@ -54,9 +54,18 @@ class Spectrum(NamedTuple):
             numbers: f of each of `values`, float64 `[N]`.
             vector: v, float64 `[N]`.
         """
-        out: np.ndarray = numbers * vector
-        inner = self.vectors.T @ vector[self.coupled]
-        out[self.coupled] = self.vectors @ (numbers[self.coupled] * inner)
+        return self.outward(numbers * self.inward(vector))
+
+    def inward(self, vector: np.ndarray) -> np.ndarray:
+        """Vᵀ v, float64 `[N]`: in the order of `values`."""
+        out: np.ndarray = np.array(vector, np.float64)
+        out[self.coupled] = self.vectors.T @ vector[self.coupled]
+        return out
+
+    def outward(self, vector: np.ndarray) -> np.ndarray:
+        """V v, float64 `[N]`: what `inward` undoes."""
+        out: np.ndarray = np.array(vector, np.float64)
+        out[self.coupled] = self.vectors @ vector[self.coupled]
         return out
 
     def matrix(self) -> np.ndarray:

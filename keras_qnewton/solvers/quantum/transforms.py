@@ -8,6 +8,11 @@ import math
 
 import numpy as np
 
+from keras_qnewton.solvers.quantum.kernel_polynomial import (
+    kernel_degree,
+    projection_coefficients,
+    reflection_coefficients,
+)
 from keras_qnewton.solvers.quantum.phases import (
     find_phases,
     reflection_phases,
@@ -23,6 +28,8 @@ from keras_qnewton.solvers.quantum.smoothed import smoothed_coefficients, smooth
 # Phases exist for |f| < 1, and their Fourier completion needs the more samples the closer
 # to 1; the success probability falls with the square of the scale.
 _HEADROOM = 0.9
+# Kernel polynomials are smooth where they are close to 1, and cost their headroom on all of b.
+_KERNEL_HEADROOM = 0.99
 # κ is rounded up to a power of 2^(1/8), 9 % apart: Newton's matrices change a little each
 # step, and a slightly higher degree is cheaper than finding phases anew.
 STEPS_PER_OCTAVE = 8
@@ -33,10 +40,11 @@ class Transform:
     """A circuit's function ``scale · p(x)``, with p close to the one that is named.
 
     Attributes:
-        name: Of the function: "inverse" is 1/x, "smoothed inverse magnitude" 1/√(x² + λ²).
-        parameter: What p was made for: κ of the inverse, λ of the smoothed one.
+        name: Of the function: "inverse" is 1/x, "smoothed inverse magnitude" 1/√(x² + λ²),
+            "kernel projection" and "kernel reflection" those of `kernel_polynomial`.
+        parameter: What p was made for: κ, or λ of the smoothed one.
         coefficients: Chebyshev coefficients of p, float64 `[degree + 1]`.
-        scale: s, so that ``|s p| <= 0.9`` on [-1, 1].
+        scale: s, so that ``|s p| < 1`` on [-1, 1].
     """
 
     name: str
@@ -93,3 +101,21 @@ def smoothed_inverse_magnitude(damping: float, epsilon: float) -> Transform:
     coefficients.setflags(write=False)
     scale = _HEADROOM / maximum(coefficients)
     return Transform("smoothed inverse magnitude", damping, coefficients, scale)
+
+
+@functools.lru_cache(maxsize=64)
+def kernel_projection(condition_number: float, ripple: float) -> Transform:
+    """1 at 0, and at most `ripple` on ``1/κ <= |x| <= 1``."""
+    degree = kernel_degree(condition_number, ripple)
+    coefficients = projection_coefficients(condition_number, degree)
+    coefficients.setflags(write=False)
+    return Transform("kernel projection", condition_number, coefficients, _KERNEL_HEADROOM)
+
+
+@functools.lru_cache(maxsize=64)
+def kernel_reflection(condition_number: float, ripple: float) -> Transform:
+    """1 at 0, and -1 to about twice `ripple` on ``1/κ <= |x| <= 1``."""
+    degree = kernel_degree(condition_number, ripple)
+    coefficients = reflection_coefficients(condition_number, degree)
+    coefficients.setflags(write=False)
+    return Transform("kernel reflection", condition_number, coefficients, _KERNEL_HEADROOM)

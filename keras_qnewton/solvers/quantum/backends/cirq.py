@@ -73,6 +73,12 @@ class Backend(AmplitudeSampling):
         """The circuit on `cirq.LineQubit`s, without measurements and noise."""
         return self._circuit(encoding, transform, state, fused=self.exact and encoding.dense)
 
+    def in_gates(
+        self, encoding: BlockEncoding, transform: Transform, state: np.ndarray
+    ) -> cirq.Circuit:
+        """`circuit` without a matrix: a dense encoding by its gates, too."""
+        return self._circuit(encoding, transform, state, fused=False)
+
     def run(
         self, encoding: BlockEncoding, transform: Transform, state: np.ndarray, dtype: str
     ) -> Outcome:

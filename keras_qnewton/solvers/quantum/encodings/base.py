@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from keras_qnewton.solvers.quantum.gates import Gate, applied
+from keras_qnewton.solvers.quantum.polynomial import clenshaw
 from keras_qnewton.solvers.quantum.spectrum import Spectrum, spectrum_of
 
 
@@ -48,6 +49,7 @@ class BlockEncoding:
     ancillas: int
     epsilon: float
     angles: np.ndarray
+    _evaluated: tuple[np.ndarray, np.ndarray] | None = None
 
     def __init__(self, matrix: np.ndarray):
         size = len(matrix)
@@ -118,6 +120,28 @@ class BlockEncoding:
         By default those of the projector phase, which all ancillas control.
         """
         return max(cls.max_ancillas(system_qubits) - 1, 0)
+
+    def transformed(self, coefficients: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """``p(H/α) |ψ⟩``, float64 `[2^n]`: what a circuit without errors leaves.
+
+        Args:
+            coefficients: Chebyshev coefficients of p; the same array for the same p.
+            state: ψ, real `[2^n]`.
+        """
+        known = self._evaluated
+        if known is None or known[0] is not coefficients:
+            at = self.spectrum.values / self.alpha
+            known = coefficients, clenshaw(coefficients, lambda v: at * v, np.ones_like(at))
+            # All runs of a refinement share them.
+            self._evaluated = known
+        return self.spectrum.applied(known[1], state)
+
+    def orientation(self, state: np.ndarray, degree: int) -> np.ndarray | None:
+        """A vector `[2^n]` whose product with the solution for `state` is positive.
+
+        A measurement shows no global sign. None where nobody asks for it.
+        """
+        return self.matrix @ state if degree % 2 else state
 
     def unitary(self) -> np.ndarray:
         """U `[2^(a+n), 2^(a+n)]`, wire 0 as the most significant bit."""

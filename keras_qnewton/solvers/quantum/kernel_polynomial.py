@@ -1,0 +1,94 @@
+"""An even polynomial that is 1 at 0 and small on [Δ, 1]: it picks the kernel of a matrix.
+
+With y(x) = 2 (x² - Δ²)/(1 - Δ²) - 1, which maps [Δ, 1] to [-1, 1],
+
+    R(x) = T_l(y(x)) / T_l(y(0))
+
+has degree 2l, and no other of that degree with R(0) = 1 has a smaller
+
+    η = max |R(x)| = 1 / cosh(2 l artanh Δ)    on Δ <= |x| <= 1,
+
+so that l = ⌈ln(2/η) / 2Δ⌉ is enough. -η <= R <= 1 everywhere on [-1, 1], and (2R - 1 + η)/(1 + η)
+is a reflection of what R projects on, but for η.
+
+Source: Lin & Tong 2020, "Optimal polynomial based quantum eigenstate filtering", Quantum 4, 361
+(R); Dalzell 2024, arXiv:2406.12086, section 3 (the reflection).
+
+All coefficients are float64 arrays `[degree + 1]` of Chebyshev polynomials of the first kind.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from keras_qnewton.solvers.quantum.polynomial import check, interpolate
+
+# For κ = 1, where any small degree would do: Δ below 1.
+LARGEST_GAP = 0.99
+
+
+def kernel_degree(condition_number: float, ripple: float) -> int:
+    """The smallest even degree with ``|R(x)| <= ripple`` on ``1/κ <= |x| <= 1``.
+
+    Args:
+        condition_number: κ >= 1, finite.
+        ripple: η, in (0, 1).
+    """
+    check(max(condition_number, 1.01), ripple)
+    # A hair less, so that rounding does not make one more of a whole number.
+    needed = math.acosh(1 / ripple) / (2 * math.atanh(_gap(condition_number)))
+    return 2 * max(1, math.ceil(needed * (1 - 1e-12)))
+
+
+def kernel_ripple(condition_number: float, degree: int) -> float:
+    """η of R of this even degree."""
+    return 1 / math.cosh(degree * math.atanh(_gap(condition_number)))
+
+
+def projection_coefficients(condition_number: float, degree: int) -> np.ndarray:
+    """Chebyshev coefficients of R, zero at odd indices.
+
+    Args:
+        condition_number: κ >= 1, 1/Δ.
+        degree: 2l, positive.
+
+    Raises:
+        ValueError: If the degree is not even and positive.
+    """
+    if degree < 2 or degree % 2:
+        raise ValueError(f"Argument `degree` must be even and positive. Received: degree={degree}")
+    a, steps = _gap(condition_number), degree // 2
+    # T_2k(x) = T_k(2x² - 1): R's values at the nodes of cos 2θ, with x = cos θ.
+    half = (np.arange(steps + 1) + 0.5) * (math.pi / (2 * (steps + 1)))
+    coefficients = np.zeros(degree + 1)
+    coefficients[::2] = interpolate(_values(np.cos(half), np.sin(half), a, steps))
+    return coefficients
+
+
+def reflection_coefficients(condition_number: float, degree: int) -> np.ndarray:
+    """Chebyshev coefficients of ``(2R - 1 + η)/(1 + η)``; see `projection_coefficients`."""
+    ripple = kernel_ripple(condition_number, degree)
+    coefficients = 2 * projection_coefficients(condition_number, degree)
+    coefficients[0] -= 1 - ripple
+    return coefficients / (1 + ripple)
+
+
+def _values(x: np.ndarray, sine: np.ndarray, a: float, steps: int) -> np.ndarray:
+    """R at x >= 0, where sine is ``sqrt(1 - x²)``; angles as in `polynomial`."""
+    at_zero = 2 * steps * math.atanh(a)
+    # 1 / cosh, of exponents relative to its own: it overflows at a degree of a few hundred.
+    scale = 2 * math.exp(-at_zero) / (1 + math.exp(-2 * at_zero))
+    out = np.empty_like(x)
+    outer = x >= a
+    phi = 2 * np.arctan2(np.sqrt((x[outer] - a) * (x[outer] + a)), sine[outer])
+    out[outer] = np.cos(steps * phi) * scale
+    inner = x[~outer]
+    w = 2 * steps * np.arcsinh(np.sqrt((a - inner) * (a + inner) / ((1 - a) * (1 + a))))
+    out[~outer] = (np.exp(w - at_zero) + np.exp(-w - at_zero)) / (1 + math.exp(-2 * at_zero))
+    return out
+
+
+def _gap(condition_number: float) -> float:
+    return min(1 / condition_number, LARGEST_GAP)

@@ -1,0 +1,96 @@
+"""One right-hand side of the shortcut: its augmented matrix, and what a kernel vector says of x."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad
+from keras_qnewton.solvers.quantum.encodings.kernel import Kernel, augmented
+from keras_qnewton.solvers.quantum.solution_norm import RIPPLE, FoundNorm, find_norm
+from keras_qnewton.solvers.quantum.transforms import (
+    Transform,
+    kernel_projection,
+    kernel_reflection,
+)
+
+# From a problem, its projection, and the projection's number, counted from 1, to the probability of
+# each basis vector, `[2^n]`.
+Projector = Callable[["KernelProblem", Transform, int], np.ndarray]
+
+
+class KernelProblem(NamedTuple):
+    """The kernel that x ⊕ T spans, for a guess T of the length of x, that of the unit vector b/‖b‖.
+
+    Attributes:
+        kernel: Block encoding of ``(I - |b'⟩⟨b'|) (A ⊕ 1/T)``, padded.
+        start: The last of N + 1 basis vectors, which is reflected or projected, `[2^n]`.
+        norm: T.
+    """
+
+    kernel: Kernel
+    start: np.ndarray
+    norm: float
+
+    @classmethod
+    def of(
+        cls, encoding: type[BlockEncoding], matrix: np.ndarray, rhs: np.ndarray, norm: float
+    ) -> KernelProblem:
+        """For A `[N, N]` of full rank, b `[N]`, not zero, and T."""
+        larger, side = augmented(matrix, rhs, 1 / norm)
+        inner = encoding(pad(larger))
+        padded = np.zeros((2, 1 << inner.system_qubits))
+        padded[0, : len(side)] = side
+        padded[1, len(rhs)] = 1.0
+        return cls(Kernel(inner, padded[0]), padded[1], norm)
+
+    def reflection(self, epsilon: float) -> Transform:
+        """About the kernel; the direction of x is ε away from it at most where T is right."""
+        # (I - P) of the start is as long as P of it, and x twice as short as both together.
+        return kernel_reflection(self.kernel.effective_condition_number, epsilon / math.sqrt(2))
+
+    def projection(self) -> Transform:
+        """Onto the kernel, coarse."""
+        return kernel_projection(self.kernel.effective_condition_number, RIPPLE)
+
+
+def search(
+    encoding: type[BlockEncoding],
+    matrix: np.ndarray,
+    rhs: np.ndarray,
+    ends: tuple[float, float],
+    project: Projector,
+) -> FoundNorm:
+    """T for A and b by projections; see `solution_norm`.
+
+    Args:
+        encoding: Class of A's block encoding.
+        matrix: A `[N, N]`.
+        rhs: b `[N]`, not zero.
+        ends: The smallest and the largest |eigenvalue| of A.
+        project: Measures.
+    """
+
+    def probe(norm: float, number: int) -> tuple[float, float]:
+        problem = KernelProblem.of(encoding, matrix, rhs, norm)
+        found = project(problem, problem.projection(), number)
+        return float(np.sum(found[: len(rhs)])), float(found[len(rhs)])
+
+    return find_norm(probe, 1 / ends[1], 1 / ends[0])
+
+
+def of_length(matrix: np.ndarray, rhs: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """The multiple x of `direction` y `[N]` with ⟨A x, b⟩ = ‖b‖²: of length and sign of x.
+
+    To the first order in y's error that is the multiple with the smallest residual. But where y is
+    read with noise, which has no direction, ‖A y‖² is mostly that of the noise, and the multiple
+    ⟨A y, b⟩/‖A y‖² too short. NaN where y is.
+    """
+    along = float((matrix @ direction) @ rhs)
+    if along == 0 or not math.isfinite(along):
+        return np.full(len(rhs), math.nan)
+    answer: np.ndarray = direction * (float(rhs @ rhs) / along)
+    return answer

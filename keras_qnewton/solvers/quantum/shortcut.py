@@ -1,0 +1,268 @@
+"""The shortcut to a linear system's solution: reflecting about the kernel that it spans."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton.registry import register
+from keras_qnewton.solvers.arrays import Scalar, TensorLike
+from keras_qnewton.solvers.quantum import backends
+from keras_qnewton.solvers.quantum.circuit_depth import shortcut_depth
+from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver, note_first
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad, padded_qubits
+from keras_qnewton.solvers.quantum.encodings.kernel import augmented
+from keras_qnewton.solvers.quantum.inexact import HostState
+from keras_qnewton.solvers.quantum.kernel_polynomial import kernel_degree
+from keras_qnewton.solvers.quantum.kernel_problem import KernelProblem, of_length, search
+from keras_qnewton.solvers.quantum.resources import Resources
+from keras_qnewton.solvers.quantum.spectrum import spectrum_of
+from keras_qnewton.solvers.quantum.transforms import Transform
+from keras_qnewton.solvers.scaling import exponent_of, matrix_exponent
+from keras_qnewton.types import Solution
+
+
+class PreparedMatrix(NamedTuple):
+    """A matrix made ready.
+
+    Attributes:
+        matrix: A `[N, N]`, float64, of an ordinary scale.
+        encoding: Block encoding of ``A ⊕ ‖A‖``, padded: as large in α as any that is run.
+        norm: ‖x‖ of the first run, in the units of `matrix` and of the scaled right-hand side;
+            None if it has to be found.
+    """
+
+    matrix: np.ndarray
+    encoding: BlockEncoding
+    norm: float | None = None
+
+
+@register("solver", "shortcut")
+@keras.saving.register_keras_serializable(package="keras_qnewton")
+class Shortcut(EncodedSolver[PreparedMatrix]):
+    """``A x = b`` by a circuit that reflects about the kernel of a matrix which x spans.
+
+    For a guess T of ‖x‖, the vector x ⊕ T spans the kernel of ``(I - |b'⟩⟨b'|) (A ⊕ ‖b‖/T)``,
+    ``b' = (b/‖b‖ ⊕ 1)/√2``. A reflection about it, an even polynomial of `kernel_polynomial` of the
+    singular values, turns the last basis vector into x with probability ``4r²/(1 + r²)²`` for
+    r = ‖x‖/T: into x alone where T is right. Degree about ``κ ln(2√2/epsilon)`` with κ = α/σ_min,
+    less than `QSVT`'s, and a success probability near 1 in place of one that falls with 1/κ².
+    A call of the encoding comes with two preparations of b.
+
+    T is found by a few kernel projections (`solution_norm`), whose calls are counted, for each
+    refinement anew; or it is given to `solve`. Length and sign of x come from a product with A on
+    the classical side, of the direction that is read. A may be indefinite. Refinement, simulation
+    and what is said of them are `QSVT`'s.
+
+    Eagerly, `details` holds what `QSVT`'s does, in "queries" and "shots" those of the search, too;
+    "probes", the projections of all searches; and "norm_ratio", ‖x‖/T of the first run.
+
+    Source: A. M. Dalzell, "A shortcut to an optimal quantum linear system solver" (2024),
+    arXiv:2406.12086, sections 2 to 4.
+
+    Args:
+        backend: As all arguments but `epsilon`, see `QSVT`.
+        encoding: See `QSVT`.
+        epsilon: Largest error of one run's direction where T is right: the polynomial is at most
+            ε/√2 away from the kernel.
+        dtype: See `QSVT`.
+        tolerance: See `QSVT`.
+        max_refinements: See `QSVT`.
+        max_degree: See `QSVT`.
+        readout: See `QSVT`.
+
+    Raises:
+        ValueError: For arguments out of range.
+    """
+
+    name = "shortcut"
+    # Of a reflection whose T came from a search, whatever A and b are: 0.98 where T is right.
+    success_probability = 0.9
+    # 1/x keeps the share of small eigenvectors that noise has none of: it reads residuals better.
+    _reading_error = 0.5
+
+    def qubits(self, size: int) -> int:
+        """Largest width for N = `size`: signal, projector, ancillas, system of N + 1, work."""
+        system, kind = padded_qubits(size + 1), self._encoding_class
+        ancillas = 1 + kind.max_ancillas(system)
+        work = max(kind.max_work_qubits(system), ancillas - 1, system - 2)
+        return 1 + ancillas + system + work
+
+    def amplitudes(self, size: Scalar) -> Scalar:
+        """N + 1, the amplitudes that are read."""
+        return size + 1
+
+    def _degree(self, condition_number: float) -> int:
+        return kernel_degree(condition_number, self.epsilon / math.sqrt(2))
+
+    def circuit_depth(
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        alpha: Scalar | None = None,
+        layers: Scalar | None = None,
+    ) -> tf.Tensor:
+        """Layers of gates of one reflection; scalar float64. See `QSVT.circuit_depth`.
+
+        The preparations of b within are counted. Those of the search for T are not, which where a
+        solution is read are few.
+        """
+        return shortcut_depth(
+            self.encoding_name,
+            size,
+            condition_number,
+            sparsity,
+            self.epsilon,
+            alpha=alpha,
+            layers=layers,
+        )
+
+    def solve(self, matrix: TensorLike, rhs: TensorLike, norm: float | None = None) -> Solution:
+        """Solves ``matrix @ x = rhs``; see `LinearSolver.solve`, and `init` for its errors.
+
+        Args:
+            matrix: A `[N, N]`, symmetric.
+            rhs: b `[N]`.
+            norm: ‖x‖ or a guess of it, a positive number: the first run takes it as T, without a
+                search. None inside a `tf.function`.
+
+        Raises:
+            ValueError: If `norm` is not as described.
+        """
+        if norm is None:
+            return super().solve(matrix, rhs)
+        if not tf.executing_eagerly():
+            raise ValueError(
+                f"Argument `norm` must be None inside a tf.function. Received: norm={norm!r}"
+            )
+        return self.compute(self.init(matrix), rhs, norm)
+
+    def compute(
+        self, state: HostState[PreparedMatrix], rhs: TensorLike, norm: float | None = None
+    ) -> Solution:
+        """Runs the algorithm for `rhs` `[N]`, and again for each residual; `norm`: see `solve`."""
+        if norm is not None:
+            if not 0 < norm < math.inf:
+                raise ValueError(
+                    f"Argument `norm` must be a positive number. Received: norm={norm!r}"
+                )
+            values = np.asarray(tf.convert_to_tensor(rhs), np.float64)
+            matrix = np.asarray(state.matrix, np.float64)
+            # In the units that a run has of both sides.
+            scaled = math.ldexp(norm, matrix_exponent(matrix) - exponent_of(values))
+            state = dataclasses.replace(state, prepared=state.prepared._replace(norm=scaled))
+        return super().compute(state, rhs)
+
+    def measured(
+        self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """See `QSVT.measured`: of A and a corner in the middle of its singular values."""
+        size = int(matrix.shape[0])
+        corner = tf.cast(norm, tf.float64) / tf.sqrt(tf.cast(condition_number, tf.float64))
+        larger = tf.pad(tf.cast(matrix, tf.float64), [[0, 1], [0, 1]])
+        diagonal = tf.concat([tf.linalg.diag_part(larger)[:size], corner[None]], 0)
+        return super().measured(tf.linalg.set_diag(larger, diagonal), norm, condition_number)
+
+    def _prepare(self, matrix: np.ndarray) -> PreparedMatrix:
+        """Costs an eigendecomposition, for α, κ and the dilation; it is kept for all T."""
+        shortest, longest = spectrum_of(matrix).ends
+        if shortest == 0:
+            raise ValueError("Argument `matrix` must not be singular. Received: a singular matrix")
+        # The corner with the largest α.
+        larger, _ = augmented(matrix, np.ones(len(matrix)), longest)
+        encoding = self._encoding_class(pad(larger))
+        self._check_degree(encoding)
+        return PreparedMatrix(matrix, encoding)
+
+    def _details(self, prepared: PreparedMatrix) -> dict[str, Any]:
+        encoding = prepared.encoding
+        degree = self._degree(encoding.effective_condition_number)
+        found = self._no_run(degree, 2 + encoding.qubits, encoding)
+        return {**found, "probes": 0, "norm_ratio": None}
+
+    def _first_circuit(
+        self, state: HostState[PreparedMatrix], rhs: np.ndarray
+    ) -> tuple[BlockEncoding, Transform, np.ndarray]:
+        """At the T that a search without errors finds."""
+        matrix, ends = state.prepared.matrix, state.prepared.encoding.singular_values
+
+        def exactly(problem: KernelProblem, plan: Transform, _: int) -> np.ndarray:
+            found = problem.kernel.transformed(plan.coefficients, problem.start)
+            return np.square(found)
+
+        norm = search(self._encoding_class, matrix, rhs, ends, exactly).norm
+        problem = KernelProblem.of(self._encoding_class, matrix, rhs, norm)
+        return problem.kernel, problem.reflection(self.epsilon), problem.start
+
+    def _runner(
+        self, prepared: PreparedMatrix, details: dict[str, Any]
+    ) -> Callable[[np.ndarray, int], np.ndarray]:
+        matrix, ends = prepared.matrix, prepared.encoding.singular_values
+        kind, readout = self._encoding_class, self._readout()
+        # One backend for all runs: to choose it, gates are made.
+        typical = KernelProblem.of(
+            kind, matrix, np.ones(len(matrix)), 1 / math.sqrt(ends[0] * ends[1])
+        )
+        backend, details["backend_reason"] = self._backend(
+            typical.kernel, typical.reflection(self.epsilon)
+        )
+        details["backend"] = backends.name_of(backend)
+        readout.check(backend)
+        self._warn_of_few_shots(
+            readout,
+            len(typical.start),
+            self.success_probability,
+            prepared.encoding.condition_number,
+        )
+
+        def counted(plan: Transform, shots: int) -> None:
+            details["queries"] += plan.degree * max(shots, 1)
+            details["shots"] += shots
+
+        def guess(rhs: np.ndarray, number: int) -> float:
+            def measure(problem: KernelProblem, plan: Transform, probe: int) -> np.ndarray:
+                found, shots = readout.probabilities(
+                    backend, problem.kernel, plan, problem.start, self.dtype, (number, probe)
+                )
+                counted(plan, shots)
+                return found
+
+            if number == 0 and prepared.norm is not None:
+                given = prepared.norm / float(np.linalg.norm(rhs))
+                return min(max(given, 1 / ends[1]), 1 / ends[0])
+            found = search(kind, matrix, rhs, ends, measure)
+            details["probes"] += found.probes
+            return found.norm
+
+        def run(rhs: np.ndarray, number: int) -> np.ndarray:
+            problem = KernelProblem.of(kind, matrix, rhs, guess(rhs, number))
+            plan = problem.reflection(self.epsilon)
+            outcome = self._read(backend, problem.kernel, plan, problem.start, number)
+            counted(plan, outcome.shots)
+            direction = outcome.amplitudes[: len(rhs)]
+            answer = of_length(matrix, rhs, direction)
+            if number == 0:
+                # Of x alone, without the last basis vector's share.
+                share = np.sum(np.square(direction)) / np.sum(np.square(outcome.amplitudes))
+                success = float(share) * outcome.success_probability
+                kernel = problem.kernel
+                resources = Resources(kernel, plan, success, accuracy=self.epsilon)
+                note_first(details, outcome._replace(success_probability=success), resources)
+                scale = float(np.linalg.norm(rhs))
+                details.update(
+                    {
+                        "degree": plan.degree,
+                        "alpha": kernel.alpha,
+                        "norm_ratio": float(np.linalg.norm(answer)) / (problem.norm * scale),
+                    }
+                )
+            return answer
+
+        return run
