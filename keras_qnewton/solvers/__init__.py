@@ -13,6 +13,7 @@ from keras_qnewton.solvers.ldl import LDL
 from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.lu import LU
 from keras_qnewton.solvers.quantum.adiabatic import AdiabaticWalk
+from keras_qnewton.solvers.quantum.damped_least_squares import DampedLeastSquares
 from keras_qnewton.solvers.quantum.hhl import HHL
 from keras_qnewton.solvers.quantum.qsvt import QSVT
 from keras_qnewton.solvers.quantum.readout import Exact, Shots
@@ -27,6 +28,7 @@ __all__ = [
     "AdiabaticWalk",
     "Cholesky",
     "ConjugateGradient",
+    "DampedLeastSquares",
     "Eigen",
     "Exact",
     "Lapack",

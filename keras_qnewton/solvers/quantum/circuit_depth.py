@@ -67,7 +67,7 @@ def circuit_depth(
     _check_known(encoding)
     call = _call(encoding, size, sparsity, layers)
     degree = inverse_degree(_resolved(condition_number, alpha, call), epsilon)
-    return degree * call.layers + (degree + 1) * _projector(call.ancillas) + 2
+    return degree * call.layers + (degree + 1) * projector_layers(call.ancillas) + 2
 
 
 def shortcut_depth(
@@ -88,7 +88,7 @@ def shortcut_depth(
     _check_known(encoding)
     larger = _float64(size) + 1
     call = _call(encoding, larger, sparsity, layers)
-    n = _qubits(larger)
+    n = qubits(larger)
     preparations = 2 * (2 * _power_of_two(n) - n - 2)
     # Controls beyond two are put into work qubits.
     levels = tf.math.ceil(_log2(tf.maximum(n - 1, 1.0)) - 1e-9)
@@ -96,7 +96,7 @@ def shortcut_depth(
     resolved = _resolved(condition_number, alpha, call)
     degree = kernel_degree(resolved, epsilon / math.sqrt(2))
     query = call.layers + preparations + turn
-    return degree * query + (degree + 1) * _projector(call.ancillas + 1) + 2
+    return degree * query + (degree + 1) * projector_layers(call.ancillas + 1) + 2
 
 
 class _Call(NamedTuple):
@@ -122,7 +122,7 @@ def _check_known(encoding: str) -> None:
 
 
 def _call(encoding: str, size: Scalar, sparsity: Scalar, layers: Scalar | None) -> _Call:
-    n = _qubits(size)
+    n = qubits(size)
     rows = _power_of_two(n)
     d = tf.clip_by_value(_float64(sparsity), 1.0, rows)
     if encoding == "dilation":
@@ -145,7 +145,8 @@ def _resolved(condition_number: Scalar, alpha: Scalar | None, call: _Call) -> tf
     return _float64(condition_number) * factor
 
 
-def _qubits(size: Scalar) -> tf.Tensor:
+def qubits(size: Scalar) -> tf.Tensor:
+    """⌈log₂ size⌉, at least 1, scalar float64."""
     return tf.maximum(tf.math.ceil(_log2(_float64(size)) - 1e-9), 1.0)
 
 
@@ -177,7 +178,8 @@ def _sparse(n: tf.Tensor, rows: tf.Tensor, d: tf.Tensor) -> tf.Tensor:
     return tf.minimum(fitted, 4 * rows**2 - 4 * rows - 2 * n + 3)
 
 
-def _projector(ancillas: tf.Tensor) -> tf.Tensor:
+def projector_layers(ancillas: tf.Tensor) -> tf.Tensor:
+    """Of one projector phase, scalar float64."""
     levels = tf.math.ceil(_log2(ancillas) - 1e-9)
     return tf.where(ancillas < 2, tf.constant(3.0, tf.float64), 7 + 22 * levels)
 

@@ -11,11 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.registry import registered, resolve
 from keras_qnewton.solvers.arrays import TensorLike
 from keras_qnewton.solvers.checks import check_rhs
 from keras_qnewton.solvers.quantum import backends
-from keras_qnewton.solvers.quantum.backends.choice import choose
+from keras_qnewton.solvers.quantum.circuit_runs import CircuitRuns, deserialised, no_run
 from keras_qnewton.solvers.quantum.encodings import ENCODINGS, BlockEncoding
 from keras_qnewton.solvers.quantum.inexact import HostState, InexactSolver
 from keras_qnewton.solvers.quantum.measured import measured
@@ -23,18 +22,16 @@ from keras_qnewton.solvers.quantum.openqasm import as_text
 from keras_qnewton.solvers.quantum.readout import (
     MOST_ERROR,
     SAFE_ERROR,
-    Reading,
     Readout,
     refining_shots,
 )
-from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.transforms import Transform
 from keras_qnewton.types import Solution
 
 Prepared = TypeVar("Prepared")
 
 
-class EncodedSolver(InexactSolver[Prepared]):
+class EncodedSolver(CircuitRuns, InexactSolver[Prepared]):
     """What `QSVT` and `Shortcut` share: backend, encoding, readout, and the circuit to look at.
 
     A subclass writes `_degree` and `_first_circuit` beside what `InexactSolver` asks for.
@@ -56,13 +53,6 @@ class EncodedSolver(InexactSolver[Prepared]):
         max_degree: int = 30_000,
         readout: str | Readout = "exact",
     ):
-        names = ("auto", *registered("backend"))
-        known = backend in names if isinstance(backend, str) else None
-        if known is False or (known is None and not isinstance(backend, backends.Backend)):
-            raise ValueError(
-                f"Argument `backend` must be one of {', '.join(map(repr, names))}, or "
-                f"an object with methods `circuit` and `run`. Received: backend={backend!r}"
-            )
         if (isinstance(encoding, str) and encoding not in ENCODINGS) or not (
             isinstance(encoding, str)
             or (isinstance(encoding, type) and issubclass(encoding, BlockEncoding))
@@ -71,30 +61,9 @@ class EncodedSolver(InexactSolver[Prepared]):
                 f"Argument `encoding` must be one of {', '.join(map(repr, ENCODINGS))}, or a "
                 f"subclass of BlockEncoding. Received: encoding={encoding!r}"
             )
-        if not 0 < epsilon < 1:
-            raise ValueError(
-                f"Argument `epsilon` must be between 0 and 1. Received: epsilon={epsilon!r}"
-            )
-        if dtype not in ("complex64", "complex128"):
-            raise ValueError(
-                f"Argument `dtype` must be 'complex64' or 'complex128'. Received: dtype={dtype!r}"
-            )
-        if isinstance(backend, str):
-            backends.check_dtype(backend, dtype)
         super().__init__(tolerance, max_refinements)
-        if max_degree < 1:
-            raise ValueError(
-                f"Argument `max_degree` must be at least 1. Received: max_degree={max_degree!r}"
-            )
-        self.backend = backend
         self.encoding = encoding
-        self.epsilon = float(epsilon)
-        self.dtype = dtype
-        self.max_degree = int(max_degree)
-        self.readout = readout
-        reader = self._readout()
-        if not isinstance(backend, str):
-            reader.check(backend)
+        self._set_runs(backend, epsilon, dtype, max_degree, readout)
 
     # Error of a run that is read by which refinement gets on, over that of 1/x.
     _reading_error = 1.0
@@ -218,35 +187,8 @@ class EncodedSolver(InexactSolver[Prepared]):
             "encoding": self.encoding_name,
             "alpha": encoding.alpha,
             "condition_number": encoding.condition_number,
-            "success_probability": None,
-            "queries": 0,
-            "refinements": 0,
-            "operations": 0,
-            "backend": None,
-            "backend_reason": "no circuit is needed for a right-hand side of zeros",
-            "shots": 0,
-            "readout_error": None,
-            "confident": None,
-            "resources": None,
+            **no_run(),
         }
-
-    def _read(
-        self,
-        backend: backends.Backend,
-        encoding: BlockEncoding,
-        plan: Transform,
-        vector: np.ndarray,
-        number: int,
-    ) -> Reading:
-        """A run, its amplitudes checked for their shape."""
-        outcome = self._readout().read(backend, encoding, plan, vector, self.dtype, number)
-        if np.shape(outcome.amplitudes) != vector.shape:
-            # Another shape would broadcast, and read as a solution.
-            raise ValueError(
-                f"The backend must return amplitudes of shape {vector.shape}. "
-                f"Received: amplitudes of shape {np.shape(outcome.amplitudes)}"
-            )
-        return outcome
 
     def _warn_of_few_shots(
         self, readout: Readout, amplitudes: int, success: float, condition_number: float
@@ -264,56 +206,12 @@ class EncodedSolver(InexactSolver[Prepared]):
                 stacklevel=2,
             )
 
-    def _backend(
-        self, encoding: BlockEncoding, transform: Transform, dtype: str | None = None
-    ) -> tuple[backends.Backend, str]:
-        """The backend that runs these, and why that one; `dtype` if not the solver's own."""
-        if not isinstance(self.backend, str):
-            return self.backend, "as given"
-        if self.backend != "auto":
-            return backends.load(self.backend), "as asked"
-        name, reason = choose(encoding, transform, dtype or self.dtype)
-        return backends.load(name), reason
-
-    def _readout(self) -> Readout:
-        reader: Readout = resolve("readout", self.readout, "readout", needs=("read", "check"))
-        return reader
-
     def get_config(self) -> dict[str, Any]:
-        backend = self.backend
-        if not isinstance(backend, str):
-            backend = keras.saving.serialize_keras_object(backend)
         encoding = self.encoding
         if not isinstance(encoding, str):
             encoding = keras.saving.serialize_keras_object(encoding)
-        readout = self.readout
-        if not isinstance(readout, str):
-            readout = keras.saving.serialize_keras_object(readout)
-        return {
-            "backend": backend,
-            "encoding": encoding,
-            "epsilon": self.epsilon,
-            "dtype": self.dtype,
-            "tolerance": self.tolerance,
-            "max_refinements": self.max_refinements,
-            "max_degree": self.max_degree,
-            "readout": readout,
-        }
+        return {**super().get_config(), **self._runs_config(), "encoding": encoding}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EncodedSolver[Prepared]:
-        config = dict(config)
-        for name in ("backend", "encoding", "readout"):
-            if isinstance(config.get(name), dict):
-                backends.import_saved(config[name])
-                config[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config)
-
-
-def note_first(details: dict[str, Any], outcome: Reading, resources: Resources) -> None:
-    """Puts into `details` what the first run came to."""
-    details["success_probability"] = outcome.success_probability
-    details["operations"] = outcome.operations
-    details["readout_error"] = outcome.error
-    details["confident"] = outcome.confident
-    details["resources"] = resources
+        return cls(**deserialised(config))

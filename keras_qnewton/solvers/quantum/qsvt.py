@@ -16,7 +16,8 @@ from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.absolute import DTYPE, AbsoluteResult, apply_absolute
 from keras_qnewton.solvers.quantum.circuit_depth import circuit_depth
-from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver, note_first
+from keras_qnewton.solvers.quantum.circuit_runs import note_first
+from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad, padded_qubits
 from keras_qnewton.solvers.quantum.host import host_solve_absolute
 from keras_qnewton.solvers.quantum.inexact import HostState, check_finite, unit

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,6 +26,14 @@ from keras_qnewton.solvers.checks import passes
 
 # A refinement that does not at least halve the residual is at its floor.
 _WORTHWHILE = 0.5
+
+
+class Operator(Protocol):
+    """A matrix `[N, N]`, or what multiplies like one."""
+
+    def __matmul__(self, other: np.ndarray, /) -> np.ndarray:
+        """Of a vector `[N]`, or of columns `[N, m]`."""
+        ...
 
 
 class Refined(NamedTuple):
@@ -44,7 +52,7 @@ class Refined(NamedTuple):
 
 
 def refine(
-    matrix: np.ndarray,
+    matrix: Operator,
     rhs: np.ndarray,
     run: Callable[[np.ndarray, int], np.ndarray],
     tolerance: float,
@@ -81,7 +89,7 @@ def refine(
     return Refined(x, number, combined)
 
 
-def _combined(matrix: np.ndarray, rhs: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
+def _combined(matrix: Operator, rhs: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
     """The vector in the span of `found`, each `[N]`, with the smallest residual."""
     # Each is some orders of magnitude smaller than the one before: of unit norm, none is lost.
     basis = np.stack([v / max(np.linalg.norm(v), np.finfo(float).tiny) for v in found], axis=1)

@@ -15,7 +15,8 @@ from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.circuit_depth import shortcut_depth
-from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver, note_first
+from keras_qnewton.solvers.quantum.circuit_runs import note_first
+from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad, padded_qubits
 from keras_qnewton.solvers.quantum.encodings.kernel import augmented
 from keras_qnewton.solvers.quantum.inexact import HostState

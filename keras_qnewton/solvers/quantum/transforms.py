@@ -8,6 +8,11 @@ import math
 
 import numpy as np
 
+from keras_qnewton.solvers.quantum.damped_polynomial import (
+    damped_coefficients,
+    damped_degree,
+    times_x,
+)
 from keras_qnewton.solvers.quantum.kernel_polynomial import (
     kernel_degree,
     projection_coefficients,
@@ -28,8 +33,8 @@ from keras_qnewton.solvers.quantum.smoothed import smoothed_coefficients, smooth
 # Phases exist for |f| < 1, and their Fourier completion needs the more samples the closer
 # to 1; the success probability falls with the square of the scale.
 _HEADROOM = 0.9
-# Kernel polynomials are smooth where they are close to 1, and cost their headroom on all of b.
-_KERNEL_HEADROOM = 0.99
+# These are smooth where they are close to 1, and have no more of b to lose than headroom.
+_BOUNDED_HEADROOM = 0.99
 # κ is rounded up to a power of 2^(1/8), 9 % apart: Newton's matrices change a little each
 # step, and a slightly higher degree is cheaper than finding phases anew.
 STEPS_PER_OCTAVE = 8
@@ -41,8 +46,9 @@ class Transform:
 
     Attributes:
         name: Of the function: "inverse" is 1/x, "smoothed inverse magnitude" 1/√(x² + λ²),
-            "kernel projection" and "kernel reflection" those of `kernel_polynomial`.
-        parameter: What p was made for: κ, or λ of the smoothed one.
+            "kernel projection" and "kernel reflection" those of `kernel_polynomial`, "damped" and
+            "damped, from residuals" those of `damped_polynomial`.
+        parameter: What p was made for: κ, λ of the smoothed one, or μ.
         coefficients: Chebyshev coefficients of p, float64 `[degree + 1]`.
         scale: s, so that ``|s p| < 1`` on [-1, 1].
     """
@@ -109,7 +115,7 @@ def kernel_projection(condition_number: float, ripple: float) -> Transform:
     degree = kernel_degree(condition_number, ripple)
     coefficients = projection_coefficients(condition_number, degree)
     coefficients.setflags(write=False)
-    return Transform("kernel projection", condition_number, coefficients, _KERNEL_HEADROOM)
+    return Transform("kernel projection", condition_number, coefficients, _BOUNDED_HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -118,4 +124,23 @@ def kernel_reflection(condition_number: float, ripple: float) -> Transform:
     degree = kernel_degree(condition_number, ripple)
     coefficients = reflection_coefficients(condition_number, degree)
     coefficients.setflags(write=False)
-    return Transform("kernel reflection", condition_number, coefficients, _KERNEL_HEADROOM)
+    return Transform("kernel reflection", condition_number, coefficients, _BOUNDED_HEADROOM)
+
+
+@functools.lru_cache(maxsize=64)
+def damped(damping: float, epsilon: float) -> Transform:
+    """μ²/(x² + μ²), with a relative error of at most `epsilon`; even, for the very μ."""
+    coefficients = damped_coefficients(damping, damped_degree(damping, epsilon))
+    coefficients.setflags(write=False)
+    scale = _BOUNDED_HEADROOM / maximum(coefficients)
+    return Transform("damped", damping, coefficients, scale)
+
+
+@functools.lru_cache(maxsize=64)
+def damped_from_residuals(damping: float, epsilon: float) -> Transform:
+    """μ² x/(x² + μ²), with a relative error of at most `epsilon`; odd, for the very μ."""
+    even = damped_coefficients(damping, damped_degree(damping, epsilon))
+    coefficients = times_x(even)
+    coefficients.setflags(write=False)
+    scale = _HEADROOM / maximum(coefficients)
+    return Transform("damped, from residuals", damping, coefficients, scale)

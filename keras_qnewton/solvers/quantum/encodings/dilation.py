@@ -71,10 +71,7 @@ class Dilation(BlockEncoding):
         """Vᵀ, and the reflection."""
         size = 1 << self.system_qubits
         system = range(1, 1 + self.system_qubits)
-        turns = [
-            _neighbour_rotation(row, system, symbol)
-            for symbol, (row, _) in enumerate(_eliminations(size))
-        ]
+        turns = elimination_gates(system, size)
         reflection = [Gate("z", (0,)), *multiplexed_ry(system, 0, len(turns))]
         return turns, reflection
 
@@ -82,27 +79,49 @@ class Dilation(BlockEncoding):
     def angles(self) -> np.ndarray:  # type: ignore[override]
         """N(N-1)/2 angles of V's rotations, then N of the reflection's."""
         size = 1 << self.system_qubits
-        gray = np.arange(size) ^ (np.arange(size) >> 1)
         vectors = self.spectrum.matrix()
         # A product of rotations has determinant 1; an eigenvector's sign is free.
-        if np.linalg.slogdet(vectors[gray])[0] < 0:
+        if np.linalg.slogdet(vectors[gray_code(size)])[0] < 0:
             vectors[:, 0] *= -1
-        rows = vectors[gray]
-        turns = []
-        for row, column in _eliminations(size):
-            x, y = rows[row - 1, column], rows[row, column]
-            angle = np.arctan2(y, x)
-            c, s = np.cos(angle), np.sin(angle)
-            rows[[row - 1, row]] = np.array([[c, s], [-s, c]]) @ rows[[row - 1, row]]
-            turns.append(-2 * angle)
         reflected = np.empty(size)
-        reflected[gray] = 2 * np.arccos(np.clip(self._values, -1, 1))
-        return np.concatenate([turns, multiplexed_angles(reflected)])
+        reflected[gray_code(size)] = 2 * np.arccos(np.clip(self._values, -1, 1))
+        return np.concatenate([elimination_angles(vectors)[0], multiplexed_angles(reflected)])
 
 
-def _eliminations(size: int) -> list[tuple[int, int]]:
+def gray_code(size: int) -> np.ndarray:
+    """The Gray code of 0 … size - 1, int64."""
+    number = np.arange(size)
+    return number ^ (number >> 1)
+
+
+def elimination_gates(system: range, columns: int, first_symbol: int = 0) -> list[Gate]:
+    """Vᵀ for V with that many orthonormal columns: rotations of neighbours in the Gray code."""
+    return [
+        _neighbour_rotation(row, system, first_symbol + symbol)
+        for symbol, (row, _) in enumerate(_eliminations(1 << len(system), columns))
+    ]
+
+
+def elimination_angles(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Angles of `elimination_gates` for V `[2^n, k]`, and what is left of the last column: ±1.
+
+    -1 only where V is square and has the determinant -1, with rows in the Gray code's order.
+    """
+    size, columns = vectors.shape
+    rows = vectors[gray_code(size)]
+    turns = []
+    for row, column in _eliminations(size, columns):
+        x, y = rows[row - 1, column], rows[row, column]
+        angle = np.arctan2(y, x)
+        c, s = np.cos(angle), np.sin(angle)
+        rows[[row - 1, row]] = np.array([[c, s], [-s, c]]) @ rows[[row - 1, row]]
+        turns.append(-2 * angle)
+    return np.array(turns), 1.0 if rows[columns - 1, columns - 1] > 0 else -1.0
+
+
+def _eliminations(size: int, columns: int) -> list[tuple[int, int]]:
     """(row, column) of the entries that rotations with the row above make zero, in order."""
-    return [(i, j) for j in range(size - 1) for i in range(size - 1, j, -1)]
+    return [(i, j) for j in range(min(columns, size - 1)) for i in range(size - 1, j, -1)]
 
 
 def _neighbour_rotation(row: int, system: range, symbol: int) -> Gate:
