@@ -102,6 +102,15 @@ class QuantumSolver(Solver, Protocol):
         ...
 
 
+@runtime_checkable
+class SolverToTolerance(Protocol):
+    """A solver that costs less where less is asked for."""
+
+    def solve_to(self, matrix: Array, rhs: Array, tolerance: Scalar) -> Solution:
+        """`Solver.solve` to a relative residual of `tolerance`, a scalar; in a graph, too."""
+        ...
+
+
 class AbsoluteSolver(Protocol):
     """A solver of saddle-free systems, too."""
 

@@ -28,7 +28,7 @@ EXPORTED_BY = {
     "solver": ("keras_qnewton.solvers",),
 }
 # Policies that are given as objects: settings of something else, or a user's own function.
-NOT_BY_NAME = {"FunctionCost", "Pruning", "Reshape", "Scheduler", "StrongWolfe"}
+NOT_BY_NAME = {"Forcing", "FunctionCost", "Pruning", "Reshape", "Scheduler", "StrongWolfe"}
 
 
 class Class(NamedTuple):

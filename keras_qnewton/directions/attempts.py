@@ -1,7 +1,8 @@
 """Routes tried one after the other, until the residual of one passes.
 
-    circuit              if the scheduler chose it; residual ≤ its tolerance
-    classical solvers    the fastest first, LU last; residual ≤ that, or what rounding explains
+    circuit              if the scheduler chose it; residual ≤ its tolerance, or a forcing term
+    classical solvers    the fastest first, LU last; residual ≤ the tolerance, or what rounding
+                         explains
     ldl                  if the last of them needs a definite system, and this is not
     eigen                the last resort: what no linear solver can take
 
@@ -55,6 +56,7 @@ class System(NamedTuple):
         condition_number: κ, float64 scalar.
         definite: Whether A is known to be positive definite while the graph is traced.
         indefinite: Whether it is known not to be when the step runs, scalar bool.
+        tolerance: Of a circuit's solution, float64 scalar; None for the scheduler's.
     """
 
     matrix: tf.Tensor
@@ -62,6 +64,7 @@ class System(NamedTuple):
     condition_number: tf.Tensor
     definite: bool
     indefinite: tf.Tensor
+    tolerance: tf.Tensor | None = None
 
 
 class Attempts:
@@ -88,6 +91,8 @@ class Attempts:
         rounding = tf.minimum(_ROUNDING * EPSILON[tf.float64] * kappa, _NO_SOLUTION)
         rounding = tf.where(tf.math.is_finite(kappa), rounding, tf.zeros_like(rounding))
         self._sound = tf.maximum(rounding, scheduler.tolerance)
+        given = system.tolerance
+        self._of_circuits = scheduler.tolerance if given is None else given
 
     def answer(self, index: tf.Tensor, predicted: tf.Tensor) -> Answer:
         """The first that passes, or the one with the smallest residual.
@@ -108,7 +113,7 @@ class Attempts:
             lambda: self._unsolved(len(FIXED_ROUTES) + circuit),
         )
         return _tf_private.cond(
-            passes(answer.residual, scheduler.tolerance),
+            passes(answer.residual, self._of_circuits),
             lambda: answer,
             lambda: self._classical(predicted),
         )

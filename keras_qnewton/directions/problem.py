@@ -28,6 +28,8 @@ class BlockProblem:
             never are.
         semidefinite: Whether H_k is positive semidefinite by construction, before it is pruned.
         kept: The block's values that last from step to step.
+        tolerance: Largest relative residual of a circuit's solution, float64 scalar; None for
+            the scheduler's.
     """
 
     part: Part
@@ -38,6 +40,7 @@ class BlockProblem:
     rescaled: tf.Tensor | bool = False
     semidefinite: bool = False
     kept: KeptBlock = dataclasses.field(default_factory=KeptBlock)
+    tolerance: tf.Tensor | None = None
 
     @classmethod
     def of_matrix(

@@ -291,12 +291,13 @@ class Scheduled(Direction[ScheduledState]):
             condition_number=self._for_rounding(damped),
             definite=is_bounded(problem, self._settings),
             indefinite=ritz + damped.shift < 0,
+            tolerance=problem.tolerance,
         )
 
         def solved(solver: Solver, kind: int) -> Solution:
             """By one solver; with the last step's factor, if that was of the same system."""
             if not problem.kept.has_factor or not isinstance(solver, Packable):
-                return on_host.solve(solver, system.matrix, system.rhs)
+                return on_host.solve(solver, system.matrix, system.rhs, system.tolerance)
             packed = problem.kept.factor(
                 state.unchanged, kind, damped.shift, lambda: solver.pack(solver.init(system.matrix))
             )

@@ -4,6 +4,7 @@ from keras_qnewton.scheduling.asymptotic import AsymptoticQLSA
 from keras_qnewton.scheduling.cg_time import CGTime
 from keras_qnewton.scheduling.circuit import CircuitQLSA
 from keras_qnewton.scheduling.detailed import DetailedQLSA
+from keras_qnewton.scheduling.forcing import Forcing
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.reshape import Reshape
 from keras_qnewton.scheduling.scheduler import Scheduler
@@ -16,6 +17,7 @@ __all__ = [
     "CGTime",
     "CircuitQLSA",
     "DetailedQLSA",
+    "Forcing",
     "LUTime",
     "Reshape",
     "Scheduler",

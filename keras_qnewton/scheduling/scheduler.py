@@ -23,6 +23,7 @@ import tensorflow as tf
 from keras_qnewton import registry
 from keras_qnewton.arguments import check_count, check_number
 from keras_qnewton.scheduling.cost import CostModel
+from keras_qnewton.scheduling.forcing import Forcing, forcing_policy
 from keras_qnewton.scheduling.numbers import float64
 from keras_qnewton.scheduling.policies import (
     Classical,
@@ -90,6 +91,10 @@ class Scheduler(registry.Policy):
             loose bound sends systems to classical solvers that a circuit could take. None takes κ
             from the ends of the spectrum that the shift is made of. Blocks that are not formed,
             saddle-free steps and reshaped systems know κ by themselves.
+        forcing: Inexact Newton: True, or a `Forcing`, for a tolerance of circuits that follows the
+            gradient, 0.1 at first, in the place of `tolerance` where it is larger. A solver with
+            `solve_to` (`QSVT`, `Shortcut`) runs circuits that are no more exact. Prices are as
+            they are. Saddle-free steps are solved to `tolerance`.
 
     Raises:
         ValueError: If an argument is not one of these. An unknown name is reported here if
@@ -108,6 +113,7 @@ class Scheduler(registry.Policy):
         tolerance: float = 1e-6,
         reshape: bool | float | Reshape = False,
         estimator: str | None = None,
+        forcing: bool | Forcing = False,
     ) -> None:
         self.gate_time = check_number("gate_time", gate_time, "a positive number of seconds")
         self.max_condition_number = check_number(
@@ -117,6 +123,7 @@ class Scheduler(registry.Policy):
         self.tolerance = check_number("tolerance", tolerance, "a positive number")
         self.reshape = reshape_policy(reshape)
         self.estimator = checked_estimator(estimator)
+        self.forcing = forcing_policy(forcing)
         self._policies = Policies(classical, quantum, cost, classical_cost)
 
     @property
@@ -399,6 +406,7 @@ class Scheduler(registry.Policy):
             "tolerance": self.tolerance,
             "reshape": False if self.reshape is None else serialized(self.reshape),
             "estimator": self.estimator,
+            "forcing": False if self.forcing is None else serialized(self.forcing),
         }
 
     @classmethod

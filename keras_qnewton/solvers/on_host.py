@@ -15,21 +15,27 @@ import tensorflow as tf
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import relative_residual
 from keras_qnewton.solvers.quantum.host import host_solve, host_solve_absolute
-from keras_qnewton.types import AbsoluteSolver, Solution, Solver
+from keras_qnewton.types import AbsoluteSolver, Solution, Solver, SolverToTolerance
 
 
-def solve(solver: Solver, matrix: TensorLike, rhs: TensorLike) -> Solution:
+def solve(
+    solver: Solver, matrix: TensorLike, rhs: TensorLike, tolerance: tf.Tensor | None = None
+) -> Solution:
     """``solver.solve(matrix, rhs)``, by a host call where a graph could not do it.
 
     Args:
         solver: Any.
         matrix: A `[N, N]`.
         rhs: b `[N]`.
+        tolerance: Relative residual that is enough, float64 scalar, for a solver with `solve_to`;
+            None, and for others, as exact as the solver's settings have it.
 
     Returns:
         A `Solution`; of a host call, with a residual that was computed here.
     """
     if not _needs_numbers(solver):
+        if tolerance is not None and isinstance(solver, SolverToTolerance):
+            return solver.solve_to(matrix, rhs, tolerance)
         return solver.solve(matrix, rhs)
 
     def on_host(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:

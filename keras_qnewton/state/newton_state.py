@@ -1,8 +1,8 @@
 """The optimizer's variables that one Newton step leaves to the next.
 
     Memory      damping λ, whether it is of rescaled weights, number m of batches that are
-                averaged, loss L(w) and weights w of the last step; read before a step, assigned
-                after it
+                averaged, loss L(w) and weights w of the last step, and with a forcing term its
+                ‖g‖ and η; read before a step, assigned after it
     KeptBlock   a block H_k `[N, N]`, averaged over m batches, the ends of its spectrum, and one
                 factorisation; each assigned in the branch of the graph that computes it
 
@@ -49,6 +49,8 @@ class Memory(NamedTuple):
         weights: The weights before it, one tensor a weight; empty if data that change are not
             looked for.
         rescaled: Whether λ is of rescaled weights from here on, boolean scalar.
+        forced: ‖g‖ and η of the last step that was taken, float64 `[2]`, zeros before it; None
+            where circuits are solved to a fixed tolerance.
     """
 
     damping: tf.Tensor
@@ -56,6 +58,7 @@ class Memory(NamedTuple):
     loss: tf.Tensor
     weights: Sequence[tf.Tensor]
     rescaled: tf.Tensor
+    forced: tf.Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,7 @@ class NewtonState:
         foreseen: Reads it off the log.
         weights: w before the last step, one variable a weight; empty if none are kept.
         blocks: The kept blocks, by name of their part.
+        forced: ‖g‖ and η, float64 `[2]`; None if the scheduler forces nothing.
     """
 
     damping: keras.Variable
@@ -78,6 +82,7 @@ class NewtonState:
     foreseen: Callable[[], Foreseen]
     weights: Sequence[keras.Variable]
     blocks: Mapping[str, KeptBlock]
+    forced: keras.Variable | None = None
 
     @classmethod
     def create(
@@ -122,6 +127,7 @@ class NewtonState:
             blocks[part.name]["factor"] = [
                 kept(shape, "factor") for shape in ((2,), (part.size,), (part.size, part.size))
             ]
+        forced = kept((2,), "forced") if settings.scheduler.forcing is not None else None
         return cls(
             damping=damping,
             count=count,
@@ -132,6 +138,7 @@ class NewtonState:
                 name: KeptBlock(variables, settings.update_every, lambda: optimizer.iterations)
                 for name, variables in blocks.items()
             },
+            forced=forced,
         )
 
     def of_weights(self, positions: Sequence[int]) -> NewtonState:
@@ -157,6 +164,7 @@ class NewtonState:
             loss=tf.cast(tf.convert_to_tensor(self.loss), dtype),
             weights=[tf.convert_to_tensor(v) for v in self.weights],
             rescaled=damping < 0,
+            forced=None if self.forced is None else tf.convert_to_tensor(self.forced),
         )
 
     def remember(self, memory: Memory) -> None:
@@ -166,6 +174,8 @@ class NewtonState:
         self.loss.assign(tf.cast(memory.loss, tf.float64))
         for kept, weight in zip(self.weights, memory.weights if self.weights else (), strict=True):
             kept.assign(weight)
+        if self.forced is not None and memory.forced is not None:
+            self.forced.assign(memory.forced)
 
 
 def check_state(

@@ -119,6 +119,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
             loss=loss,
             weights=batch.weights,
             rescaled=tf.where(known, next_rescaled, last.rescaled) & ~noisy,
+            forced=system.forced_after(trial.accepted, last.forced),
         ),
         attempts=attempts,
         full=share.full,

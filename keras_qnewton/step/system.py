@@ -26,6 +26,7 @@ from keras_qnewton.directions import (
     direction,
     max_rank,
 )
+from keras_qnewton.norms import double_norm
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import NewtonState
 from keras_qnewton.step.batch import Batch, Share
@@ -45,6 +46,7 @@ class System:
         problems: One a block.
         methods: One a block.
         prepared: What each method's `init` returned.
+        forced: ‖g‖ and η, float64 `[2]`; None where the scheduler forces nothing.
     """
 
     curvature: Linearized
@@ -55,6 +57,7 @@ class System:
     problems: Sequence[BlockProblem]
     methods: Sequence[Direction]
     prepared: Sequence[DirectionState]
+    forced: tf.Tensor | None = None
 
     @classmethod
     def of(
@@ -91,11 +94,16 @@ class System:
             )
             for k, part in enumerate(batch.parts)
         ]
+        forced = _forced(gradient, share, settings, state)
         problems = _problems(curvature, gradient, forms, rescaled, settings)
+        if forced is not None:
+            problems = [dataclasses.replace(p, tolerance=forced[1]) for p in problems]
         methods = [direction(problem, settings) for problem in problems]
         prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
         adaptive = settings.damping.adaptive
-        return cls(curvature, gradient, share, rescaled, adaptive, problems, methods, prepared)
+        return cls(
+            curvature, gradient, share, rescaled, adaptive, problems, methods, prepared, forced
+        )
 
     @property
     def formations(self) -> list[tf.Tensor]:
@@ -107,6 +115,12 @@ class System:
         """Whether a block is solved by its rows, boolean scalar."""
         few = [p.low_rank.holds for p in self.problems if p.low_rank is not None]
         return tf.reduce_any([tf.constant(False), *few])
+
+    def forced_after(self, accepted: tf.Tensor, last: tf.Tensor | None) -> tf.Tensor | None:
+        """`Memory.forced` for the next step: a refused one leaves the gradient where it was."""
+        if self.forced is None or last is None:
+            return last
+        return tf.where(accepted, self.forced, last)
 
     def scale(self, loss: tf.Tensor) -> DampingScale:
         """What λ is relative to.
@@ -154,6 +168,21 @@ class System:
 
     def _blocks(self) -> list[tuple[Direction, BlockProblem, DirectionState]]:
         return list(zip(self.methods, self.problems, self.prepared, strict=True))
+
+
+def _forced(
+    gradient: Sequence[tf.Tensor], share: Share, settings: Settings, state: NewtonState
+) -> tf.Tensor | None:
+    """‖g‖ and η, float64 `[2]`; None where the scheduler forces nothing."""
+    forcing, scheduler = settings.scheduler.forcing, settings.scheduler
+    if forcing is None or state.forced is None:
+        return None
+    norm = double_norm(tf.stack([double_norm(g) for g in gradient]))
+    last_norm, last = tf.unstack(tf.convert_to_tensor(state.forced), 2)
+    # Of other data, the norm says nothing of the last step's.
+    largest = tf.constant(forcing.largest, tf.float64)
+    term = tf.where(share.count > 1, largest, forcing.term(norm, last_norm, last))
+    return tf.stack([norm, tf.maximum(term, tf.constant(scheduler.tolerance, tf.float64))])
 
 
 def _problems(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -10,10 +11,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.solvers.arrays import TensorLike
+from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
 from keras_qnewton.solvers.linear_solver import LinearSolver
-from keras_qnewton.solvers.quantum.host import host_solve
+from keras_qnewton.solvers.quantum.host import host_solve, host_solve_absolute
 from keras_qnewton.solvers.quantum.refined import refine
 from keras_qnewton.solvers.scaling import exponent_of, matrix_exponent
 from keras_qnewton.types import Solution
@@ -123,6 +124,37 @@ class InexactSolver(LinearSolver[HostState[Prepared]]):
             return self._refine(matrix, rhs, self._ready(matrix), tolerance)[0]
 
         x = host_solve(on_host, matrix, rhs, self.name)
+        return Solution(x, relative_residual(matrix, x, rhs), self.name)
+
+    def at(self, tolerance: float) -> InexactSolver[Prepared]:
+        """This solver for solutions of that relative residual, if it is above its own."""
+        other = copy.copy(self)
+        other.tolerance = max(self.tolerance, float(tolerance))
+        return other
+
+    def solve_to(self, matrix: TensorLike, rhs: TensorLike, tolerance: Scalar) -> Solution:
+        """`solve` by `at`: in a graph, the tolerance may be one of its tensors.
+
+        Args:
+            matrix: A `[N, N]`, symmetric.
+            rhs: b `[N]`.
+            tolerance: Largest relative residual, a number or a scalar tensor; from 1 on, 1.
+        """
+        if tf.executing_eagerly():
+            return self.at(float(tolerance)).solve(matrix, rhs)
+        matrix = check_matrix(matrix)
+        rhs = check_rhs(rhs, matrix.shape[0], matrix.dtype)
+        smallest = float(np.finfo(rhs.dtype.as_numpy_dtype).eps)
+
+        def on_host(
+            matrix: np.ndarray, rhs: np.ndarray, tolerance: float
+        ) -> tuple[np.ndarray, float]:
+            solver = self.at(max(tolerance, smallest))
+            x, _ = solver._refine(matrix, rhs, solver._ready(matrix), solver.tolerance)
+            return x, 0.0
+
+        given = tf.convert_to_tensor(tolerance)
+        x, _ = host_solve_absolute(on_host, matrix, rhs, given, self.name)
         return Solution(x, relative_residual(matrix, x, rhs), self.name)
 
     def _ready(self, matrix: np.ndarray) -> Prepared:

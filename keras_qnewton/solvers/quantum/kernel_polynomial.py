@@ -75,6 +75,24 @@ def reflection_coefficients(condition_number: float, degree: int) -> np.ndarray:
     return coefficients / (1 + ripple)
 
 
+def inverse_by_residual_coefficients(condition_number: float, degree: int) -> np.ndarray:
+    """Chebyshev coefficients of ``p(x) = (1 - R(x))/x``, zero at even indices.
+
+    Its residual ``1 - x p(x)`` is R, the smallest that an odd p of that degree can leave.
+
+    Args:
+        condition_number: κ >= 1, 1/Δ.
+        degree: 2l - 1.
+    """
+    nodes = degree + 3  # even, so that no node is 0
+    theta = (np.arange(nodes) + 0.5) * (math.pi / nodes)
+    x, steps = np.cos(theta), (degree + 1) // 2
+    left = _values(np.abs(x), np.sin(theta), _gap(condition_number), steps)
+    coefficients = interpolate((1 - left) / x)[: degree + 1]
+    coefficients[0::2] = 0
+    return coefficients
+
+
 def _values(x: np.ndarray, sine: np.ndarray, a: float, steps: int) -> np.ndarray:
     """R at x >= 0, where sine is ``sqrt(1 - x²)``; angles as in `polynomial`."""
     at_zero = 2 * steps * math.atanh(a)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad, padded_qubits
 from keras_qnewton.solvers.quantum.host import host_solve_absolute
 from keras_qnewton.solvers.quantum.inexact import HostState, check_finite, unit
+from keras_qnewton.solvers.quantum.kernel_polynomial import kernel_degree
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
 from keras_qnewton.solvers.quantum.readout import refining_success
 from keras_qnewton.solvers.quantum.resources import Resources
@@ -28,11 +29,16 @@ from keras_qnewton.solvers.quantum.smoothed import smallest_damping
 from keras_qnewton.solvers.quantum.transforms import (
     Transform,
     bucket,
+    coarsened,
     inversion,
+    inversion_by_residual,
     smoothed_inverse_magnitude,
 )
 from keras_qnewton.solvers.scaling import matrix_exponent
 from keras_qnewton.types import Solution
+
+# Largest residual of a run that is worth one.
+_COARSEST = 0.25
 
 
 class Prepared(NamedTuple):
@@ -93,6 +99,8 @@ class QSVT(EncodedSolver[Prepared]):
     """
 
     name = "qsvt"
+    # Whether ε is of the residual of a run, rather than of 1/x.
+    _by_residual = False
 
     def qubits(self, size: int) -> int:
         """Largest width of a circuit for N = `size` unknowns: signal, ancillas, system, work.
@@ -102,7 +110,16 @@ class QSVT(EncodedSolver[Prepared]):
         system, kind = padded_qubits(size), self._encoding_class
         return 1 + kind.max_ancillas(system) + system + kind.max_work_qubits(system)
 
+    def at(self, tolerance: float) -> QSVT:
+        """See `InexactSolver.at`; by the polynomial with the smallest residual."""
+        other = cast(QSVT, super().at(tolerance))
+        other.epsilon = max(self.epsilon, min(coarsened(tolerance), _COARSEST))
+        other._by_residual = True
+        return other
+
     def _degree(self, condition_number: float) -> int:
+        if self._by_residual:
+            return kernel_degree(bucket(condition_number), self.epsilon) - 1
         return inverse_degree(bucket(condition_number), self.epsilon)
 
     def circuit_depth(
@@ -229,7 +246,8 @@ class QSVT(EncodedSolver[Prepared]):
         """
         encoding = self._encoding_class(pad(matrix))
         condition_number = self._check_degree(encoding)
-        return Prepared(encoding, inversion(bucket(condition_number), self.epsilon))
+        plan = inversion_by_residual if self._by_residual else inversion
+        return Prepared(encoding, plan(bucket(condition_number), self.epsilon))
 
     def _first_circuit(
         self, state: HostState[Prepared], rhs: np.ndarray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -24,9 +24,12 @@ from keras_qnewton.solvers.quantum.kernel_polynomial import kernel_degree
 from keras_qnewton.solvers.quantum.kernel_problem import KernelProblem, of_length, search
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.spectrum import spectrum_of
-from keras_qnewton.solvers.quantum.transforms import Transform
+from keras_qnewton.solvers.quantum.transforms import Transform, coarsened
 from keras_qnewton.solvers.scaling import exponent_of, matrix_exponent
 from keras_qnewton.types import Solution
+
+# Largest ε of a direction that is worth a run.
+_COARSEST = 0.25
 
 
 class PreparedMatrix(NamedTuple):
@@ -101,6 +104,12 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
 
     def _degree(self, condition_number: float) -> int:
         return kernel_degree(condition_number, self.epsilon / math.sqrt(2))
+
+    def at(self, tolerance: float) -> Shortcut:
+        """See `InexactSolver.at`; with a degree of no more than a direction that close takes."""
+        other = cast(Shortcut, super().at(tolerance))
+        other.epsilon = max(self.epsilon, min(coarsened(tolerance), _COARSEST))
+        return other
 
     def circuit_depth(
         self,

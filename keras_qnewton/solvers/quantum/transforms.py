@@ -14,6 +14,7 @@ from keras_qnewton.solvers.quantum.damped_polynomial import (
     times_x,
 )
 from keras_qnewton.solvers.quantum.kernel_polynomial import (
+    inverse_by_residual_coefficients,
     kernel_degree,
     projection_coefficients,
     reflection_coefficients,
@@ -45,9 +46,9 @@ class Transform:
     """A circuit's function ``scale · p(x)``, with p close to the one that is named.
 
     Attributes:
-        name: Of the function: "inverse" is 1/x, "smoothed inverse magnitude" 1/√(x² + λ²),
-            "kernel projection" and "kernel reflection" those of `kernel_polynomial`, "damped" and
-            "damped, from residuals" those of `damped_polynomial`.
+        name: Of the function: "inverse" and "inverse by residual" are 1/x, "smoothed inverse
+            magnitude" is 1/√(x² + λ²), "kernel projection" and "kernel reflection" those of
+            `kernel_polynomial`, "damped" and "damped, from residuals" of `damped_polynomial`.
         parameter: What p was made for: κ, λ of the smoothed one, or μ.
         coefficients: Chebyshev coefficients of p, float64 `[degree + 1]`.
         scale: s, so that ``|s p| < 1`` on [-1, 1].
@@ -80,6 +81,21 @@ def bucket(condition_number: float) -> float:
     """`condition_number` >= 1 rounded up to the grid on which transforms are shared."""
     steps = math.ceil(math.log2(condition_number) * STEPS_PER_OCTAVE - 1e-9)
     return float(2 ** (max(steps, 1) / STEPS_PER_OCTAVE))
+
+
+def coarsened(tolerance: float) -> float:
+    """`tolerance` rounded down to the grid of powers of two on which transforms are shared."""
+    return float(2.0 ** math.floor(math.log2(max(tolerance, 1e-16))))
+
+
+@functools.lru_cache(maxsize=64)
+def inversion_by_residual(condition_number: float, tolerance: float) -> Transform:
+    """1/x for κ, with ``|1 - x p(x)| <= tolerance``, at a degree of about κ ln(2/tolerance)."""
+    degree = kernel_degree(condition_number, tolerance) - 1
+    coefficients = inverse_by_residual_coefficients(condition_number, degree)
+    coefficients.setflags(write=False)
+    scale = _HEADROOM / maximum(coefficients)
+    return Transform("inverse by residual", condition_number, coefficients, scale)
 
 
 @functools.lru_cache(maxsize=64)

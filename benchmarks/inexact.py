@@ -1,0 +1,129 @@
+"""Inexact Newton on circuits: layers of gates of whole trainings, with a forcing term and without.
+
+    python benchmarks/inexact.py
+
+Iris (67 weights) and digits (1,210 weights, 512 images) are trained by layer, with a penalty on the
+weights, so that there is a lowest loss. Every system goes to a circuit, whose perfect amplitudes
+are emulated. Where 20 steps lead whose systems are solved to the scheduler's 1e-6 is the goal: each
+training is counted until it is within 1 % of that loss. Counted are all runs of all attempts, the
+shortcut's searches too: degree times layers of a query over the success probability.
+
+    1e-6          QSVT(tolerance=1e-6), or Shortcut
+    0.1           a constant tolerance, of scheduler and solver
+    forcing       Scheduler(forcing=True)
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import common
+import keras
+import numpy as np
+from jacobian import Recorded
+
+from keras_qnewton import QNewton, Scheduler
+from keras_qnewton.solvers import QSVT, Shortcut
+
+# Seconds a gate: at a real machine's no circuit would be chosen.
+GATE_TIME = 1e-40
+PENALTY, WITHIN = 1e-3, 1.01
+STEPS, MOST_STEPS = 20, 60
+
+
+def iris() -> tuple[np.ndarray, np.ndarray]:
+    """Standardised."""
+    x, y = common.optional("sklearn.datasets").load_iris(return_X_y=True)
+    return ((x - x.mean(0)) / x.std(0)).astype("float32"), y
+
+
+def network(inputs: int, hidden: int, outputs: int) -> keras.Model:
+    """A tanh network with a penalty on all of its weights."""
+    keras.utils.set_random_seed(0)
+    penalised = {
+        "kernel_regularizer": keras.regularizers.L2(PENALTY),
+        "bias_regularizer": keras.regularizers.L2(PENALTY),
+    }
+    return keras.Sequential(
+        [
+            keras.layers.Input((inputs,)),
+            keras.layers.Dense(hidden, activation="tanh", **penalised),
+            keras.layers.Dense(outputs, **penalised),
+        ]
+    )
+
+
+def training(data: str, kind: type, way: str, goal: float | None) -> dict[str, Any]:
+    """Steps until a loss, and the layers that they took; None for that of `STEPS` of its own."""
+    x, y = iris() if data == "iris" else common.digits(512)
+    tolerance = 0.1 if way == "0.1" else 1e-6
+    readout = Recorded()
+    solver = kind("emulator", tolerance=1e-6, readout=readout, max_degree=10**7)
+    if way == "0.1":
+        solver = solver.at(tolerance)
+    scheduler = Scheduler(
+        quantum=solver,
+        gate_time=GATE_TIME,
+        max_condition_number=1e9,
+        max_qubits=100,
+        tolerance=tolerance,
+        forcing=way == "forcing",
+    )
+    optimizer = QNewton(blocks="layer", scheduler=scheduler)
+    model = network(x.shape[1], 8 if data == "iris" else 16, int(y.max()) + 1)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    losses: list[float] = []
+    layers: list[np.ndarray] = []
+    while len(losses) < (STEPS if goal is None else MOST_STEPS):
+        model.train_on_batch(x, y)
+        model.reset_metrics()
+        losses.append(float(model.test_on_batch(x, y)))
+        model.reset_metrics()
+        layers.append(readout.layers.copy())
+        if goal is not None and losses[-1] <= WITHIN * goal:
+            break
+    goal = losses[-1] if goal is None else goal
+    last = next((k for k, loss in enumerate(losses) if loss <= WITHIN * goal), len(losses) - 1)
+    decisions = optimizer.decisions
+    return {
+        "data": data,
+        "solver": kind.name,
+        "way": way,
+        "steps": last + 1,
+        "goal": goal,
+        "loss": losses[last],
+        "layers": float(layers[last][0]),
+        "amplified": float(layers[last][1]),
+        "fallbacks": sum(d.fallback for d in decisions),
+        "largest_condition_number": max(d.condition_number for d in decisions),
+        "largest_residual": max(d.residual for d in decisions),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="*", default=["iris", "digits"])
+    common.add_output_options(parser, "inexact")
+    options = parser.parse_args()
+    common.limit_threads()
+    rows: list[dict[str, Any]] = []
+    for data in options.data:
+        for kind in (QSVT, Shortcut):
+            for way in ("1e-6", "0.1", "forcing"):
+                exact = None if way == "1e-6" else next(r for r in rows[::-1] if r["way"] == "1e-6")
+                rows.append(training(data, kind, way, exact and exact["goal"]))
+                exact = exact or rows[-1]
+                row = rows[-1]
+                print(
+                    f"{data:7}{kind.name:9}{way:8} {row['steps']:3} steps to {row['loss']:.4f}  "
+                    f"layers {row['layers']:.1e}: {exact['layers'] / row['layers']:.1f} fewer, "
+                    f"amplified {exact['amplified'] / row['amplified']:.1f}  fallbacks "
+                    f"{row['fallbacks']}  κ at most {row['largest_condition_number']:.0e}",
+                    flush=True,
+                )
+    common.save("inexact", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Inexact Newton: the forcing term, and trainings whose circuits are solved no better than it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.polynomial import chebyshev
+
+from keras_qnewton import QNewton, Scheduler, Solution
+from keras_qnewton.scheduling import Forcing
+from keras_qnewton.solvers import QSVT, Shortcut
+from keras_qnewton.solvers.quantum.kernel_polynomial import inverse_by_residual_coefficients
+from keras_qnewton.solvers.quantum.polynomial import inverse_degree
+
+
+def f64(value):
+    return tf.constant(value, tf.float64)
+
+
+def test_terms_are_eisenstat_and_walkers():
+    forcing = Forcing(factor=0.9, power=2.0, first=0.5, largest=0.9)
+    norms, expected, last_norm, last = [8.0, 4.0, 3.0, 0.03, 3e-4], [], 0.0, 0.0
+    for norm in norms:
+        found = float(forcing.term(f64(norm), f64(last_norm), f64(last)))
+        if last_norm == 0:
+            exact = 0.5
+        else:
+            exact = 0.9 * (norm / last_norm) ** 2
+            if 0.9 * last**2 > 0.1:
+                exact = max(exact, 0.9 * last**2)
+            exact = min(exact, 0.9)
+        expected.append(exact)
+        assert found == pytest.approx(exact)
+        last_norm, last = norm, found
+    # The safeguard holds η up once, and lets it go.
+    assert expected[1] == pytest.approx(0.225)
+    assert expected[3] == pytest.approx(0.9 * expected[2] ** 2) and expected[-1] < 1e-3
+
+
+def test_a_gradient_that_is_lost_starts_anew():
+    for last_norm in (0.0, np.nan, np.inf):
+        assert 0 < float(Forcing().term(f64(1.0), f64(last_norm), f64(0.1))) <= 0.1
+    assert float(Forcing().term(f64(np.nan), f64(1.0), f64(0.1))) == 0.1
+
+
+@pytest.mark.parametrize("kappa, tolerance", [(10.0, 0.1), (40.0, 0.2), (300.0, 0.01)])
+def test_polynomial_of_the_residual(kappa, tolerance):
+    solver = QSVT().at(tolerance)
+    degree = solver._degree(kappa)
+    coefficients = inverse_by_residual_coefficients(kappa, degree)
+    x = np.linspace(1 / kappa, 1, 5000)
+    residual = 1 - x * chebyshev.chebval(x, coefficients)
+    assert np.max(np.abs(residual)) <= tolerance
+    assert not np.any(coefficients[::2])
+    # About κ ln(2/η), where 1/x itself takes κ ln(κ/ε).
+    assert degree <= 1.12 * kappa * np.log(4 / tolerance) + 2
+    assert degree < 0.7 * inverse_degree(kappa, 1e-3)
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.1, 1e-3, 1e-7])
+@pytest.mark.parametrize("kind", [QSVT, Shortcut])
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_no_more_is_solved_than_is_asked_for(kind, tolerance, graph):
+    rng = np.random.default_rng(1)
+    vectors = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    matrix = (vectors * np.geomspace(-1, -1 / 40, 6)) @ vectors.T
+    matrix, rhs = (matrix + matrix.T) / 2, rng.normal(size=6)
+    solver = kind("emulator")
+
+    def solve(tolerance):
+        solution = solver.solve_to(tf.constant(matrix), tf.constant(rhs), tolerance)
+        return solution.x, solution.residual
+
+    x, residual = (tf.function(solve) if graph else solve)(f64(tolerance))
+    found = np.linalg.norm(matrix @ x.numpy() - rhs) / np.linalg.norm(rhs)
+    assert found <= tolerance
+    assert float(residual) == pytest.approx(found, abs=1e-14)
+    # A coarse solution is not an exact one, and costs less.
+    assert found > 1e-6 * tolerance
+    coarse = solver.at(tolerance).solve(matrix, rhs).details["queries"]
+    assert coarse < solver.solve(matrix, rhs).details["queries"]
+    assert solver.tolerance == 1e-12 and solver.epsilon == 1e-3
+
+
+def trained(forcing, steps, solver):
+    """Losses before each step, the optimizer, and the weights, of a loss with a lowest value."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 5)), rng.integers(0, 2, size=(60, 1))
+    penalised = keras.regularizers.L2(0.01)
+    model = keras.Sequential(
+        [keras.layers.Input((5,)), keras.layers.Dense(1, "tanh", kernel_regularizer=penalised)]
+    )
+    model.set_weights([np.full((5, 1), 0.5), np.zeros(1)])
+    optimizer = QNewton(scheduler=Scheduler(quantum=solver, gate_time=1e-30, forcing=forcing))
+    model.compile(optimizer, "mean_squared_error")
+    losses = []
+    for _ in range(steps):
+        losses.append(float(model.train_on_batch(x, y)))
+        model.reset_metrics()
+    return losses, optimizer, np.concatenate([w.ravel() for w in model.get_weights()])
+
+
+@pytest.mark.parametrize("kind", [QSVT, Shortcut])
+def test_training_goes_on_as_with_exact_steps(kind):
+    def solver():
+        return kind("emulator", max_degree=10**6)
+
+    exact_losses, exact, _ = trained(False, 4, solver())
+    losses, optimizer, _ = trained(True, 4, solver())
+    assert losses[-1] <= exact_losses[-1] * 1.01
+    residuals = [decision.residual for decision in optimizer.decisions]
+    # Systems are solved coarsely, by circuits, and none is solved again.
+    assert max(residuals) > 1e-4 and max(residuals) <= 0.1
+    assert all(decision.solved_by == kind.name for decision in optimizer.decisions)
+    assert max(decision.residual for decision in exact.decisions) < 1e-6
+    # What is kept for the next step: the last η, which followed the gradient down.
+    (kept,) = (v.numpy() for v in optimizer.variables if v.path.endswith("forced"))
+    assert kept[0] > 0 and 1e-6 <= kept[1] <= 0.1
+
+
+def test_another_solver_is_solved_as_it_is():
+    """One that knows of no tolerance, and leaves the graph by itself."""
+
+    class Exactly:
+        name, host = "exactly", True
+
+        def qubits(self, size):
+            return 1
+
+        def solve(self, matrix, rhs):
+            return Solution(np.linalg.solve(matrix, rhs), 0.0, self.name)
+
+    losses, optimizer, _ = trained(True, 2, Exactly())
+    assert {decision.solved_by for decision in optimizer.decisions} == {"exactly"}
+    assert losses[1] < losses[0]
+
+
+def test_state_without_it_is_that_of_earlier_versions():
+    names = [v.path for v in trained(False, 1, QSVT("emulator"))[1].variables]
+    assert not any("forced" in name for name in names)
+
+
+def test_config_round_trip():
+    for given in (False, True, Forcing(factor=0.5, power=1.6, first=0.3, largest=0.4)):
+        scheduler = Scheduler(forcing=given)
+        stored = json.dumps(keras.saving.serialize_keras_object(scheduler))
+        again = keras.saving.deserialize_keras_object(json.loads(stored))
+        assert again.get_config() == scheduler.get_config()
+    assert Scheduler().forcing is None and Scheduler(forcing=True).forcing.largest == 0.1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"factor": 0.0},
+        {"factor": 2.0},
+        {"power": 1.0},
+        {"power": 3},
+        {"first": 0},
+        {"largest": 2},
+    ],
+)
+def test_bad_arguments(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"Argument `{name}` must be"):
+        Forcing(**arguments)
+    with pytest.raises(ValueError, match="Argument `forcing` must be"):
+        Scheduler(forcing=0.1)
