@@ -244,6 +244,24 @@ def outside_of_functions() -> Iterator[None]:
             graph._variable_creator_stack = before
 
 
+@contextlib.contextmanager
+def outside_of_strategies() -> Iterator[None]:
+    """Where variables are made at once, one copy each, whatever strategy has a scope here.
+
+    Public alternative tried: `tf.init_scope` and `Strategy.scope`, of which another strategy's
+    cannot be entered in one. A mirrored variable cannot be assigned in a branch of a graph.
+    """
+    with tf.init_scope():
+        graph = tf.compat.v1.get_default_graph()
+        creators, strategies = graph._variable_creator_stack, graph._distribution_strategy_stack
+        graph._variable_creator_stack, graph._distribution_strategy_stack = [], []
+        try:
+            yield
+        finally:
+            graph._variable_creator_stack = creators
+            graph._distribution_strategy_stack = strategies
+
+
 class GradientTape(tf.GradientTape):
     """A tape that leaves no graph behind: TensorFlow's loses references to some gradients.
 

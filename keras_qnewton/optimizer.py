@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_qnewton import _tf_private
+from keras_qnewton import _tf_private, replicas
 from keras_qnewton.accumulation import accumulation_of, as_of_one_batch
 from keras_qnewton.arguments import check_count
 from keras_qnewton.conditioning import Damping, Pruning, pruning_policy
@@ -20,6 +21,7 @@ from keras_qnewton.hyperparameters import check_numbers, numbered_name, settings
 from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
     RecordedLoss,
+    SummedLoss,
     as_tensors,
     called,
     check_real,
@@ -30,20 +32,24 @@ from keras_qnewton.progress import tracing_told
 from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.refusals import Refusals
 from keras_qnewton.registry import resolve
+from keras_qnewton.replicated import check_replicated, one_copy
 from keras_qnewton.running_fit import callbacks_of_fit
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import load_earlier
 from keras_qnewton.step import (
     Batch,
+    Step,
     check_arguments,
     check_method,
     hold_earlier_assignments,
     learned_policy,
     new_state,
     next_step,
+    none_is_empty,
     remember,
 )
+from keras_qnewton.traced_step import TracedByReplica
 
 _SETTINGS = ("curvature", "blocks", "damping", "sparsity", "scheduler", "update_every", "seed")
 
@@ -142,12 +148,10 @@ class QNewton(keras.optimizers.Optimizer):
         check_arguments(self)
         if getattr(self.damping, "adaptive", False):  # a fixed damping needs short steps
             warn_of_rate(learning_rate, stacklevel=2)
-        self._pending_loss: tf.Tensor | None = None
-        self._gradients_known = False  # to be those of the pending loss
+        self._traced = TracedByReplica()
         self._warns = False  # of refused steps, once the step that is traced has run
         self._data_stay = False  # in all steps, for sure
         self._accumulation = accumulation_of(self)
-        self._last_loss: tf.Tensor | None = None  # of the step that is being traced
 
     # --- the Keras contract -------------------------------------------------------------
 
@@ -172,12 +176,16 @@ class QNewton(keras.optimizers.Optimizer):
         parts = self.blocks.split(variables)
         with as_of_one_batch(self):  # Keras would make a sum of gradients, which nobody reads
             super().build(variables)
-        # State is saved by position: new variables go to the end.
-        damping = self.add_variable((), dtype="float64", name="damping")
-        names = [part.name for part in parts]
-        self._log = DecisionLog(self, self.scheduler, names)
-        self._refusals = Refusals(self._log)
-        self._state = new_state(self, damping, parts, variables, self._settings, self._log.foreseen)
+        # A step of several replicas is made in one place, and so is what it leaves to the next.
+        several = replicas.are_mirrored(self._distribution_strategy)
+        with one_copy(self) if several else contextlib.nullcontext():
+            # State is saved by position: new variables go to the end.
+            damping = self.add_variable((), dtype="float64", name="damping")
+            names = [part.name for part in parts]
+            self._log = DecisionLog(self, self.scheduler, names)
+            self._refusals = Refusals(self._log)
+            foreseen = self._log.foreseen
+            self._state = new_state(self, damping, parts, variables, self._settings, foreseen)
 
     @property
     def iterations(self) -> Any:
@@ -187,7 +195,7 @@ class QNewton(keras.optimizers.Optimizer):
 
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss of a train step, so that `apply` can differentiate it twice."""
-        self._pending_loss = loss
+        self._traced.now.pending_loss = loss
         return super().scale_loss(loss)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
@@ -203,7 +211,7 @@ class QNewton(keras.optimizers.Optimizer):
             with tracing_told():
                 super().apply(grads, trainable_variables)
         finally:
-            self._pending_loss, self._gradients_known = None, False
+            self._traced.now.forget()
 
     @tf.autograph.experimental.do_not_convert
     def minimize(self, loss_fn: Callable[[], Any], variables: Sequence[Any]) -> tf.Tensor:
@@ -222,6 +230,9 @@ class QNewton(keras.optimizers.Optimizer):
             ValueError: If an argument is not of these kinds, or the loss cannot be recorded.
         """
         tensors = as_tensors(variables)
+        if replicas.are_mirrored(self._distribution_strategy):
+            replicas.check_called_by_replicas(self._distribution_strategy)
+            tensors = replicas.variables_here(tensors)
         variables = list(variables) if isinstance(variables, Sequence) else [variables]
         # A state is made for what is known of the data.
         if not self.built:
@@ -240,10 +251,9 @@ class QNewton(keras.optimizers.Optimizer):
                 )
             if not self.built:
                 self._data_stay = has_constant_data(RecordedLoss(loss, tensors))
-            self._gradients_known = True
+            self._traced.now.gradients_known = True
             self.apply(gradients, variables)
-            before, self._last_loss = self._last_loss, None
-            return before
+            return self._traced.now.taken_loss()
 
         if tf.inside_function():
             return step()
@@ -268,7 +278,7 @@ class QNewton(keras.optimizers.Optimizer):
         self.assign_sub(variable, step)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        # There is one replica; others are refused. TensorFlow's sum over it is a custom gradient,
+        # A step is that of all replicas already. TensorFlow's sum over one is a custom gradient,
         # whose registry would keep the graph of the step for the life of the process.
         return grads_and_vars
 
@@ -276,18 +286,44 @@ class QNewton(keras.optimizers.Optimizer):
         # Keras's own hook for what happens between `apply` and `update_step`: gradients are
         # filtered and unscaled here, and not yet clipped. Overriding `apply` alone was tried:
         # it would have to undo the loss scale that Keras divides by.
-        if is_thrown_away(self._pending_loss):
-            return
         tensors = as_tensors(trainable_variables)
-        loss = loss_of_train_step(self._pending_loss, grads, tensors)
+        traced = self._traced.now
+        if replicas.are_mirrored(self._distribution_strategy):
+            self._step_of_replicas(grads, trainable_variables)
+            return
+        if is_thrown_away(traced.pending_loss):
+            return
+        loss = loss_of_train_step(traced.pending_loss, grads, tensors)
         if self._accumulation is None:
-            known = None if self._gradients_known else grads
+            known = None if traced.gradients_known else grads
             self._newton_step(loss, known, trainable_variables)
             return
         self._accumulation.add(
             loss, self._iterations, lambda all_: self._newton_step(all_, None, trainable_variables)
         )
-        self._last_loss = loss.value
+        traced.last_loss = loss.value
+
+    def _step_of_replicas(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+        """The step of all replicas, which each of them takes."""
+        replicas.check_called_by_replicas(self._distribution_strategy)
+        check_replicated(self)
+        traced = self._traced.now
+        here = replicas.variables_here(as_tensors(variables))
+        loss = loss_of_train_step(traced.pending_loss, grads, here)
+
+        def step(
+            all_: replicas.Replicas, losses: Sequence[RecordedLoss], by_replica: Any
+        ) -> tuple[list[tf.Tensor], tf.Tensor]:
+            summed = SummedLoss(all_, losses)
+            with tf.control_dependencies([none_is_empty(summed)]):
+                total = None if by_replica is None else all_.total(by_replica)
+                found, passed = self._found_step(summed, total, variables)
+            with tf.control_dependencies([passed]):
+                return [tf.identity(x) for x in found.directions], tf.identity(found.loss)
+
+        known = None if traced.gradients_known else [tf.convert_to_tensor(g) for g in grads]
+        directions, traced.last_loss = replicas.taken_together(step, loss, known)
+        super()._backend_apply_gradients(directions, variables)
 
     @property
     def _settings(self) -> Settings:
@@ -306,6 +342,18 @@ class QNewton(keras.optimizers.Optimizer):
     def _newton_step(
         self, loss: RecordedLoss, grads: Sequence[Any] | None, variables: Sequence[Any]
     ) -> None:
+        step, passed = self._found_step(loss, grads, variables)
+        with tf.control_dependencies([passed]), as_of_one_batch(self):
+            self._traced.now.last_loss = step.loss
+            super()._backend_apply_gradients(step.directions, variables)
+
+    def _found_step(
+        self, loss: RecordedLoss, grads: Sequence[Any] | None, variables: Sequence[Any]
+    ) -> tuple[Step, tf.Operation]:
+        """The step, all but taken: state and log are assigned.
+
+        Weights are to wait for the operation that is returned with it.
+        """
         weights = loss.at_variables()
         batch = Batch(
             loss=loss,
@@ -325,13 +373,11 @@ class QNewton(keras.optimizers.Optimizer):
             iteration = tf.convert_to_tensor(self.iterations)
             self._log.append(step, batch.parts, iteration)
             remember(state, step)
-            self._last_loss = step.loss
             # `fit` warns when it ends.
             warns = self._warns or callbacks_of_fit() is not None
             if step.attempts is not None and not (warns or _tf_private.compiled_by_xla()):
                 self._refusals.print_in_graph(step.trial.accepted, len(batch.parts))
-            with as_of_one_batch(self):
-                super()._backend_apply_gradients(step.directions, variables)
+        return step, passed
 
     # --- what happened ------------------------------------------------------------------
 

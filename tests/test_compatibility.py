@@ -7,6 +7,7 @@ Each test is a row of `docs/compatibility.md`. After a change of rows, write the
 
 from __future__ import annotations
 
+import json
 import pathlib
 import signal
 import subprocess
@@ -460,31 +461,115 @@ def test_data_parallel():
         keras.distribution.set_distribution(None)
 
 
-@cell(
-    "Devices",
-    "`MirroredStrategy` of two replicas",
-    "refuses: `QNewton does not train on several replicas yet`",
-)
-@pytest.mark.slow
-def test_two_replicas():
-    script = """
+# A model of two logical CPUs, which are made before TensorFlow is used.
+TWO_CPUS = """
 import keras, numpy as np, tensorflow as tf
 from keras_qnewton import QNewton
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile(QNewton(), "mse")
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+x = np.linspace(-1, 1, 64).reshape(32, 2).astype("float32")
+y = np.sin(3 * x).sum(1, keepdims=True)
+keras.utils.set_random_seed(0)
+
+def made(options={}, **compiled):
+    with strategy.scope():
+        layers = [keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(1)]
+        model = keras.Sequential([keras.Input((2,)), *layers])
+        model.compile(QNewton(**options), "mse", **compiled)
+    return model
+
+def losses(model, epochs=4):
+    options = {"batch_size": 32, "epochs": epochs, "shuffle": False, "verbose": 0}
+    return model.fit(x, y, **options).history["loss"]
+"""
+
+
+def two_cpus(script):
+    """What `script` prints last, in a process of its own."""
+    command = [sys.executable, "-c", TWO_CPUS + script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()[-1]
+
+
+@cell("Devices", "`MirroredStrategy` of two replicas, in `fit`")
+@pytest.mark.slow
+def test_two_replicas():
+    assert falls(json.loads(two_cpus("import json; print(json.dumps(losses(made())))")))
+
+
+@cell("Devices", "`MirroredStrategy` of two replicas, in `fit` with `steps_per_execution`")
+@pytest.mark.slow
+def test_two_replicas_several_steps_at_once():
+    script = """
+model = made(steps_per_execution=2)
+batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(32).repeat()
+model.fit(batches, steps_per_epoch=4, epochs=1, verbose=0)
+print(float(model.evaluate(x, y, verbose=0)))
+"""
+    assert float(two_cpus(script)) < 0.5
+
+
+@cell("Devices", "`MirroredStrategy` of two replicas, `minimize` inside `strategy.run`")
+@pytest.mark.slow
+def test_two_replicas_minimize():
+    script = """
+import json
+model = made()
+variables = model.trainable_variables
+@tf.function
+def step(x, y):
+    loss = lambda: tf.reduce_mean(tf.square(model(x) - y)) / 2
+    return strategy.run(lambda: model.optimizer.minimize(loss, variables))
+print(json.dumps([float(step(x, y)) for _ in range(4)]))
+"""
+    assert falls(json.loads(two_cpus(script)))
+
+
+def refused_by_two(options="{}", compiled=""):
+    return two_cpus(f"""
+model = made({options}{compiled})
 before = model.get_weights()
 try:
-    model.fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0)
+    losses(model)
 except ValueError as error:
-    print(error)
-print(all((a == b).all() for a, b in zip(before, model.get_weights())))
+    same = all((a == b).all() for a, b in zip(before, model.get_weights()))
+    print(str(error).replace(chr(10), " ") if same else "weights changed")
+""")
+
+
+@cell(
+    "Devices",
+    "`MirroredStrategy` with `gradient_accumulation_steps`",
+    "refuses: `does not go with several replicas`",
+)
+@pytest.mark.slow
+def test_two_replicas_accumulating():
+    said = refused_by_two("{'gradient_accumulation_steps': 2}")
+    assert "`gradient_accumulation_steps` does not go with several replicas" in said
+
+
+@cell(
+    "Devices",
+    "`MirroredStrategy` with `jit_compile=True`",
+    "refuses: `does not go with several replicas`",
+)
+@pytest.mark.slow
+def test_two_replicas_compiled():
+    said = refused_by_two(compiled=", jit_compile=True")
+    assert "`jit_compile=True` does not go with several replicas" in said
+
+
+@cell("Devices", "`MirroredStrategy` with `mixed_float16`")
+@pytest.mark.slow
+def test_two_replicas_in_half_precision():
+    script = """
+import json
+keras.config.set_dtype_policy("mixed_float16")
+print(json.dumps(losses(made(), epochs=8)))
 """
-    command = [sys.executable, "-c", script]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "QNewton does not train on several replicas yet" in said and said.endswith("True\n")
+    assert falls(json.loads(two_cpus(script)))
 
 
 @cell("Wrappers", "`SKLearnRegressor`, `clone` and `cross_val_score` of scikit-learn")

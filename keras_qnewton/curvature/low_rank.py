@@ -193,6 +193,27 @@ class LowRank:
         rows = [[None if p is None else p.times(factor) for p in of] for of in self._rows]
         return LowRank(rows, self.sizes)
 
+    def above(self, *others: LowRank) -> LowRank:
+        """These rows, and below them those of others, of the same pieces."""
+        rows = [of for low_rank in (self, *others) for of in low_rank._rows]
+        return LowRank(rows, self.sizes)
+
+    def gathered(self, together: Callable[[list[tf.Tensor]], list[tf.Tensor]]) -> LowRank:
+        """These rows and those of others, as `together` makes them of tensors of each example."""
+        rows = []
+        for of in self._rows:
+            flat = [t for piece in of if piece is not None for t in piece if t is not None]
+            all_of_them = iter(together(flat))
+            rows.append(
+                [
+                    None
+                    if piece is None
+                    else type(piece)(*(None if t is None else next(all_of_them) for t in piece))
+                    for piece in of
+                ]
+            )
+        return LowRank(rows, self.sizes)
+
     @property
     def rank(self) -> tf.Tensor:
         """r, int32 scalar."""

@@ -13,12 +13,14 @@ from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.of_train_step import loss_of_train_step
 from keras_qnewton.loss.other_data import at_data, data_of
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
+from keras_qnewton.loss.summed import SummedLoss
 from keras_qnewton.loss.unscaled import UnscaledLoss
 
 __all__ = [
     "BatchSize",
     "LossNotReplayableError",
     "RecordedLoss",
+    "SummedLoss",
     "UnscaledLoss",
     "as_tensors",
     "at_data",

@@ -29,6 +29,7 @@ import tensorflow as tf
 
 from keras_qnewton.loss.recorded import RecordedLoss
 from keras_qnewton.loss.replayable import ARGUMENTS, READS, VALUE_INDEPENDENT
+from keras_qnewton.loss.summed import SummedLoss
 
 _REDUCTIONS = {"Sum", "Mean", "L2Loss", "Max", "Min", "Prod", "EuclideanNorm"}
 _QUOTIENTS = {"RealDiv", "DivNoNan", "Div", "Xdivy"}
@@ -69,6 +70,8 @@ class BatchSize(NamedTuple):
 
 def batch_size(loss: RecordedLoss) -> BatchSize | None:
     """n of a loss; None if no data are seen to enter it."""
+    if isinstance(loss, SummedLoss):
+        return _of_replicas(loss)
     sources = _Sources()
     walk = _Walk(loss)
     sums = list(walk.sums(loss.recorded, _Scalars()))
@@ -83,6 +86,15 @@ def batch_size(loss: RecordedLoss) -> BatchSize | None:
             count = tf.add_n([_count(*of, sources) for of in found])
             return BatchSize(count, not any(_is_mean(*of, sources) for of in found))
     return None
+
+
+def _of_replicas(loss: SummedLoss) -> BatchSize | None:
+    found = loss.each(batch_size)
+    sizes = [size for size in found if size is not None]
+    if len(sizes) < len(found):
+        return None
+    (count,) = loss.replicas.total([[size.count] for size in sizes])
+    return BatchSize(count, all(size.summed for size in sizes))
 
 
 def _is_mean(elements: tf.Tensor, scalars: _Scalars, sources: _Sources) -> bool:

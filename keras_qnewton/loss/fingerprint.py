@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.loss.recorded import RecordedLoss
+from keras_qnewton.loss.summed import SummedLoss
 
 # Odd multipliers of positions; 64-bit mixing constants (Steele, Lea & Flood 2014, SplitMix).
 _OF_ELEMENTS, _OF_TENSORS = -0x61C8864680B583EB, -0x40A7B892E31B1A47
@@ -32,6 +33,8 @@ def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
 
     It cannot where an operation takes a table, or another variable itself.
     """
+    if isinstance(loss, SummedLoss):
+        return _of_replicas(loss)
     taken = _taken(loss)
     if any(t.dtype in (tf.resource, tf.variant, tf.string) for t in taken):
         return None
@@ -41,6 +44,8 @@ def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
 
 def has_constant_data(loss: RecordedLoss) -> bool:
     """Whether all that `loss` takes beside its weights is the same in every step, by the graph."""
+    if isinstance(loss, SummedLoss):
+        return all(loss.each(has_constant_data))
     taken = {t.op for t in _taken(loss)}
     return taken <= _constants(taken)
 
@@ -55,6 +60,14 @@ def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         by_rows = tf.linalg.matvec(bits, tf.cast(_odd(columns, 0), tf.int32))
         total += tf.reduce_sum(tf.cast(by_rows, tf.int64) * _odd(rows, k + 1))
     return total
+
+
+def _of_replicas(loss: SummedLoss) -> tf.Tensor | None:
+    found = loss.each(data_fingerprint)
+    if any(f is None for f in found):
+        return None
+    # Replicas that exchange their data have the same loss.
+    return loss.replicas.total([[f] for f in found])[0]
 
 
 def _odd(count: tf.Tensor, salt: int) -> tf.Tensor:

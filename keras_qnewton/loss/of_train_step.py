@@ -56,12 +56,6 @@ def loss_of_train_step(
         raise ValueError(
             _NO_LOSS.format(why="the loss was computed in another graph than the step")
         )
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ValueError(
-            "QNewton does not train on several replicas yet: each would solve for its own "
-            "Hessian. Received: a distribution strategy with "
-            f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas in sync"
-        )
     with in_graph_of(loss):
         if loss.shape.rank not in (0, None):
             # A tape's gradient of several numbers is that of their sum.

@@ -18,8 +18,9 @@ from keras_qnewton.conditioning.damping import Damping
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.curvature.policy import Curvature
+from keras_qnewton.curvature.summed import Summed
 from keras_qnewton.curvature.unscaled import Unscaled
-from keras_qnewton.loss import BatchSize, RecordedLoss, UnscaledLoss, batch_size
+from keras_qnewton.loss import BatchSize, RecordedLoss, SummedLoss, UnscaledLoss, batch_size
 from keras_qnewton.state import Foreseen, Memory
 from keras_qnewton.step.gradient_check import verified
 
@@ -77,10 +78,13 @@ class Batch:
 
     def linearized(self, policy: Curvature) -> Linearized:
         """The curvature at the weights, of the policy's kind."""
-        if not isinstance(self.loss, UnscaledLoss):
-            return policy.at(self.loss, self.weights, self.parts)
-        scaled = policy.at(self.loss.scaled, self.weights, self.parts)
-        return Unscaled(scaled, self.loss.scale)
+
+        def at(loss: RecordedLoss) -> Linearized:
+            if not isinstance(loss, UnscaledLoss):
+                return policy.at(loss, self.weights, self.parts)
+            return Unscaled(policy.at(loss.scaled, self.weights, self.parts), loss.scale)
+
+        return Summed(self.loss, at) if isinstance(self.loss, SummedLoss) else at(self.loss)
 
     def loss_after(self, step: Sequence[tf.Tensor]) -> tf.Tensor:
         """L(w + d), scalar, for a step d of one tensor a weight."""

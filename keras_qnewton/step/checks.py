@@ -19,12 +19,18 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
+from keras_qnewton.loss import RecordedLoss, SummedLoss, data_of
 from keras_qnewton.step.batch import Batch
 
 _NO_STEP = "has NaN or Inf: QNewton took no step and changed no weight."
 _OF_LOSS = (
     "Check the batch for NaN, and the model for functions without a finite derivative (sqrt or "
     "norm at 0)."
+)
+_EMPTY = (
+    "A replica's batch has no examples: its loss would be a mean of nothing. Drop the last batch "
+    "(`drop_remainder=True`), or choose a batch size that leaves at least one example a replica in "
+    "the last one. QNewton took no step and changed no weight. Replicas without examples:"
 )
 _RATE = "The learning rate"
 _OF_RATE = (
@@ -34,6 +40,19 @@ _OF_WEIGHT = (
     "It was there before this step. Set the weight anew, as by loading a checkpoint, and look for "
     "what assigned it."
 )
+
+
+def none_is_empty(loss: SummedLoss) -> tf.Operation:
+    """Stops the run if a replica's batch has no examples: its loss would be a mean of nothing."""
+
+    def empty(of: RecordedLoss) -> list[tf.Tensor]:
+        batches = [t for t in data_of(of) if t.shape.rank and t.shape[0] is None]
+        sizes = [tf.shape(t)[0] for t in batches]
+        return [tf.reduce_any(tf.equal(sizes, 0)) if sizes else tf.constant(False)]
+
+    found = loss.each(empty)
+    (count,) = loss.replicas.total([[tf.cast(flag, tf.int32)] for (flag,) in found])
+    return tf.debugging.assert_equal(count, 0, _EMPTY)
 
 
 def finite(tensor: tf.Tensor, what: str, advice: str = _OF_LOSS) -> tf.Tensor:

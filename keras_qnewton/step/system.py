@@ -26,7 +26,9 @@ from keras_qnewton.directions import (
     direction,
     max_rank,
 )
+from keras_qnewton.loss import SummedLoss
 from keras_qnewton.norms import double_norm
+from keras_qnewton.replicas import Replicas
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import NewtonState
 from keras_qnewton.step.batch import Batch, Share
@@ -47,6 +49,7 @@ class System:
         methods: One a block.
         prepared: What each method's `init` returned.
         forced: ‖g‖ and η, float64 `[2]`; None where the scheduler forces nothing.
+        replicas: Those that take the step together; None if there is one.
     """
 
     curvature: Linearized
@@ -58,6 +61,7 @@ class System:
     methods: Sequence[Direction]
     prepared: Sequence[DirectionState]
     forced: tf.Tensor | None = None
+    replicas: Replicas | None = None
 
     @classmethod
     def of(
@@ -102,7 +106,16 @@ class System:
         prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
         adaptive = settings.damping.adaptive
         return cls(
-            curvature, gradient, share, rescaled, adaptive, problems, methods, prepared, forced
+            curvature,
+            gradient,
+            share,
+            rescaled,
+            adaptive,
+            problems,
+            methods,
+            prepared,
+            forced,
+            batch.loss.replicas if isinstance(batch.loss, SummedLoss) else None,
         )
 
     @property
@@ -128,7 +141,10 @@ class System:
         Args:
             loss: L(w), scalar.
         """
-        scale = DampingScale.of_curvature([ready.scale for ready in self.prepared])
+        scales = [ready.scale for ready in self.prepared]
+        if self.replicas is not None:
+            scales = self.replicas.agreed(scales)
+        scale = DampingScale.of_curvature(scales)
         if not self.adaptive:
             return scale
         gradient, points = self.gradient, self.curvature.points
@@ -146,6 +162,9 @@ class System:
             # One of m batches that share the work.
             part = self.share.part(averaged=problem.kept.averages)
             found.append(block._replace(x=tf.cast(part, block.x.dtype) * block.x))
+        if self.replicas is not None:
+            agreed = self.replicas.agreed([block.x for block in found])
+            found = [block._replace(x=x) for block, x in zip(found, agreed, strict=True)]
         return found
 
     def damped(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

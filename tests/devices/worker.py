@@ -1,0 +1,53 @@
+"""One of two workers of `MultiWorkerMirroredStrategy`, each a process with one replica.
+
+    python -m tests.devices.worker 0 23456 23457 minimize "two blocks"
+
+Both are given the same words but for their number. The first one prints what differs from one
+device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def begin(number: int, ports: list[str]) -> None:
+    """Says who the workers are, before TensorFlow is imported."""
+    workers = [f"localhost:{port}" for port in ports]
+    task = {"type": "worker", "index": number}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
+
+
+def compared(names: list[str], first: bool) -> dict[str, Any]:
+    """Trains with the other worker; the first one on one device, too."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    # Collective operations are set up when the strategy is made.
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    keras.backend.set_floatx("float64")
+    from tests.devices.compare import told
+    from tests.devices.models import train
+
+    found = {}
+    for name in names:
+        together = train(name, strategy, fits=False)
+        found[name] = {"weights": together.weights.tolist(), "two": told(together)}
+    for name in names if first else ():
+        one = train(name, None)
+        apart = float(np.abs(one.weights - np.array(found[name]["weights"])).max())
+        moved = float(np.abs(one.weights).max())
+        found[name] |= {"apart": apart, "moved": moved, "one": told(one)}
+    return found
+
+
+if __name__ == "__main__":
+    number, *ports = sys.argv[1:4]
+    begin(int(number), ports)
+    print(json.dumps(compared(sys.argv[4:], first=number == "0")))
