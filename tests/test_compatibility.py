@@ -8,6 +8,7 @@ Each test is a row of `docs/compatibility.md`. After a change of rows, write the
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import QNewton
+from tests.devices.test_workers import free_ports
 
 L = keras.layers
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "compatibility.md"
@@ -570,6 +572,74 @@ keras.config.set_dtype_policy("mixed_float16")
 print(json.dumps(losses(made(), epochs=8)))
 """
     assert falls(json.loads(two_cpus(script)))
+
+
+def two_workers(script):
+    """What `script` prints last in each of two processes, the workers of one strategy."""
+    addresses = [f"localhost:{port}" for port in free_ports(2)]
+    begin = """
+import json, keras, numpy as np, tensorflow as tf
+from keras_qnewton import QNewton
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+with strategy.scope():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+"""
+    workers = []
+    for number in range(2):
+        task = {"type": "worker", "index": number}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        command = [sys.executable, "-c", begin + script]
+        env, pipe = {**os.environ, "TF_CONFIG": config}, subprocess.PIPE
+        workers.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
+    try:
+        said = [worker.communicate(timeout=300) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert not any(worker.returncode for worker in workers), said[0][1][-2000:]
+    return [out.splitlines()[-1] for out, _ in said]
+
+
+@cell("Devices", "`MultiWorkerMirroredStrategy` of two workers, `minimize` inside `strategy.run`")
+@pytest.mark.slow
+def test_two_workers_minimize():
+    script = """
+with strategy.scope():
+    optimizer = QNewton()
+x = tf.reshape(tf.linspace(-1.0, 1.0, 64), [32, 2])
+@tf.function
+def step():
+    loss = lambda: tf.reduce_mean(tf.square(model(x) - tf.sin(3 * x[:, :1]))) / 2
+    return strategy.run(lambda: optimizer.minimize(loss, model.trainable_variables))
+print(json.dumps([float(step()) for _ in range(4)]))
+"""
+    first, second = two_workers(script)
+    assert first == second and falls(json.loads(first))
+
+
+@cell(
+    "Devices",
+    "`MultiWorkerMirroredStrategy` of two workers, in `fit`",
+    "refuses: Keras's `Attempt to convert a value`, with SGD, too (keras#20585)",
+)
+@pytest.mark.slow
+def test_two_workers_fit():
+    script = """
+said = []
+for optimizer in (keras.optimizers.SGD, QNewton):
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(optimizer(), "mse")
+    before = model.get_weights()
+    try:
+        model.fit(np.ones((8, 2)), np.ones((8, 1)), batch_size=8, verbose=0)
+    except ValueError as error:
+        same = all((a == b).all() for a, b in zip(before, model.get_weights()))
+        said.append(str(error)[:26] if same else "weights changed")
+print(json.dumps(said))
+"""
+    for said in two_workers(script):
+        assert json.loads(said) == ["Attempt to convert a value"] * 2
 
 
 @cell("Wrappers", "`SKLearnRegressor`, `clone` and `cross_val_score` of scikit-learn")

@@ -65,6 +65,15 @@ def test_quantum_classifier(run):
 
 
 @pytest.mark.slow
+def test_two_workers(tmp_path):
+    """In processes of its own, one of which is killed."""
+    command = [sys.executable, str(EXAMPLES / "two_workers.py"), "--directory", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    assert "a worker is gone in run 1" in result.stdout and "PASS" in result.stdout
+
+
+@pytest.mark.slow
 def test_pinn(tmp_path, run):
     picture = tmp_path / "pinn.png"
     out = run("pinn.py", "--quick", "--out", str(picture))
