@@ -43,7 +43,14 @@ class TracedByReplica:
     @property
     def now(self) -> TracedStep:
         """That of the replica that calls."""
-        context = tf.distribute.get_replica_context()
-        number = None if context is None else context.replica_id_in_sync_group
-        known = tf.get_static_value(number) if tf.is_tensor(number) else number
-        return self._steps.setdefault(None if known is None else int(known), TracedStep())
+        return self._steps.setdefault(_replica(), TracedStep())
+
+
+def _replica() -> int | None:
+    """The number of the replica that calls; None outside of all, and where there is one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    # It is made in the graph: not on one device, whose graph has no operation more.
+    number = tf.get_static_value(context.replica_id_in_sync_group)
+    return None if number is None else int(number)

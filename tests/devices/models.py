@@ -136,6 +136,10 @@ def cases() -> dict[str, Case]:
             x,
             y,
         ),
+        "clipped, decayed": Case(
+            dense, squares, x, y, {"clipnorm": 0.5, "weight_decay": 1e-3, "use_ema": True}
+        ),
+        "kept blocks": Case(dense, squares, x, y, {"update_every": 2}),
         "minimize": Case(dense, squares, x, y, by_fit=False),
         "batch normalisation": Case(
             lambda: dense(6, 1, L.BatchNormalization()), squares, x, y, apart=True

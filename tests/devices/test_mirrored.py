@@ -25,6 +25,8 @@ SLOW = (
     "quasi-Newton",
     "mini-batches",
     "penalties",
+    "clipped, decayed",
+    "kept blocks",
     "batch normalisation",
     "ragged",
     "ragged last batch",
@@ -89,6 +91,42 @@ def test_slow_routes_are_the_ones_meant(slow):
     assert set(slow["products"]["two"]["routes"]) == {"cg"}
     assert set(slow["quasi-Newton"]["two"]["routes"]) == {"quasi_newton"}
     assert max(slow["classes"]["two"]["lengths"]) > 1  # doubled
+
+
+SAVED = """
+import pathlib, tempfile, keras, numpy as np, tensorflow as tf
+from tests.devices.compare import make_two_cpus, two_cpus
+from tests.devices.models import curve, dense
+from keras_qnewton import QNewton
+
+make_two_cpus()
+keras.backend.set_floatx("float64")
+(x, y), options = curve(), {"batch_size": 64, "epochs": 3, "shuffle": False, "verbose": 0}
+strategy = two_cpus()
+with strategy.scope():
+    model = dense()
+    model.compile(QNewton(), "mse")
+model.fit(x, y, **options)
+file = pathlib.Path(tempfile.mkdtemp()) / "model.keras"
+model.save(file)
+model.fit(x, y, **options)
+on_one = keras.models.load_model(file)
+with strategy.scope():
+    on_two = keras.models.load_model(file)
+for other in (on_one, on_two):
+    other.fit(x, y, **options)
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    print(max(np.abs(a - b).max() for a, b in pairs))
+"""
+
+
+@pytest.mark.slow
+def test_what_two_replicas_saved_goes_on_on_one_device_and_on_two():
+    command = [sys.executable, "-c", SAVED]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    one, two = (float(line) for line in done.stdout.splitlines()[-2:])
+    assert one < 1e-10 and two == 0.0
 
 
 @pytest.mark.slow
