@@ -22,6 +22,7 @@ from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
     RecordedLoss,
     SummedLoss,
+    are_the_tapes,
     as_tensors,
     called,
     check_real,
@@ -295,8 +296,11 @@ class QNewton(keras.optimizers.Optimizer):
             return
         loss = loss_of_train_step(traced.pending_loss, grads, tensors)
         if self._accumulation is None:
-            known = None if traced.gradients_known else grads
-            self._newton_step(loss, known, trainable_variables)
+            given = [tf.convert_to_tensor(g) for g in grads]
+            # What is known to be the loss's own, a step computes itself, where it needs it.
+            known = traced.gradients_known or are_the_tapes(given, loss)
+            in_any_case = not traced.gradients_known  # for `fit` to report
+            self._newton_step(loss, None if known else given, trainable_variables, in_any_case)
             return
         self._accumulation.add(
             loss, self._iterations, lambda all_: self._newton_step(all_, None, trainable_variables)
@@ -340,15 +344,23 @@ class QNewton(keras.optimizers.Optimizer):
     # --- the Newton step ----------------------------------------------------------------
 
     def _newton_step(
-        self, loss: RecordedLoss, grads: Sequence[Any] | None, variables: Sequence[Any]
+        self,
+        loss: RecordedLoss,
+        grads: Sequence[tf.Tensor] | None,
+        variables: Sequence[Any],
+        is_evaluated: bool = False,
     ) -> None:
-        step, passed = self._found_step(loss, grads, variables)
+        step, passed = self._found_step(loss, grads, variables, is_evaluated)
         with tf.control_dependencies([passed]), as_of_one_batch(self):
             self._traced.now.last_loss = step.loss
             super()._backend_apply_gradients(step.directions, variables)
 
     def _found_step(
-        self, loss: RecordedLoss, grads: Sequence[Any] | None, variables: Sequence[Any]
+        self,
+        loss: RecordedLoss,
+        grads: Sequence[tf.Tensor] | None,
+        variables: Sequence[Any],
+        is_evaluated: bool = False,
     ) -> tuple[Step, tf.Operation]:
         """The step, all but taken: state and log are assigned.
 
@@ -359,9 +371,10 @@ class QNewton(keras.optimizers.Optimizer):
             loss=loss,
             weights=weights,
             names=[getattr(v, "path", v.name) for v in variables],
-            gradients=None if grads is None else [tf.convert_to_tensor(g) for g in grads],
+            gradients=grads,
             parts=self.blocks.split(variables),
             update=KerasUpdate(self, weights, variables),
+            is_evaluated=is_evaluated,
         )
         state = self._state.of_weights([self._get_variable_index(v) for v in variables])
         step = next_step(batch, self._settings, state)

@@ -14,6 +14,7 @@ from keras_qnewton.loss.of_train_step import loss_of_train_step
 from keras_qnewton.loss.other_data import at_data, data_of
 from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
 from keras_qnewton.loss.summed import SummedLoss
+from keras_qnewton.loss.tape_gradients import are_the_tapes
 from keras_qnewton.loss.unscaled import UnscaledLoss
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RecordedLoss",
     "SummedLoss",
     "UnscaledLoss",
+    "are_the_tapes",
     "as_tensors",
     "at_data",
     "batch_size",

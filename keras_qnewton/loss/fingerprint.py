@@ -9,6 +9,9 @@ up as integers, each times odd numbers of its place: along a row of tensor k, an
 
 Equal data have equal numbers, and one number that is another changes F. Other data share an F by
 chance alone. Rows are a matrix product: of a large batch that takes less than a layer does.
+
+`fit` shuffles the examples of a full batch in each epoch. So data have F's last 32 bits, and 32
+more that no order changes: the sum of a mixed r[i] over rows, each times an odd number of k.
 """
 
 from __future__ import annotations
@@ -25,13 +28,16 @@ from keras_qnewton.loss.summed import SummedLoss
 _OF_ELEMENTS, _OF_TENSORS = -0x61C8864680B583EB, -0x40A7B892E31B1A47
 _OF_NOTHING = 0x106689D45497FDB5
 _SHIFT = 29
+# Of 64 bits.
+_HALF, _LAST = 32, 0xFFFFFFFF
 _BITS = {1: tf.int8, 2: tf.int16, 4: tf.int32}
 
 
 def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
-    """F of what `loss` takes beside its weights, int64 scalar; None if that cannot be told.
+    """A number of what `loss` takes beside its weights, int64 scalar; None if there is none.
 
-    It cannot where an operation takes a table, or another variable itself.
+    There is none where an operation takes a table, or another variable itself. Of rows in another
+    order it is another number, but for `same_rows`.
     """
     if isinstance(loss, SummedLoss):
         return _of_replicas(loss)
@@ -39,7 +45,19 @@ def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
     if any(t.dtype in (tf.resource, tf.variant, tf.string) for t in taken):
         return None
     constants = _constants(t.op for t in taken)
-    return fingerprint([t for t in taken if t.op not in constants])
+    by_rows = [_by_rows(t) for t in taken if t.op not in constants]
+    if not by_rows:
+        return _in_order([])
+    ordered = tf.bitwise.bitwise_and(_in_order(by_rows), tf.constant(_LAST, tf.int64))
+    return tf.bitwise.left_shift(_in_any_order(by_rows), _HALF) + ordered
+
+
+def same_rows(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Whether two numbers are those of data with the same rows, in any order; boolean scalar.
+
+    Rows are those of each tensor by itself: which belong together is not seen.
+    """
+    return tf.bitwise.right_shift(one, _HALF) == tf.bitwise.right_shift(other, _HALF)
 
 
 def has_constant_data(loss: RecordedLoss) -> bool:
@@ -52,13 +70,30 @@ def has_constant_data(loss: RecordedLoss) -> bool:
 
 def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """F of tensors, int64 scalar."""
+    return _in_order([_by_rows(tensor) for tensor in tensors])
+
+
+def _by_rows(tensor: tf.Tensor) -> tf.Tensor:
+    """r of each row, int64 `[rows]`."""
+    bits = _bits(tensor)
+    odd = tf.cast(_odd(tf.shape(bits)[1], 0), tf.int32)
+    return tf.cast(tf.linalg.matvec(bits, odd), tf.int64)
+
+
+def _in_order(by_rows: Sequence[tf.Tensor]) -> tf.Tensor:
     # Of zeros it is another number than of nothing, which is what a new optimizer remembers.
     total = tf.constant(_OF_NOTHING, tf.int64)
-    for k, tensor in enumerate(tensors):
-        bits = _bits(tensor)
-        rows, columns = tf.unstack(tf.shape(bits))
-        by_rows = tf.linalg.matvec(bits, tf.cast(_odd(columns, 0), tf.int32))
-        total += tf.reduce_sum(tf.cast(by_rows, tf.int64) * _odd(rows, k + 1))
+    for k, rows in enumerate(by_rows):
+        total += tf.reduce_sum(rows * _odd(tf.size(rows), k + 1))
+    return total
+
+
+def _in_any_order(by_rows: Sequence[tf.Tensor]) -> tf.Tensor:
+    total = tf.constant(_OF_NOTHING, tf.int64)
+    for k, rows in enumerate(by_rows):
+        mixed = (rows + k) * _OF_ELEMENTS
+        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, _SHIFT))
+        total += tf.reduce_sum(mixed * _OF_TENSORS)
     return total
 
 

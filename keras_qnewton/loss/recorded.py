@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -31,7 +31,7 @@ from keras_qnewton.loss.replayable import (
     VALUE_INDEPENDENT,
     check_replayable,
 )
-from keras_qnewton.loss.running_again import Hands, run
+from keras_qnewton.loss.running_again import Hands, run, run_again
 from keras_qnewton.loss.stretches import stretches
 from keras_qnewton.loss.tensor_lists import MAX_UNROLLED
 
@@ -51,6 +51,18 @@ class CudnnError(LossNotReplayableError):
             "recurrent layers have no second derivatives. Pass `use_cudnn=False` to the layer."
         )
         self.weights = weights
+
+
+class GradientGraph(NamedTuple):
+    """Gradients of a loss in a graph of their own.
+
+    Attributes:
+        arguments: That graph's placeholders, one a weight.
+        gradients: One a weight; None where the loss does not depend on it.
+    """
+
+    arguments: Sequence[tf.Tensor]
+    gradients: Sequence[tf.Tensor | None]
 
 
 class RecordedLoss:
@@ -154,6 +166,24 @@ class RecordedLoss:
             names, weights, overrides=overrides, shifts=shifts, unroll=unroll
         )
         return tf.ensure_shape(loss, []), others
+
+    def gradient_graph(self) -> GradientGraph:
+        """The loss's operations, as they are, and their gradients by one tape; run by nobody."""
+        graph = self.recorded.graph
+
+        def gradients(*points: tf.Tensor) -> list[tf.Tensor | None]:
+            env: dict[str, Any] = {name: points[k] for name, k in self._weight_of.items()}
+            with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(points)
+                run_again(self._operations, env, set(self._weight_of), {self.recorded.name})
+            found = tape.gradient(env[self.recorded.name], points)
+            return [None if g is None else tf.convert_to_tensor(g) for g in found]
+
+        with graph.as_default():
+            specs = [tf.TensorSpec(v.shape, v.dtype) for v in self.variables]
+            traced = tf.function(gradients, autograph=False).get_concrete_function(*specs)
+        found = traced.graph
+        return GradientGraph(found.inputs[: len(specs)], found.structured_outputs)
 
     def fetch(
         self,

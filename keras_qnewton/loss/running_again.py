@@ -150,12 +150,14 @@ def _seen_from_here(tensor: tf.Tensor, env: dict[str, Any]) -> tf.Tensor:
 
     What is captured from a graph around this one has no known value, which some operations need.
     """
-    op = tensor.op
-    small = op.type == "Const" and tensor.dtype.is_integer and tensor.shape.num_elements() <= _FEW
-    if not small or tensor.graph is tf.compat.v1.get_default_graph():
+    count = tensor.shape.num_elements()
+    few = tensor.dtype.is_integer and count is not None and count <= _FEW
+    if not few or tensor.graph is tf.compat.v1.get_default_graph():
         return tensor
-    env[tensor.name] = tf.constant(tf.make_ndarray(op.get_attr("value")), tensor.dtype)
-    return env[tensor.name]
+    value = tf.get_static_value(tensor)
+    if value is not None:
+        env[tensor.name] = tf.constant(value, tensor.dtype)
+    return env.get(tensor.name, tensor)
 
 
 def _keep_shapes(recorded: Sequence[tf.Tensor], outputs: Sequence[Any]) -> None:

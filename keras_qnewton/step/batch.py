@@ -64,9 +64,10 @@ class Batch:
         weights: w, one tensor a weight.
         names: The weights' names.
         gradients: What was handed over as the gradient of L, one tensor a weight; None where
-            nobody computed it.
+            nobody did, or the graph shows that it is L's own.
         parts: The blocks of the weights.
         update: From directions to the step that would be taken.
+        is_evaluated: Whether L at the weights is computed in any case, as `fit` does.
     """
 
     loss: RecordedLoss
@@ -75,6 +76,11 @@ class Batch:
     gradients: Sequence[tf.Tensor] | None
     parts: Sequence[Part]
     update: Update
+    is_evaluated: bool = False
+
+    def value(self) -> tf.Tensor:
+        """L(w), scalar; evaluated where it is asked for, if nobody else does."""
+        return self.loss.value if self.is_evaluated else self.loss.value_at(self.weights)
 
     def linearized(self, policy: Curvature) -> Linearized:
         """The curvature at the weights, of the policy's kind."""

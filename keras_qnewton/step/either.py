@@ -123,14 +123,17 @@ def _stay(batch: Batch, state: EitherState, data: tf.Tensor) -> tf.Tensor:
     """
     foreseen = state.newton.foreseen().loss
 
+    learned = state.learned
+    last = learned.last()
+
     def same_loss() -> tf.Tensor:
         if batch.gradients is None:
-            value = batch.loss.value_at(batch.weights)
-            gradients = [tf.zeros_like(w) for w in batch.weights]
+            # Of the last weights that were learned at, which says how far rounding goes.
+            gradients = learned.unflatten(last.gradient, batch.weights)
         else:
-            value, gradients = batch.loss.value, list(batch.gradients)
+            gradients = list(batch.gradients)
         return tf.math.is_finite(foreseen) & ~data_changed(
-            foreseen, value, batch.weights, gradients
+            foreseen, batch.value(), batch.weights, gradients
         )
 
-    return _tf_private.cond(state.learned.last().data == data, lambda: tf.constant(True), same_loss)
+    return _tf_private.cond(last.data == data, lambda: tf.constant(True), same_loss)

@@ -26,11 +26,12 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import data_changed
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.directions import BlockStep, learned, unknown
 from keras_qnewton.loss import batch_size
-from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint
+from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint, same_rows
 from keras_qnewton.norms import norm, unit
 from keras_qnewton.quasi_newton.inverse import dot
 from keras_qnewton.quasi_newton.line_search import Point, Searched, StrongWolfe
@@ -124,13 +125,20 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> tupl
     """
     last = state.last()
     here_before = last.weights == fingerprint([state.flatten(batch.weights)])
-    known = tf.constant(False) if data is None else here_before & (last.data == data)
+    known, reordered = _known(batch, state, here_before, data)
 
     def evaluated() -> tuple[tf.Tensor, tf.Tensor]:
         loss, gradients = batch.loss.value_and_gradients(batch.weights)
         return tf.cast(loss, tf.float64), state.flatten(gradients)
 
-    loss, gradient = tf.cond(known, lambda: (last.loss, last.gradient), evaluated)
+    def remembered() -> tuple[tf.Tensor, tf.Tensor]:
+        # The sum over examples is rounded as in the trials' losses.
+        return _tf_private.cond(reordered, value, lambda: last.loss), last.gradient
+
+    def value() -> tf.Tensor:
+        return tf.cast(batch.value(), tf.float64)
+
+    loss, gradient = tf.cond(known, remembered, evaluated)
     if batch.gradients is not None:
         loss = tf.cast(batch.loss.value, tf.float64)
         own = state.unflatten(gradient, batch.weights)
@@ -162,6 +170,27 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> tupl
         weights=last.weights,
     )
     return here, share
+
+
+def _known(
+    batch: Batch, state: QuasiNewtonState, here_before: tf.Tensor, data: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Whether L and g at the weights are the last step's, and whether examples changed places.
+
+    Of examples in another order the loss has to be what it was, up to rounding: there are losses
+    that depend on the order.
+    """
+    if data is None:
+        return tf.constant(False), tf.constant(False)
+    last = state.last()
+    same = last.data == data
+
+    def same_loss() -> tf.Tensor:
+        return ~_differ(last.loss, batch.value(), batch, state, last.gradient)
+
+    maybe = here_before & ~same & same_rows(last.data, data)
+    reordered = _tf_private.cond(maybe, same_loss, lambda: tf.constant(False))
+    return here_before & (same | reordered), reordered
 
 
 def _differ(

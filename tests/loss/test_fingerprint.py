@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton.loss import record
-from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint
+from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint, same_rows
 
 DTYPES = (
     "float16",
@@ -45,6 +45,30 @@ def test_another_order_changes_it(seed: int) -> None:
     same = bool((order == np.arange(20)).all())
     shuffled = fingerprint([tf.constant(values[order])])
     assert bool(shuffled == fingerprint([tf.constant(values)])) is same
+
+
+def number_of_data(x: np.ndarray, y: np.ndarray) -> tf.Tensor:
+    """Of a loss of these data, which are arguments of the graph."""
+    w = tf.Variable(1.0)
+
+    @tf.function
+    def number(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return data_fingerprint(record(lambda: tf.reduce_sum(tf.square(x * w - y)), [w]))
+
+    return number(tf.constant(x), tf.constant(y))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), place=st.integers(0, 9))
+def test_rows_in_another_order_are_the_same_rows(seed: int, place: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(2, 10, 3)).astype("float32")
+    order = rng.permutation(10)
+    number, shuffled = number_of_data(x, y), number_of_data(x[order], y[order])
+    assert (number == shuffled) == (order == np.arange(10)).all()
+    assert same_rows(number, shuffled)
+    x[place, 0] = np.nextafter(x[place, 0], np.float32(9))
+    assert not same_rows(number, number_of_data(x[order], y[order]))
 
 
 def test_zeros_are_not_nothing() -> None:

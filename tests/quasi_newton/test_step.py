@@ -163,6 +163,52 @@ def test_data_that_change_are_seen() -> None:
         assert float(step(tf.constant(x))) == pytest.approx(expected, rel=1e-5)
 
 
+def test_rows_that_change_places_are_seen_where_the_loss_depends_on_them() -> None:
+    w = tf.Variable([1.0, 2.0])
+    optimizer = learner()
+
+    @tf.function
+    def step(x: tf.Tensor) -> tf.Tensor:
+        return optimizer.minimize(lambda: tf.reduce_sum(tf.square(x * w - [1.0, 2.0])), [w])
+
+    for k in range(1, 5):
+        x = np.array([3.0, 1.0] if k % 2 else [1.0, 3.0], "float32")
+        expected = float(np.sum((x * w.numpy() - [1.0, 2.0]) ** 2))
+        assert float(step(tf.constant(x))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_examples_in_another_order_are_the_same_data() -> None:
+    x, y = regression_data()
+    losses = {}
+    for shuffle in (False, True):
+        model = compiled(learner())
+        model.fit(x, y, batch_size=len(x), epochs=12, verbose=0, shuffle=shuffle)
+        losses[shuffle] = [d.loss_after for d in model.optimizer.decisions]
+        assert all(d.loss_after <= d.loss for d in model.optimizer.decisions)
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-3)
+
+
+def test_fit_does_not_take_the_gradients_that_it_is_handed() -> None:
+    """TensorFlow leaves out of a graph what nobody takes: a step computes one gradient."""
+    handed = []
+
+    class Kept(keras.Sequential):
+        def train_step(self, data: Any) -> dict[str, Any]:
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.optimizer.scale_loss(tf.reduce_mean(tf.square(self(x) - y)))
+            handed.extend(tape.gradient(loss, self.trainable_variables))
+            self.optimizer.apply(handed, self.trainable_variables)
+            return {"loss": loss}
+
+    keras.utils.set_random_seed(0)
+    model = Kept([keras.layers.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    model.compile(optimizer=learner())
+    fit(model, 5)
+    assert all(d.accepted for d in model.optimizer.decisions)
+    assert len(handed) == 4 and not any(gradient.consumers() for gradient in handed)
+
+
 def test_dropout_masks_do_not_change_within_a_step() -> None:
     model = compiled(learner(), extra=[keras.layers.Dropout(0.3, seed=1)])
     fit(model, 10)
