@@ -196,6 +196,16 @@ def cond(predicate: Any, true: Callable[[], Any], false: Callable[[], Any]) -> A
     return found
 
 
+def rarely(predicate: Any, rare: Callable[[], Any], usual: Callable[[], Any]) -> Any:
+    """`cond`, whose second branch is the usual one and is written into the graph around it.
+
+    To call a function takes as long as some fifty operations on scalars.
+
+    Public alternative tried: as for `cond`.
+    """
+    return tf.cond(predicate, lambda: cond(predicate, rare, usual), usual)
+
+
 def while_loop(*args: Any, **kwargs: Any) -> Any:
     """`tf.while_loop`, whose body is prepared when it first runs; see `cond`."""
     found = tf.while_loop(*args, **kwargs)

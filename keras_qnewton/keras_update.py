@@ -44,11 +44,15 @@ class KerasUpdate:
         """Whether weights shrink by the learning rate itself, beside the step."""
         return self._optimizer.weight_decay is not None
 
+    def factor(self, dtype: tf.DType) -> tf.Tensor:
+        """What directions are multiplied by, before constraints: the negative learning rate."""
+        return -tf.cast(self._optimizer.learning_rate, dtype)
+
     def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         out = []
         clipped = self._optimizer._clip_gradients(list(directions))
         for x, w, constraint in zip(clipped, self._weights, self._constraints, strict=True):
-            step = -tf.cast(self._optimizer.learning_rate, x.dtype) * x
+            step = self.factor(x.dtype) * x
             out.append(step if constraint is None else constraint(w + step) - w)
         return out
 

@@ -55,6 +55,12 @@ def double_norm(tensor: tf.Tensor) -> tf.Tensor:
     return norm(tensor) if tensor.dtype == tf.float64 else plain_norm(tf.cast(tensor, tf.float64))
 
 
+def norms_of_rows(matrix: tf.Tensor) -> tf.Tensor:
+    """`norm` of each row of `[n, k]`, float32 or float64, `[n]`."""
+    u = power_of_two(tf.reduce_max(tf.abs(matrix), 1))
+    return u * tf.sqrt(tf.reduce_sum(tf.square(matrix / u[:, None]), 1))
+
+
 def plain_norm(tensor: tf.Tensor) -> tf.Tensor:
     """Euclidean norm, scalar, of numbers whose squares are in range.
 

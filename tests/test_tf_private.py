@@ -21,8 +21,12 @@ def _loop(x):
     return _tf_private.while_loop(lambda k, _: k < 3, lambda k, y: (k + 1, 2 * y), (0, x))
 
 
+def _rare(x):
+    return _tf_private.rarely(x > 0, lambda: (2 * x, x + 1), lambda: (x * x, -x))
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("function", [_conditional, _loop])
+@pytest.mark.parametrize("function", [_conditional, _rare, _loop])
 def test_results_are_tensorflows(function, jit_compile):
     traced = tf.function(function, jit_compile=jit_compile, autograph=False)
     for x in (3.0, -3.0):

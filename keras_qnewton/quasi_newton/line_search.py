@@ -45,6 +45,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.arguments import check_count
 from keras_qnewton.quasi_newton.more_thuente import FARTHEST, Interval, Knot
 from keras_qnewton.registry import Policy
@@ -178,8 +179,8 @@ class StrongWolfe(Policy):
         """A point of lower loss on the ray; one evaluation if the first trial is taken.
 
         Args:
-            evaluate: Gives the point at a step α, float64 scalar. It is traced once, in the body
-                of a loop.
+            evaluate: Gives the point at a step α, float64 scalar. It is traced twice, for the first
+                trial and in the body of a loop.
             start: The point at α = 0. Where its slope is not negative or its loss is not finite, it
                 is what the search returns.
             first: The first trial's α, float64 scalar, positive.
@@ -199,31 +200,43 @@ class StrongWolfe(Policy):
             tf.convert_to_tensor(value_error),
         )
 
+        def at(step: tf.Tensor) -> Point:
+            point = evaluate(step)
+            gradient = tf.ensure_shape(point.gradient, start.gradient.shape)
+            return point._replace(gradient=gradient, step=step)
+
+        ended = trials.beginning(first).ended
+        point = tf.cond(ended, lambda: start, lambda: at(first))
+        verdict = trials.verdict(trials.beginning(first), point)
+
+        def taken() -> Searched:
+            return Searched(point, tf.constant(True), tf.constant(1), point, verdict.error / 2)
+
+        def searched_on() -> Searched:
+            # All that only these searches need is made here.
+            state = trials.beginning(first)
+            after = tf.cond(ended, lambda: state, lambda: trials.after(state, point))
+            return self._continued(at, trials, after)
+
+        # Most searches end with their first trial. The others' loop, some hundred operations on
+        # scalars one after the other, is out of the way.
+        return Searched(*_tf_private.rarely(ended | ~verdict.satisfied, searched_on, taken))
+
+    def _continued(
+        self, at: Callable[[tf.Tensor], Point], trials: _Trials, state: _State
+    ) -> Searched:
+        """What is found by further trials, if `state` has not ended."""
+
         def body(*fields: Any) -> _State:
             state = _State(*fields)
-            point = evaluate(state.trial)
-            gradient = tf.ensure_shape(point.gradient, start.gradient.shape)
-            return trials.after(state, point._replace(gradient=gradient, step=state.trial))
+            return trials.after(state, at(state.trial))
 
-        sound = (start.slope < 0) & tf.math.is_finite(start.value + start.slope)
-        state = _State(
-            interval=Interval.begin(start.slope, first, _LONGEST * first),
-            trial=first,
-            wall=tf.constant(float("inf"), tf.float64),
-            best=start,
-            pair=start,
-            error=trials.error,
-            satisfied=tf.constant(False),
-            ended=~(sound & tf.math.is_finite(first) & (first > 0)),
-            refusals=tf.constant(0),
-            evaluations=tf.constant(0),
-        )
         state = tf.while_loop(
             lambda *fields: ~_State(*fields).ended,
             body,
             state,
             parallel_iterations=1,
-            maximum_iterations=self.max_evaluations,
+            maximum_iterations=self.max_evaluations - 1,
         )
         return Searched(state.best, state.satisfied, state.evaluations, state.pair, state.error / 2)
 
@@ -260,9 +273,26 @@ class _Trials:
         self._decrease = decrease
         self._flat = flat
 
+    def beginning(self, first: tf.Tensor) -> _State:
+        """The state before the first trial, at the step `first`; it has ended if there is none."""
+        start = self._start
+        sound = (start.slope < 0) & tf.math.is_finite(start.value + start.slope)
+        return _State(
+            interval=Interval.begin(start.slope, first, self._longest),
+            trial=first,
+            wall=tf.constant(float("inf"), tf.float64),
+            best=start,
+            pair=start,
+            error=self.error,
+            satisfied=tf.constant(False),
+            ended=~(sound & tf.math.is_finite(first) & (first > 0)),
+            refusals=tf.constant(0),
+            evaluations=tf.constant(0),
+        )
+
     def after(self, state: _State, point: Point) -> _State:
         """The state that follows `state` once its trial has been evaluated."""
-        verdict = self._verdict(state, point)
+        verdict = self.verdict(state, point)
         pair = tf.cond(verdict.flatter, lambda: point, lambda: state.pair)
         interval, trial, wall = tf.cond(
             verdict.ends,
@@ -290,14 +320,13 @@ class _Trials:
             evaluations=state.evaluations + 1,
         )
 
-    def _verdict(self, state: _State, point: Point) -> _Verdict:
+    def verdict(self, state: _State, point: Point) -> _Verdict:
+        """What the trial of `state` is good for, which led to `point`."""
         start, trial = self._start, state.trial
         difference = point.value - start.value
         finite = tf.math.is_finite(difference) & tf.math.is_finite(point.slope)
         trapezoid = trial * (start.slope + point.slope) / 2
         error, misjudged = self._error_seen(state, point, difference, trapezoid)
-        misjudged &= finite
-        error = tf.where(finite, error, state.error)
         change = tf.clip_by_value(trapezoid, difference - error, difference + error)
         decreased = change <= trial * self._decrease
         flat = finite & (tf.abs(point.slope) <= self._flat)
@@ -322,7 +351,10 @@ class _Trials:
     def _error_seen(
         self, state: _State, point: Point, difference: tf.Tensor, trapezoid: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The error of a difference of losses, and whether it was thought to be smaller."""
+        """The error of a difference of losses, and whether it was thought to be smaller.
+
+        It was not where anything is not finite.
+        """
         bend = tf.abs(point.slope - self._start.slope)
         beyond = tf.abs(difference - trapezoid) - state.trial * bend / 2
         level = bend <= _LEVEL * tf.abs(self._start.slope)

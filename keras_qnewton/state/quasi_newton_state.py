@@ -109,25 +109,55 @@ class QuasiNewtonState:
 
     def flatten(self, tensors: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """One tensor a weight of the step -> float64 `[N]`; None, and other weights', as zeros."""
-        given = dict(zip(self.positions, tensors, strict=True))
-        pieces = []
-        for k, shape in enumerate(self.shapes):
-            tensor = given.get(k)
-            size = shape.num_elements()
-            if tensor is None:
-                pieces.append(tf.zeros([size], tf.float64))
-            else:
-                dense = tf.convert_to_tensor(tensor)
-                pieces.append(tf.cast(tf.reshape(dense, [size]), tf.float64))
-        return tf.concat(pieces, 0)
+        given = [
+            tf.zeros([self.shapes[k].num_elements()], tf.float64) if t is None else t
+            for k, t in zip(self.positions, tensors, strict=True)
+        ]
+        if len({t.dtype for t in given}) > 1:
+            given = [tf.cast(t, tf.float64) for t in given]
+        return self.spread(self.joined(given))
 
     def unflatten(self, vector: tf.Tensor, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """`[N]` -> one tensor a weight of the step, of the dtypes of `like`."""
-        pieces = tf.split(vector, [shape.num_elements() for shape in self.shapes])
-        return [
-            tf.cast(tf.reshape(pieces[k], self.shapes[k]), tensor.dtype)
-            for k, tensor in zip(self.positions, like, strict=True)
-        ]
+        separated = self.separated(self.entries(vector))
+        return [tf.cast(t, other.dtype) for t, other in zip(separated, like, strict=True)]
+
+    def joined(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """One tensor a weight of the step, all of one dtype -> their n entries, `[n]`."""
+        return tf.concat([tf.reshape(t, [-1]) for t in tensors], 0)
+
+    def separated(self, entries: tf.Tensor) -> list[tf.Tensor]:
+        """The inverse of `joined`."""
+        shapes = [self.shapes[k] for k in self.positions]
+        pieces = tf.split(entries, [shape.num_elements() for shape in shapes])
+        return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+    def entries(self, vector: tf.Tensor, dtype: tf.DType = tf.float64) -> tf.Tensor:
+        """`[N]` -> the entries of the step's weights, in their order, `[n]`."""
+        if not self._is_whole:
+            pieces = tf.split(vector, [shape.num_elements() for shape in self.shapes])
+            vector = tf.concat([pieces[k] for k in self.positions], 0)
+        return tf.cast(vector, dtype)
+
+    def spread(self, entries: tf.Tensor) -> tf.Tensor:
+        """`[n]` -> float64 `[N]`; other weights' entries are zeros."""
+        entries = tf.cast(entries, tf.float64)
+        if self._is_whole:
+            return entries
+        sizes = [self.shapes[k].num_elements() for k in self.positions]
+        pieces = dict(zip(self.positions, tf.split(entries, sizes), strict=True))
+        return tf.concat(
+            [
+                pieces.get(k, tf.zeros([shape.num_elements()], tf.float64))
+                for k, shape in enumerate(self.shapes)
+            ],
+            0,
+        )
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the step is about all weights, in their order."""
+        return list(self.positions) == list(range(len(self.shapes)))
 
 
 def _size(shapes: Sequence[tf.TensorShape]) -> int:

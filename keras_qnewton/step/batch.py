@@ -46,6 +46,10 @@ class Update(Protocol):
     @property
     def decays(self) -> bool: ...
 
+    def factor(self, dtype: tf.DType) -> tf.Tensor:
+        """What directions are multiplied by where steps are proportional to them, scalar."""
+        ...
+
     def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The step d of the directions x, one tensor a weight each."""
         ...

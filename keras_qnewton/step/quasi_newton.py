@@ -20,7 +20,6 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -32,7 +31,7 @@ from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.directions import BlockStep, learned, unknown
 from keras_qnewton.loss import batch_size
 from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint, same_rows
-from keras_qnewton.norms import norm, unit
+from keras_qnewton.norms import norm, norms_of_rows, unit
 from keras_qnewton.quasi_newton.inverse import dot
 from keras_qnewton.quasi_newton.line_search import Point, Searched, StrongWolfe
 from keras_qnewton.quasi_newton.policy import QuasiNewton
@@ -41,8 +40,8 @@ from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
 from keras_qnewton.step.batch import Batch, Share, share_of
 from keras_qnewton.step.checks import checked_loss, sound
 from keras_qnewton.step.gradient_check import verified
+from keras_qnewton.step.line import Line
 from keras_qnewton.step.newton import Step
-from keras_qnewton.step.quadratic_model import scaled
 from keras_qnewton.step.trial import Trial
 from keras_qnewton.step.trust_ratio import ROUNDING
 
@@ -80,11 +79,10 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
     assert policy is not None
     data = data_fingerprint(batch.loss)
     here, share = _here(batch, state, data)
-    line = Line.of(batch, state, here, share)
+    line = Line.of(batch, state, here.product, share.part())
     searched = _searched(policy, line, here, batch.loss.value.dtype)
     found = searched.point
     accepted = found.step > 0
-    after = line.weights(found.step)
     product = _learn(state, line, here, searched)
     trial = Trial(
         blocks=[_block(policy, state, settings, searched)],
@@ -112,7 +110,7 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
             error=searched.value_error,
             count=here.count,
             data=here.data,
-            weights=fingerprint([state.flatten(after)]),
+            weights=line.fingerprint(found.step),
         ),
         full=share.full,
     )
@@ -125,6 +123,36 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> tupl
     """
     last = state.last()
     here_before = last.weights == fingerprint([state.flatten(batch.weights)])
+    size = batch_size(batch.loss)
+
+    def searched_for() -> tuple[Here, tf.Tensor, tf.Tensor | None]:
+        here, share = _found(batch, state, here_before, data)
+        return here, share.weight, share.full
+
+    if data is None or batch.gradients is not None:
+        here, weight, full = searched_for()
+    else:
+        # Nothing is asked of the weights that was asked where the last step ended.
+        usual = here_before & (last.data == data) & (last.decrease > 0)
+        descent = dot(last.gradient, last.product)
+        usual &= tf.math.is_finite(descent) & (descent > 0)
+        usual &= tf.math.is_finite(last.loss) & tf.math.is_finite(
+            tf.cast(batch.update.learning_rate, tf.float64)
+        )
+
+        def as_it_was() -> tuple[Here, tf.Tensor, tf.Tensor | None]:
+            one = tf.constant(1.0, tf.float64)
+            return last._replace(count=one), one, None if size is None else size.count
+
+        here, weight, full = _tf_private.rarely(~usual, searched_for, as_it_was)
+    return here, Share(here.count, weight, full, size is not None and size.summed)
+
+
+def _found(
+    batch: Batch, state: QuasiNewtonState, here_before: tf.Tensor, data: tf.Tensor | None
+) -> tuple[Here, Share]:
+    """`_here` wherever it may be; what may refuse a step is asked."""
+    last = state.last()
     known, reordered = _known(batch, state, here_before, data)
 
     def evaluated() -> tuple[tf.Tensor, tf.Tensor]:
@@ -202,65 +230,15 @@ def _differ(
     return data_changed(tf.cast(then, dtype), tf.cast(now, dtype), [weights], [gradient])
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """The points w + d(α) that a step may lead to.
-
-    Attributes:
-        batch: Its loss, weights and update.
-        state: Knows how weights lie in a vector.
-        share: (n/N)/m, scalar.
-        direction: x, one tensor a weight.
-        whole: d(1), one tensor a weight.
-        flat: d(1), float64 `[N]`.
-    """
-
-    batch: Batch
-    state: QuasiNewtonState
-    share: tf.Tensor
-    direction: list[tf.Tensor]
-    whole: list[tf.Tensor]
-    flat: tf.Tensor
-
-    @classmethod
-    def of(cls, batch: Batch, state: QuasiNewtonState, here: Here, share: Share) -> Line:
-        """The line of H g / m, times the batch's weight."""
-        part = share.part()
-        direction = state.unflatten(part * here.product, batch.weights)
-        whole = batch.update(direction)
-        return cls(batch, state, part, direction, whole, state.flatten(whole))
-
-    def directions(self, length: tf.Tensor) -> list[tf.Tensor]:
-        """What the optimizer makes d(α) of, one tensor a weight."""
-        if self.batch.update.proportional:
-            return scaled(self.direction, length)
-        return self.batch.update.directions_of(scaled(self.whole, length))
-
-    def weights(self, length: tf.Tensor) -> list[tf.Tensor]:
-        """w + d(α), as the optimizer will compute it."""
-        steps = self.batch.update(self.directions(length))
-        return [w + d for w, d in zip(self.batch.weights, steps, strict=True)]
-
-    def at(self, length: tf.Tensor) -> Point:
-        """The loss, its slope in α and its gradient at w + d(α).
-
-        A step that was clipped, or stopped at a constraint, may be cut back and not lengthened:
-        what is beyond has a loss of NaN.
-        """
-        value, gradients = self.batch.loss.value_and_gradients(self.weights(length))
-        value, gradient = tf.cast(value, tf.float64), self.state.flatten(gradients)
-        if not self.batch.update.proportional:
-            value = tf.where(length > 1, tf.constant(math.nan, tf.float64), value)
-        return Point(length, value, dot(gradient, self.flat), gradient)
-
-
 def _searched(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> Searched:
     slope = dot(here.gradient, line.flat)
     start = Point(tf.constant(0.0, tf.float64), here.loss, slope, here.gradient)
     # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
     rounding = ROUNDING[dtype] * tf.abs(here.loss)
     error = tf.clip_by_value(_FADING * here.error, rounding, _UNDERRATED * rounding)
-    decrease = tf.where(here.decrease > 0, here.decrease, norm(here.gradient) / 2)
+    decrease = _tf_private.rarely(
+        here.decrease <= 0, lambda: norm(here.gradient) / 2, lambda: here.decrease
+    )
     first = tf.math.divide_no_nan(-2 * _OPTIMISM * decrease, slope)
     visible = (decrease > _VISIBLE * error) & (first > 0)
     first = tf.where(visible, tf.minimum(first, 1.0), 1.0)
@@ -275,19 +253,13 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
     A search without an end and without a pair says that H is of no use: it is forgotten.
     """
     end, pair = searched.point, searched.pair
-    # As the weights' precision has it.
-    moved = zip(line.batch.weights, line.weights(pair.step), strict=True)
-    s = state.flatten([after - before for before, after in moved])
+    s = line.moved(pair.step)
     y = pair.gradient - here.gradient
     minus_bs = pair.step * line.share * here.gradient
-    sbs, ys = -dot(minus_bs, s), dot(y, s)
-    noisy = here.count > 1
-    # A batch's own curvature is no reason to believe much less in that of the others: damped.
-    damped = noisy & (ys < _LEAST_SHARE * sbs)
-    theta = tf.where(damped, (1 - _LEAST_SHARE) * sbs / (sbs - ys), 1.0)
-    y = theta * y - (1 - theta) * minus_bs
-    sbs = tf.where(noisy, tf.minimum(sbs, dot(y, s)), sbs)
-    curved = dot(y, s) > _LEAST_CURVATURE * norm(y) * norm(s)
+    sbs, noisy = -dot(minus_bs, s), here.count > 1
+    y, sbs = _tf_private.rarely(noisy, lambda: _damped(s, y, minus_bs, sbs), lambda: (y, sbs))
+    lengths = tf.reduce_prod(norms_of_rows(tf.stack([y, s])))
+    curved = dot(y, s) > _LEAST_CURVATURE * lengths
     known = (pair.step > 0) & curved & (sbs > 0)
 
     def learn() -> tf.Tensor:
@@ -307,6 +279,19 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
             return tf.identity(here.gradient)
 
     return tf.cond(known, learn, lambda: tf.cond(end.step > 0, multiply, forget))
+
+
+def _damped(
+    s: tf.Tensor, y: tf.Tensor, minus_bs: tf.Tensor, sbs: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """y and sᵀBs of one batch among others, whose curvature it is not much less than.
+
+    A batch's own curvature is no reason to believe much less in that of the others.
+    """
+    ys = dot(y, s)
+    theta = tf.where(ys < _LEAST_SHARE * sbs, (1 - _LEAST_SHARE) * sbs / (sbs - ys), 1.0)
+    y = theta * y - (1 - theta) * minus_bs
+    return y, tf.minimum(sbs, dot(y, s))
 
 
 def _forgotten(state: QuasiNewtonState, factor: tf.Tensor | float = 1.0) -> tf.Tensor:
