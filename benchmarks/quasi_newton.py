@@ -8,6 +8,10 @@ Points and weights at the start are the same for all methods:
 
     ssbfgs, ssbroyden, bfgs, lbfgs
                  ours: `QNewton(curvature=QuasiNewton(update=...))`, `minimize` in a `tf.function`
+    fit          ours: `curvature="quasi_newton"` in stock `compile` and `fit`, a hundred steps an
+                 epoch and ten an execution (`steps_per_execution`)
+    fit_epochs   the same, one step an epoch, as `fit` takes a full batch: the difference is what
+                 Keras spends between epochs
     newton       ours: `QNewton()` at its defaults
     gauss_newton ours: `QNewton(curvature="gauss_newton")`, at any size
     self_scaled  dense self-scaled BFGS in NumPy and BLAS, SciPy's line search (`self_scaled`)
@@ -23,19 +27,22 @@ which there is a column; ours and Adam's have taken two steps by then. Loss and 
 are looked at while no clock runs, by one function for all. A gradient is a loss with its gradient.
 A Newton step is counted as one.
 
-A row of JSON is written to `--json` as soon as a problem is done for a seed; `--figures` names a
-folder for one figure each. `--profile minutes` takes some 15, `--profile hour` an hour for each of
-the three problems in Rathore et al.'s table.
+A row of JSON a method is written to `--json` as soon as a problem is done for a seed, and until
+then to a file beside it, every 20 seconds: a run that is ended leaves its curves. `--append` keeps
+the rows that are there. `--figures` names a folder for one figure each. `--profile minutes` takes
+some 15, `--profile hour` an hour for each of the three problems in Rathore et al.'s table, which
+`--problems` takes one by one.
 
     python benchmarks/quasi_newton.py [--profile minutes] [--problems poisson2d ...]
         [--methods ssbfgs self_scaled ...] [--seconds 30] [--seeds 0 1 2] [--width 50]
-        [--points 2000] [--dtype float64] [--json FILE] [--figures FOLDER]
+        [--points 2000] [--dtype float64] [--json FILE] [--append] [--figures FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import gc
 import json
 import math
@@ -74,6 +81,8 @@ STYLES = {
     "ssbroyden": ("#000000", "--"),
     "bfgs": ("#000000", "-."),
     "lbfgs": ("#000000", ":"),
+    "fit": ("#56B4E9", "-"),
+    "fit_epochs": ("#56B4E9", "--"),
     "newton": ("#CC79A7", "-"),
     "gauss_newton": ("#CC79A7", "--"),
     "self_scaled": ("#0072B2", "-"),
@@ -106,9 +115,14 @@ def looker(problem: Problem, setup: Setup) -> Callable[[Any], tuple[float, float
 
 
 def race(
-    problem: Problem, setup: Setup, names: list[str], seconds: float, slice_seconds: float
+    problem: Problem,
+    setup: Setup,
+    names: list[str],
+    seconds: float,
+    slice_seconds: float,
+    keep: Callable[[Mapping[str, Track]], None],
 ) -> dict[str, Track]:
-    """All methods from one start, in turns."""
+    """All methods from one start, in turns; `keep` is given their tracks from time to time."""
     look = looker(problem, setup)
 
     def maker(name: str) -> Callable[[], Any]:
@@ -121,6 +135,7 @@ def race(
         rounds += 1
         if running and time.perf_counter() - told > 20:
             told = time.perf_counter()
+            keep({name: turn.track for name, turn in turns.items()})
             losses = (f"{name} {turns[name].track.looks[-1].loss:.1e}" for name in running)
             print(
                 f"  {rounds * slice_seconds:.0f} of {seconds:g} s: {', '.join(losses)}", flush=True
@@ -173,6 +188,15 @@ def as_json(problem: Problem, setup: Setup, name: str, track: Track) -> dict[str
         ],
         "published_l2": dict(problem.published),
     }
+
+
+def write(
+    path: pathlib.Path, problem: Problem, setup: Setup, tracks: Mapping[str, Track], mode: str
+) -> None:
+    """A row of JSON a method."""
+    with path.open(mode) as file:
+        for name, track in tracks.items():
+            file.write(json.dumps(as_json(problem, setup, name, track)) + "\n")
 
 
 def draw(problem: Problem, tracks: Mapping[tuple[str, int], Track], path: pathlib.Path) -> None:
@@ -246,6 +270,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--slice", type=float, default=1.0, help="seconds of a turn")
     results = common.RESULTS
     parser.add_argument("--json", type=pathlib.Path, default=results / "quasi_newton.jsonl")
+    parser.add_argument("--append", action="store_true", help="to the rows of earlier runs")
     parser.add_argument("--figures", type=pathlib.Path, default=results)
     options = parser.parse_args()
     defaults = {"methods": list(METHODS), "points": 2000} | PROFILES[options.profile]
@@ -261,23 +286,25 @@ def main() -> None:
     # Which say that a line search ended: what a method does then is its own.
     warnings.filterwarnings("ignore", message=".*line search")
     options.json.parent.mkdir(exist_ok=True, parents=True)
-    options.json.write_text("")
+    if not options.append:
+        options.json.write_text("")
+    unfinished = options.json.with_suffix(".unfinished.jsonl")
     for problem in (PROBLEMS[name] for name in options.problems):
         dtype = options.dtype or problem.dtype
         all_tracks = {}
         for seed in options.seeds:
             setup = Setup(seed, options.width, options.points, dtype)
             print(f"\n{problem.name}, seed {seed}, {dtype}, {options.seconds:g} s each", flush=True)
-            tracks = race(problem, setup, options.methods, options.seconds, options.slice)
+            keep = functools.partial(write, unfinished, problem, setup, mode="w")
+            tracks = race(problem, setup, options.methods, options.seconds, options.slice, keep)
             reference = tracks.get(REFERENCE)
             level = reference.looks[-1].loss if reference and reference.looks else None
             print(heading())
             for name, track in tracks.items():
                 print(line(name, track, level), flush=True)
                 all_tracks[name, seed] = track
-            with options.json.open("a") as file:
-                for name, track in tracks.items():
-                    file.write(json.dumps(as_json(problem, setup, name, track)) + "\n")
+            write(options.json, problem, setup, tracks, mode="a")
+            unfinished.unlink(missing_ok=True)
             keras.backend.clear_session()
             gc.collect()
         for of, error in problem.published.items():

@@ -325,6 +325,72 @@ class QuasiNewtonSteps(Newton):
         return QNewton(curvature=QuasiNewton(update=self.rule))
 
 
+class _TaskModel(keras.Model):
+    """A task as a model for `fit`: its data are constants, and what `fit` passes in is not read."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.task, self.tracker = task, keras.metrics.Mean("loss")
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        return list(self.task.variables)
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [self.tracker]
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        del data
+        with tf.GradientTape() as tape:
+            loss = self.optimizer.scale_loss(self.task.loss())
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        self.optimizer.apply(gradients, variables)
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result()}
+
+
+class Fit(Newton):
+    """Quasi-Newton steps in stock `fit`: a hundred an epoch, ten an execution."""
+
+    steps_per_epoch, steps_per_execution = 100, 10
+
+    def __init__(self, task: Task):
+        self._searched = self._counted = self.steps = 0
+        self.task, self._model = task, _TaskModel(task)
+        self.optimizer = QNewton(curvature="quasi_newton")
+        self._model.compile(optimizer=self.optimizer, steps_per_execution=self.steps_per_execution)
+        self._data = tf.data.Dataset.from_tensors(np.zeros((1, 1), "float32")).repeat()
+        self._fit(2, lambda: None)
+
+    def _fit(self, epochs: int, tick: Tick) -> None:
+        def taken(batch: int, logs: Any = None) -> None:
+            del batch, logs
+            self.steps += self.steps_per_execution
+            if self.steps - self._counted > 500:  # the log holds the last 1,024
+                self.evaluations()
+            tick()
+
+        self._model.fit(
+            self._data,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=taken)],
+        )
+
+    def run(self, tick: Tick) -> str:
+        self._fit(10**9, tick)
+        return "all epochs"
+
+
+class FitByEpochs(Fit):
+    """An epoch for each step, as of a full batch: with what Keras does between epochs."""
+
+    steps_per_epoch = steps_per_execution = 1
+
+
 def _ours(rule: str) -> type[QuasiNewtonSteps]:
     return type(f"Ours_{rule}", (QuasiNewtonSteps,), {"rule": rule})
 
@@ -335,6 +401,8 @@ METHODS: dict[str, tuple[str, Callable[..., Any]]] = {
     "ssbroyden": ("QNewton, ssbroyden", _ours("ssbroyden")),
     "bfgs": ("QNewton, bfgs", _ours("bfgs")),
     "lbfgs": ("QNewton, lbfgs", _ours("lbfgs")),
+    "fit": ("ssbfgs in fit", Fit),
+    "fit_epochs": ("in fit, by epochs", FitByEpochs),
     "newton": ("QNewton()", Newton),
     "gauss_newton": ("QNewton, gauss_newton", GaussNewtonSteps),
     "self_scaled": ("self-scaled, BLAS", SelfScaled),
