@@ -48,8 +48,7 @@ def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
     by_rows = [_by_rows(t) for t in taken if t.op not in constants]
     if not by_rows:
         return _in_order([])
-    ordered = tf.bitwise.bitwise_and(_in_order(by_rows), tf.constant(_LAST, tf.int64))
-    return tf.bitwise.left_shift(_in_any_order(by_rows), _HALF) + ordered
+    return _packed(_in_any_order(by_rows), _in_order(by_rows))
 
 
 def same_rows(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
@@ -101,8 +100,19 @@ def _of_replicas(loss: SummedLoss) -> tf.Tensor | None:
     found = loss.each(data_fingerprint)
     if any(f is None for f in found):
         return None
-    # Replicas that exchange their data have the same loss.
-    return loss.replicas.total([[f] for f in found])[0]
+    # Replicas that exchange their data have the same loss. The halves are added up apart, since
+    # what is carried from the one would change the other.
+    halves = [[tf.bitwise.right_shift(f, _HALF), _last_bits(f)] for f in found]
+    return _packed(*loss.replicas.total(halves))
+
+
+def _packed(any_order: tf.Tensor, in_order: tf.Tensor) -> tf.Tensor:
+    """The last bits of two numbers, side by side."""
+    return tf.bitwise.left_shift(any_order, _HALF) + _last_bits(in_order)
+
+
+def _last_bits(number: tf.Tensor) -> tf.Tensor:
+    return tf.bitwise.bitwise_and(number, tf.constant(_LAST, tf.int64))
 
 
 def _odd(count: tf.Tensor, salt: int) -> tf.Tensor:
