@@ -240,7 +240,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return gram_of_rows(rows, size, self._memory, self.dtype, dtype)
 
         together = {i: of for i, of in enumerate(self._rows) if of.rows_of_z == 1}
-        grams = [gram(together)] if together else []
+        grams = [gram(together)] if together or not self._rows else []
         for i, of in enumerate(self._rows):
             if of.rows_of_z > 1:
                 one = functools.partial(lambda i, of, turn: gram({i: of.turn(turn)}), i, of)
