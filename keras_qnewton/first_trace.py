@@ -7,6 +7,7 @@ traced twice, and only the second graph is ever run. A Newton step takes seconds
 
 from __future__ import annotations
 
+import keras
 import tensorflow as tf
 
 from keras_qnewton.running_fit import model_of_train_step
@@ -21,10 +22,10 @@ _WAS_RUN = (
 def is_thrown_away(loss: tf.Tensor | None) -> bool:
     """Whether the graph that is being traced will be traced anew, and this one never run.
 
-    Where a model has more metrics than its loss, a variable is made. In a first trace that is
-    allowed, and brings the second one about. In any other it is an error, and the graph is the one
-    that will be run. If TensorFlow did run a graph of which this was said, it would fail before a
-    weight changes.
+    It is where variables of metrics are made in this very trace. Of those that will be made after
+    the step nothing is known for sure: one of our own is made, which has TensorFlow trace anew in
+    any case. Where a function was traced before, that is an error, and the graph is one to be run.
+    If a graph of which this was said were run all the same, it would fail before a weight changes.
 
     Args:
         loss: The loss of the train step; None where it is not known.
@@ -37,7 +38,7 @@ def is_thrown_away(loss: tf.Tensor | None) -> bool:
     if loss.graph is not tf.compat.v1.get_default_graph():
         return False
     model = model_of_train_step()
-    if model is None or len(model.metrics) < 2:
+    if model is None or not any(_is_being_made(metric) for metric in model.metrics):
         return False
     try:
         tf.Variable(0, trainable=False, name="traced_anew")
@@ -45,3 +46,13 @@ def is_thrown_away(loss: tf.Tensor | None) -> bool:
         return False
     tf.debugging.Assert(tf.constant(False), [_WAS_RUN])
     return True
+
+
+def _is_being_made(metric: keras.Metric) -> bool:
+    """Whether variables of the metric are made in this trace: before the step, or after it."""
+    if not metric.variables:
+        return not getattr(metric, "built", True)
+    with tf.init_scope():
+        if not tf.executing_eagerly():
+            return False
+        return not all(bool(v.value.is_initialized()) for v in metric.variables)

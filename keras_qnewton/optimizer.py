@@ -293,6 +293,7 @@ class QNewton(keras.optimizers.Optimizer):
             self._step_of_replicas(grads, trainable_variables)
             return
         if is_thrown_away(traced.pending_loss):
+            traced.last_loss = tf.reduce_sum(traced.pending_loss)
             return
         loss = loss_of_train_step(traced.pending_loss, grads, tensors)
         if self._accumulation is None:

@@ -63,7 +63,8 @@ def examples_apart(
         if whole and _may_be_together(state.each, curvature.z):
             return ExamplesApart(state.each, each)
     guess = rows_joined(recorded)
-    return ExamplesApart(guess if _may_be_together(guess, curvature.z) else 1)
+    whole = rows is None or rows % guess == 0
+    return ExamplesApart(guess if whole and _may_be_together(guess, curvature.z) else 1)
 
 
 def _may_be_together(rows: int, z: tf.Tensor) -> bool:

@@ -19,6 +19,8 @@ def rows_joined(tensor: tf.Tensor) -> int:
     """T, looked for on the way that leads to `tensor` row by row; 1 where nothing is found."""
     while tf.is_symbolic_tensor(tensor) and tensor.op.type in _ROW_BY_ROW:
         source = tensor.op.inputs[0]
+        if tensor.op.type == "MatMul" and tensor.op.get_attr("transpose_a"):
+            return 1
         if tensor.op.type == "Reshape":
             before, after = _elements_of_rows(source), _elements_of_rows(tensor)
             if not before or not after or before % after:

@@ -135,7 +135,7 @@ def _place(tensor: tf.Tensor) -> Hashable:
 
 def _known_numbers(tensor: tf.Tensor) -> Hashable:
     """The values of few numbers that are constants, or of integers made of some; None of others."""
-    constant = tensor.op.type == "Const"
+    constant = tensor.op.type == "Const" and tensor.dtype != tf.string
     count = tensor.shape.num_elements()
     if not (constant or tensor.dtype.is_integer) or count is None or count > _FEW:
         return None

@@ -1,5 +1,7 @@
 """A label for each token: rows of z that meet within an example, and not between examples."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from keras_qnewton.curvature import Blocks, GaussNewton
 from keras_qnewton.curvature.examples_apart import ExamplesApart
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.loss import as_tensors, record
-from tests.curvature.reach import B, L, reference
+from tests.curvature.reach import B, L, cross_entropy, reference
 from tests.derivatives import relative_error
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -220,3 +222,19 @@ def test_a_wrong_guess_is_refuted(monkeypatch):
     matrix, how = formed(problem)
     assert relative_error(matrix, expected) < 1e-8
     assert how is not Formation.ROWS
+
+
+def test_rows_that_no_reshape_has_joined():
+    """A product from the left has a row for each column of what was reshaped."""
+    w, x = tf.Variable(RNG.normal(size=(5, 6))), tensor(RNG.normal(size=(4, 5)))
+    sums, y = tensor(RNG.normal(size=(4, 2))), RNG.integers(0, 2, 6)
+
+    def outputs():
+        joined = tf.reshape(tf.reshape(tf.tanh(x @ w), [1, 2, 2, 6]), [-1, 6])
+        return [tf.matmul(joined, sums, transpose_a=True)]
+
+    problem = types.SimpleNamespace(
+        variables=[w], outputs=outputs, loss=lambda zs: cross_entropy(zs[0], y)
+    )
+    expected, _ = reference(problem.variables, problem.outputs, problem.loss)
+    assert relative_error(formed(problem)[0], expected) < 1e-8

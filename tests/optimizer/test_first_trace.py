@@ -124,3 +124,75 @@ def test_a_first_trace_that_is_run_fails_before_a_weight_changes():
         step(tf.constant(X), tf.constant(CLASSES))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+class Own(keras.Model):
+    """A train step of one's own, by `minimize` or by Keras's way, with two metrics."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.body = classifier()
+        self.mean, self.accuracy = keras.metrics.Mean("mean"), keras.metrics.Mean("accuracy")
+        self.traces = 0
+
+    @property
+    def metrics(self):
+        return [self.mean, self.accuracy]
+
+    def call(self, x):
+        return self.body(x)
+
+    def train_step(self, data):
+        self.traces += 1
+        x, y = data
+        loss = self.optimizer.minimize(
+            lambda: CROSS_ENTROPY(y, self.body(x)), self.trainable_variables
+        )
+        self.mean.update_state(loss)
+        return {"mean": self.mean.result()}
+
+
+def test_minimize_in_a_train_step_of_ones_own(traced):
+    model = Own()
+    model.compile(QNewton())
+    means = model.fit(X, CLASSES, epochs=3, verbose=0).history["mean"]
+    assert means[-1] < means[0]
+    assert len(traced) == model.traces == 1
+
+
+class Minimizing(keras.Model):
+    def train_step(self, data):
+        x, y = data
+        before = self.optimizer.minimize(
+            lambda: self.compute_loss(x, y, self(x, training=True)), self.trainable_variables
+        )
+        return {**self.compute_metrics(x, y, self(x)), "before": before}
+
+
+def test_minimize_where_metrics_are_made_late(traced):
+    keras.utils.set_random_seed(0)
+    inputs = L.Input((4,))
+    model = Minimizing(inputs, L.Dense(2)(L.Dense(3, activation="tanh")(inputs)))
+    model.compile(QNewton(), CROSS_ENTROPY, metrics=["accuracy"])
+    history = model.fit(X, CLASSES, epochs=3, verbose=0).history
+    assert history["before"][-1] < history["before"][0]
+    assert len(traced) == 1
+
+
+def test_one_trace_where_metrics_are_known():
+    """After `evaluate`, or with metrics that have their variables."""
+    traces = []
+
+    class Counted(keras.Sequential):
+        def train_step(self, data):
+            traces.append(1)
+            return super().train_step(data)
+
+    model = Counted([L.Input((4,)), L.Dense(2)])
+    model.compile(QNewton(), CROSS_ENTROPY, metrics=["accuracy"])
+    model.evaluate(X, CLASSES, verbose=0)
+    with pytest.raises(ValueError):
+        model.fit(X[:, :3], CLASSES, verbose=0)
+    traces.clear()
+    model.fit(X, CLASSES, verbose=0)
+    assert len(traces) == 1

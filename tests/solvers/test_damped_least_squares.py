@@ -299,3 +299,9 @@ def test_bad_settings():
         DampedLeastSquares(tolerance=-1.0)
     with pytest.raises(ValueError, match="Argument `backend` must be one of"):
         DampedLeastSquares(backend="none")
+
+
+def test_a_damping_out_of_range_of_the_rows():
+    rows, rhs = np.full([3, 2], 1e-160), np.ones(2)
+    with pytest.raises(ValueError, match="`damping` must be within the range"):
+        DampedLeastSquares().solve(rows, rhs, 0.1)

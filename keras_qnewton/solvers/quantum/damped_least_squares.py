@@ -299,9 +299,16 @@ def _scaled(rows: tf.Tensor, vector: tf.Tensor, damping: float, axis: int, name:
     of_rows, of_vector = (exponent_of(array) for array in arrays)
     # From residuals, g = Uᵀ r has a factor of the rows'.
     exponent = of_vector - (1 if axis == 0 else 2) * of_rows
+    with np.errstate(over="ignore", under="ignore"):
+        scaled_damping = float(np.ldexp(float(damping), -2 * of_rows))
+    if not 0 < scaled_damping < math.inf:
+        raise ValueError(
+            "Argument `damping` must be within the range of double precision of the squares of "
+            f"`rows`. Received: damping={damping!r}, rows of at most about 2**{of_rows}"
+        )
     return _Scaled(
         np.ldexp(arrays[0], -of_rows),
-        math.ldexp(float(damping), -2 * of_rows),
+        scaled_damping,
         np.ldexp(arrays[1], -of_vector),
         exponent,
     )
