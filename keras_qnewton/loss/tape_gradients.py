@@ -76,13 +76,12 @@ class _Expressions:
 
     def number(self, tensor: tf.Tensor) -> int:
         """The number of what `tensor` is made of."""
-        pending = [tensor]
+        pending = [(tensor, *self._parts(tensor))]
         while pending:
-            last = pending[-1]
-            label, made_of = self._parts(last)
+            last, label, made_of = pending[-1]
             unknown = [t for t in made_of if _place(t) not in self._of_tensors]
             if unknown:
-                pending.extend(unknown)
+                pending.extend((t, *self._parts(t)) for t in unknown)
                 continue
             pending.pop()
             parts = tuple(self._of_tensors[_place(t)] for t in made_of)

@@ -14,6 +14,9 @@ from keras_qnewton.solvers import QSVT, Shortcut
 from keras_qnewton.solvers.quantum.kernel_polynomial import inverse_by_residual_coefficients
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
 
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(60, 5)), RNG.integers(0, 2, size=(60, 1))
+
 
 def f64(value):
     return tf.constant(value, tf.float64)
@@ -84,10 +87,8 @@ def test_no_more_is_solved_than_is_asked_for(kind, tolerance, graph):
     assert solver.tolerance == 1e-12 and solver.epsilon == 1e-3
 
 
-def trained(forcing, steps, solver):
-    """Losses before each step, the optimizer, and the weights, of a loss with a lowest value."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(60, 5)), rng.integers(0, 2, size=(60, 1))
+def model_of(forcing, solver):
+    """A model whose loss has a lowest value."""
     penalised = keras.regularizers.L2(0.01)
     model = keras.Sequential(
         [keras.layers.Input((5,)), keras.layers.Dense(1, "tanh", kernel_regularizer=penalised)]
@@ -95,11 +96,22 @@ def trained(forcing, steps, solver):
     model.set_weights([np.full((5, 1), 0.5), np.zeros(1)])
     optimizer = QNewton(scheduler=Scheduler(quantum=solver, gate_time=1e-30, forcing=forcing))
     model.compile(optimizer, "mean_squared_error")
+    return model
+
+
+def trained_on(model, steps):
+    """Losses before each step."""
     losses = []
     for _ in range(steps):
-        losses.append(float(model.train_on_batch(x, y)))
+        losses.append(float(model.train_on_batch(X, Y)))
         model.reset_metrics()
-    return losses, optimizer, np.concatenate([w.ravel() for w in model.get_weights()])
+    return losses
+
+
+def trained(forcing, steps, solver):
+    """Losses before each step, and the optimizer."""
+    model = model_of(forcing, solver)
+    return trained_on(model, steps), model.optimizer
 
 
 @pytest.mark.parametrize("kind", [QSVT, Shortcut])
@@ -107,8 +119,8 @@ def test_training_goes_on_as_with_exact_steps(kind):
     def solver():
         return kind("emulator", max_degree=10**6)
 
-    exact_losses, exact, _ = trained(False, 4, solver())
-    losses, optimizer, _ = trained(True, 4, solver())
+    exact_losses, exact = trained(False, 4, solver())
+    losses, optimizer = trained(True, 4, solver())
     assert losses[-1] <= exact_losses[-1] * 1.01
     residuals = [decision.residual for decision in optimizer.decisions]
     # Systems are solved coarsely, by circuits, and none is solved again.
@@ -132,7 +144,7 @@ def test_another_solver_is_solved_as_it_is():
         def solve(self, matrix, rhs):
             return Solution(np.linalg.solve(matrix, rhs), 0.0, self.name)
 
-    losses, optimizer, _ = trained(True, 2, Exactly())
+    losses, optimizer = trained(True, 2, Exactly())
     assert {decision.solved_by for decision in optimizer.decisions} == {"exactly"}
     assert losses[1] < losses[0]
 
@@ -140,6 +152,20 @@ def test_another_solver_is_solved_as_it_is():
 def test_state_without_it_is_that_of_earlier_versions():
     names = [v.path for v in trained(False, 1, QSVT("emulator"))[1].variables]
     assert not any("forced" in name for name in names)
+
+
+def test_a_saved_run_goes_on_as_an_unbroken_one(tmp_path):
+    unbroken = model_of(True, QSVT("emulator"))
+    losses = trained_on(unbroken, 4)
+    broken = model_of(True, QSVT("emulator"))
+    before = trained_on(broken, 2)
+    broken.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.optimizer.scheduler.forcing.get_config() == Forcing().get_config()
+    assert before + trained_on(again, 2) == losses
+    (kept,) = (v.numpy() for v in again.optimizer.variables if v.path.endswith("forced"))
+    (expected,) = (v.numpy() for v in unbroken.optimizer.variables if v.path.endswith("forced"))
+    np.testing.assert_array_equal(kept, expected)
 
 
 def test_config_round_trip():
