@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -13,22 +15,26 @@ def callbacks_of_fit() -> keras.callbacks.CallbackList | None:
     An optimizer knows no model, and Keras hands it none: they are found among the callers' local
     variables.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
-        for value in frame.f_locals.values() if frame.f_code.co_name == "fit" else ():
+    for variables in _variables_of_callers("fit"):
+        for value in variables.values():
             if isinstance(value, keras.callbacks.CallbackList):
                 return value
-        frame = frame.f_back
     return None
 
 
 def model_of_train_step() -> keras.Model | None:
     """The model whose `train_step` this is called from; None in a loop of one's own."""
+    for variables in _variables_of_callers("train_step"):
+        model = variables.get("self")
+        if isinstance(model, keras.Model):
+            return model
+    return None
+
+
+def _variables_of_callers(name: str) -> Iterator[dict[str, Any]]:
+    """The local variables of each function of that name that this is called from."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_code.co_name == "train_step":
-            model = frame.f_locals.get("self")
-            if isinstance(model, keras.Model):
-                return model
+        if frame.f_code.co_name == name:
+            yield frame.f_locals
         frame = frame.f_back
-    return None

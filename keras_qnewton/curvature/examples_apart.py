@@ -16,7 +16,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.curvature.outputs import OutputCurvature
-from keras_qnewton.curvature.outputs.base import MAX_OUTPUTS
+from keras_qnewton.curvature.outputs.base import MAX_OUTPUTS, countable_outputs
 from keras_qnewton.loss.example_states import Rows
 from keras_qnewton.loss.independence import Passage
 from keras_qnewton.loss.joined_rows import rows_joined
@@ -69,8 +69,8 @@ def examples_apart(
 
 def _may_be_together(rows: int, z: tf.Tensor) -> bool:
     """Whether so many rows of z have few roots: each has its own, and each root a backward pass."""
-    roots = z.shape[1:].num_elements()
-    return rows == 1 or (roots is not None and rows * roots <= MAX_OUTPUTS)
+    outputs = countable_outputs(z)
+    return rows == 1 or (outputs is not None and rows * outputs <= MAX_OUTPUTS)
 
 
 def _numbers_of_examples(rows: int | None, uses: Sequence[Use]) -> list[int | None]:

@@ -171,7 +171,9 @@ def test_of_a_loop_nothing_is_told() -> None:
     w = tf.Variable([1.0, 2.0])
 
     def loss() -> tf.Tensor:
-        body = lambda k, total: (k + 1, total + tf.reduce_sum(tf.sin(w)))  # noqa: E731
+        def body(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return k + 1, total + tf.reduce_sum(tf.sin(w))
+
         return tf.while_loop(lambda k, _: k < 3, body, (0, 0.0))[1]
 
     assert not told(loss, [w])

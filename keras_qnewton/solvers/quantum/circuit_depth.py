@@ -86,7 +86,7 @@ def shortcut_depth(
     vector, is not counted.
     """
     _check_known(encoding)
-    larger = _float64(size) + 1
+    larger = float64(size) + 1
     call = _call(encoding, larger, sparsity, layers)
     n = qubits(larger)
     preparations = 2 * (2 * _power_of_two(n) - n - 2)
@@ -124,7 +124,7 @@ def _check_known(encoding: str) -> None:
 def _call(encoding: str, size: Scalar, sparsity: Scalar, layers: Scalar | None) -> _Call:
     n = qubits(size)
     rows = _power_of_two(n)
-    d = tf.clip_by_value(_float64(sparsity), 1.0, rows)
+    d = tf.clip_by_value(float64(sparsity), 1.0, rows)
     if encoding == "dilation":
         ones = tf.ones_like(rows)
         query, ancillas, largest = _dilation(n, rows), ones, ones
@@ -132,27 +132,27 @@ def _call(encoding: str, size: Scalar, sparsity: Scalar, layers: Scalar | None) 
         query, ancillas, largest = 2 * rows**2 - 2 * (n - 1), n, tf.sqrt(rows)
     else:
         # Padding is a part of the graph of non-zeros that nothing connects to the rest.
-        flagged = (_float64(size) < rows) | ((d <= 2) & (rows > 2))
+        flagged = (float64(size) < rows) | ((d <= 2) & (rows > 2))
         ancillas = tf.where(flagged, n + 1, n)
         query, largest = _sparse(n, rows, d), tf.sqrt(d)
-    return _Call(query if layers is None else _float64(layers), ancillas, largest)
+    return _Call(query if layers is None else float64(layers), ancillas, largest)
 
 
 def _resolved(condition_number: Scalar, alpha: Scalar | None, call: _Call) -> tf.Tensor:
     """α/σ_min."""
     # A measured α may round to just below 1.
-    factor = call.largest if alpha is None else tf.maximum(_float64(alpha), 1.0)
-    return _float64(condition_number) * factor
+    factor = call.largest if alpha is None else tf.maximum(float64(alpha), 1.0)
+    return float64(condition_number) * factor
 
 
 def qubits(size: Scalar) -> tf.Tensor:
     """⌈log₂ size⌉, at least 1, scalar float64."""
-    return tf.maximum(tf.math.ceil(_log2(_float64(size)) - 1e-9), 1.0)
+    return tf.maximum(tf.math.ceil(_log2(float64(size)) - 1e-9), 1.0)
 
 
 def inverse_degree(condition_number: Scalar, epsilon: float) -> tf.Tensor:
     """`polynomial.inverse_degree` at the bucket of α/σ_min, as `QSVT` has it; scalar float64."""
-    steps = tf.math.ceil(_log2(_float64(condition_number)) * STEPS_PER_OCTAVE - 1e-9)
+    steps = tf.math.ceil(_log2(float64(condition_number)) * STEPS_PER_OCTAVE - 1e-9)
     kappa = _power_of_two(tf.maximum(steps, 1.0) / STEPS_PER_OCTAVE)
     needed = tf.math.log((kappa - 1) / epsilon) / (2 * tf.math.atanh(1 / kappa))
     return 2 * tf.maximum(1 + tf.math.ceil(needed), 1.0) - 1
@@ -160,7 +160,7 @@ def inverse_degree(condition_number: Scalar, epsilon: float) -> tf.Tensor:
 
 def kernel_degree(condition_number: Scalar, ripple: float) -> tf.Tensor:
     """`kernel_polynomial.kernel_degree`, scalar float64."""
-    gap = tf.minimum(1 / _float64(condition_number), LARGEST_GAP)
+    gap = tf.minimum(1 / float64(condition_number), LARGEST_GAP)
     needed = math.acosh(1 / ripple) / (2 * tf.math.atanh(gap))
     return 2 * tf.maximum(tf.math.ceil(needed * (1 - 1e-12)), 1.0)
 
@@ -184,7 +184,7 @@ def projector_layers(ancillas: tf.Tensor) -> tf.Tensor:
     return tf.where(ancillas < 2, tf.constant(3.0, tf.float64), 7 + 22 * levels)
 
 
-def _float64(value: Scalar) -> tf.Tensor:
+def float64(value: Scalar) -> tf.Tensor:
     return tf.cast(value, tf.float64) if tf.is_tensor(value) else tf.constant(value, tf.float64)
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_qnewton.solvers.arrays import Scalar
-from keras_qnewton.solvers.quantum.circuit_depth import projector_layers, qubits
+from keras_qnewton.solvers.quantum.circuit_depth import float64, projector_layers, qubits
 from keras_qnewton.solvers.quantum.encodings.rectangular import RECTANGULAR
 
 
@@ -58,7 +58,7 @@ def damped_depth(
     n = tf.maximum(a, b)
     two = tf.constant(2.0, tf.float64)
     if encoding == "dilation":
-        smaller = tf.minimum(_float64(shape.rows), _float64(shape.columns))
+        smaller = tf.minimum(float64(shape.rows), float64(shape.columns))
         query, ancillas = _dilation(n, tf.pow(two, n), smaller), tf.ones_like(n)
     else:
         query, ancillas = 2 * tf.pow(two, a + b) - a - b + 2, n
@@ -68,7 +68,7 @@ def damped_depth(
 
 def damped_degree(damping: Scalar, epsilon: float) -> tf.Tensor:
     """`damped_polynomial.damped_degree`, scalar float64."""
-    needed = math.acosh(1 / epsilon) / (2 * tf.math.asinh(_float64(damping))) * (1 - 1e-12)
+    needed = math.acosh(1 / epsilon) / (2 * tf.math.asinh(float64(damping))) * (1 - 1e-12)
     return 2 * tf.maximum(tf.math.ceil(needed), 2.0) - 2
 
 
@@ -81,7 +81,3 @@ def _dilation(n: tf.Tensor, size: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
     rotations = kept * (2 * size - kept - 1)
     many = rotations * (6 + 22 * levels) + 2 * size - 1 - 4 * without_zeros
     return tf.where(n < 2, tf.constant(6.0, tf.float64), many)
-
-
-def _float64(value: Scalar) -> tf.Tensor:
-    return tf.cast(value, tf.float64) if tf.is_tensor(value) else tf.constant(value, tf.float64)

@@ -93,9 +93,7 @@ def inversion_by_residual(condition_number: float, tolerance: float) -> Transfor
     """1/x for κ, with ``|1 - x p(x)| <= tolerance``, at a degree of about κ ln(2/tolerance)."""
     degree = kernel_degree(condition_number, tolerance) - 1
     coefficients = inverse_by_residual_coefficients(condition_number, degree)
-    coefficients.setflags(write=False)
-    scale = _HEADROOM / maximum(coefficients)
-    return Transform("inverse by residual", condition_number, coefficients, scale)
+    return _scaled("inverse by residual", condition_number, coefficients, _HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -103,9 +101,7 @@ def inversion(condition_number: float, epsilon: float) -> Transform:
     """1/x for κ (as it is: `bucket` it to share), with ``|p(x) - 1/x| <= epsilon``."""
     degree = inverse_degree(condition_number, epsilon)
     coefficients = inverse_coefficients(condition_number, degree)
-    coefficients.setflags(write=False)
-    scale = _HEADROOM / maximum(coefficients)
-    return Transform("inverse", condition_number, coefficients, scale)
+    return _scaled("inverse", condition_number, coefficients, _HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -120,9 +116,7 @@ def smoothed_inverse_magnitude(damping: float, epsilon: float) -> Transform:
         epsilon: See `smoothed.smoothed_degree`.
     """
     coefficients = smoothed_coefficients(damping, smoothed_degree(damping, epsilon))
-    coefficients.setflags(write=False)
-    scale = _HEADROOM / maximum(coefficients)
-    return Transform("smoothed inverse magnitude", damping, coefficients, scale)
+    return _scaled("smoothed inverse magnitude", damping, coefficients, _HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -147,9 +141,7 @@ def kernel_reflection(condition_number: float, ripple: float) -> Transform:
 def damped(damping: float, epsilon: float) -> Transform:
     """μ²/(x² + μ²), with a relative error of at most `epsilon`; even, for the very μ."""
     coefficients = damped_coefficients(damping, damped_degree(damping, epsilon))
-    coefficients.setflags(write=False)
-    scale = _BOUNDED_HEADROOM / maximum(coefficients)
-    return Transform("damped", damping, coefficients, scale)
+    return _scaled("damped", damping, coefficients, _BOUNDED_HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -157,6 +149,12 @@ def damped_from_residuals(damping: float, epsilon: float) -> Transform:
     """μ² x/(x² + μ²), with a relative error of at most `epsilon`; odd, for the very μ."""
     even = damped_coefficients(damping, damped_degree(damping, epsilon))
     coefficients = times_x(even)
-    coefficients.setflags(write=False)
-    scale = _HEADROOM / maximum(coefficients)
-    return Transform("damped, from residuals", damping, coefficients, scale)
+    return _scaled("damped, from residuals", damping, coefficients, _HEADROOM)
+
+
+def _scaled(
+    function: str, parameter: float, coefficients: np.ndarray, headroom: float
+) -> Transform:
+    """The polynomial of these coefficients, of which the circuit's has the maximum `headroom`."""
+    coefficients.setflags(write=False)  # shared by all who ask
+    return Transform(function, parameter, coefficients, headroom / maximum(coefficients))

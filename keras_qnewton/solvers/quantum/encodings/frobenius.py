@@ -40,17 +40,8 @@ class Frobenius(BlockEncoding):
     def __init__(self, matrix: np.ndarray):
         super().__init__(matrix)
         n = self.ancillas = self.system_qubits
-        # Scaled, as squares over- and underflow.
-        largest = float(np.max(np.abs(self.matrix)))
-        rows = self.matrix / largest
-        norms = np.linalg.norm(rows, axis=1)
-        total = float(np.linalg.norm(norms))
-        self.alpha = largest * total
+        self.alpha, self.angles = norm_and_angles(self.matrix)
         self.epsilon = rounding(n) * self.alpha
-        self.angles = np.concatenate(
-            [preparation_angles(norms / total)]
-            + [multiplexed_angles(level) for level in tree_angles(rows)]
-        )
 
     @classmethod
     def max_ancillas(cls, system_qubits: int) -> int:
@@ -68,3 +59,17 @@ class Frobenius(BlockEncoding):
             symbol += 1 << (n + level)
         swaps = [Gate("swap", (a, s)) for a, s in zip(ancillas, system, strict=True)]
         return [*preparation(ancillas), *swaps, *inverse(rows)]
+
+
+def norm_and_angles(matrix: np.ndarray) -> tuple[float, np.ndarray]:
+    """‖A‖_F of a matrix `[2^a, 2^b]`, and angles of the states of its rows' norms and of its rows.
+
+    In the order of `Frobenius.gates`.
+    """
+    # Scaled, as squares over- and underflow.
+    largest = float(np.max(np.abs(matrix)))
+    rows = matrix / largest
+    norms = np.linalg.norm(rows, axis=1)
+    total = float(np.linalg.norm(norms))
+    of_rows = [multiplexed_angles(level) for level in tree_angles(rows)]
+    return largest * total, np.concatenate([preparation_angles(norms / total), *of_rows])

@@ -13,14 +13,13 @@ from keras_qnewton.solvers.quantum.encodings.dilation import (
     elimination_gates,
     gray_code,
 )
+from keras_qnewton.solvers.quantum.encodings.frobenius import norm_and_angles
 from keras_qnewton.solvers.quantum.gates import (
     Gate,
     inverse,
     multiplexed_angles,
     multiplexed_ry,
     preparation,
-    preparation_angles,
-    tree_angles,
 )
 from keras_qnewton.solvers.quantum.polynomial import clenshaw
 
@@ -176,18 +175,9 @@ class RectangularFrobenius(Rectangular):
         super().__init__(rows)
         n = self.ancillas = self.system_qubits
         self._qubits = [max(1, (count - 1).bit_length()) for count in self.shape]
-        # Scaled, as squares over- and underflow.
-        largest = float(np.max(np.abs(self.matrix)))
         of_rows, of_columns = (1 << count for count in self._qubits)
-        scaled = self.matrix[:of_rows, :of_columns] / largest
-        norms = np.linalg.norm(scaled, axis=1)
-        total = float(np.linalg.norm(norms))
-        self.alpha = largest * total
+        self.alpha, self.angles = norm_and_angles(self.matrix[:of_rows, :of_columns])
         self.epsilon = rounding(n) * self.alpha
-        self.angles = np.concatenate(
-            [preparation_angles(norms / total)]
-            + [multiplexed_angles(level) for level in tree_angles(scaled)]
-        )
 
     @classmethod
     def max_ancillas(cls, system_qubits: int) -> int:
