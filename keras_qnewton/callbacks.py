@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton.decision_log import Decisions
-from keras_qnewton.optimizer import QNewton
+from keras_qnewton.optimizer import QNewton, qnewton_in
 from keras_qnewton.run_file import Epoch, end_line, write_decisions, write_epoch, write_run
 from keras_qnewton.types import Decision, is_known
 from keras_qnewton.version import __version__
@@ -64,7 +64,8 @@ class NewtonLog(keras.callbacks.Callback):
             them.
 
     Raises:
-        ValueError: At the start of training, if the model's optimizer is not a `QNewton`.
+        ValueError: At the start of training, if the model's optimizer is no `QNewton`, and no
+            `LossScaleOptimizer` of one.
         OSError: At the start of training, if the file cannot be written.
     """
 
@@ -79,18 +80,20 @@ class NewtonLog(keras.callbacks.Callback):
         self.on_step = on_step
         self.tensorboard = tensorboard
         self.decisions = Decisions()
+        self._optimizer: QNewton | None = None
         self._seen = 0
         self._writer: tf.summary.SummaryWriter | None = None
         self._started = math.nan
         self._epoch: list[Decision] = []
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        optimizer = self.model.optimizer
-        if not isinstance(optimizer, QNewton):
+        optimizer = qnewton_in(self.model.optimizer)
+        if optimizer is None:
             raise ValueError(
                 "`NewtonLog` needs a model compiled with `QNewton`. "
-                f"Received: optimizer={optimizer!r}"
+                f"Received: optimizer={self.model.optimizer!r}"
             )
+        self._optimizer = optimizer
         self._seen = optimizer.decision_count
         if self.path is not None:
             # Before the first step: a path that cannot be written is found out now.
@@ -108,7 +111,8 @@ class NewtonLog(keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        optimizer = self.model.optimizer
+        optimizer = self._optimizer
+        assert optimizer is not None  # since `on_train_begin`
         new = optimizer.decisions_since(self._seen)
         made, self._seen = optimizer.decision_count - self._seen, optimizer.decision_count
         if made > len(new):

@@ -66,15 +66,16 @@ class QNewton(keras.optimizers.Optimizer):
     Args:
         learning_rate: Factor of the Newton step; 1.0 is Newton's own. A number, a schedule, or
             a callable.
-        curvature: "hessian" (exact), "gauss_newton" (for sums of terms that are convex in tensors
-            of the network, such as squared errors and cross-entropies; positive semidefinite
-            if the loss has no other parts), "fisher" (empirical), "auto"
-            (Gauss-Newton where terms are recognised as convex, of absolute errors, hinges and
-            quantiles that of parabolas above them; else exact; of more weights than a matrix
-            is formed of, "quasi_newton" where the data stay and have many rows), or an
-            object.
+        curvature: Which matrix stands for the loss's curvature; a name, or an object.
+            "hessian" is exact. "gauss_newton" is for sums of terms that are convex in tensors of
+            the network, such as squared errors and cross-entropies. It is positive semidefinite
+            if the loss has no other parts. Absolute errors, hinges and quantiles have the
+            curvature of parabolas above them. "fisher" is the empirical Fisher matrix.
             "quasi_newton", or a `QuasiNewton`, learns an inverse Hessian from gradients, with a
-            line search: no linear system is formed, solved or scheduled.
+            line search: no linear system is formed, solved or scheduled. "auto" takes
+            Gauss-Newton where terms are recognised as convex, else the exact Hessian. Where a
+            block has more weights than a matrix is formed of, and the data stay and have many
+            rows, "auto" learns.
         blocks: How weights are grouped into Hessian blocks: "auto" or "full" (one block),
             "layer", "variable", or a `Blocks` object. Blocks over its `max_size`, 2,048 weights,
             are not formed: see `Blocks`.
@@ -440,3 +441,10 @@ class QNewton(keras.optimizers.Optimizer):
             if name in _SETTINGS and isinstance(value, dict)
         }
         return super().from_config({**config, **policies}, custom_objects=custom_objects)
+
+
+def qnewton_in(optimizer: object) -> QNewton | None:
+    """The `QNewton` that this is, or that Keras's `LossScaleOptimizer` wraps; else None."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer if isinstance(optimizer, QNewton) else None

@@ -17,7 +17,7 @@ from keras_qnewton.curvature.linearized_hessian import LinearizedHessian
 from keras_qnewton.curvature.outputs import ConvexLoss, convex_loss
 from keras_qnewton.explain.explanation import BlockExplanation, Explanation, OutputExplanation
 from keras_qnewton.loss import RecordedLoss, as_tensors, record
-from keras_qnewton.optimizer import QNewton
+from keras_qnewton.optimizer import QNewton, qnewton_in
 from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.step import learned_policy
 
@@ -49,9 +49,7 @@ def explain(
         ValueError: If an argument is not of these kinds, or the loss cannot be recorded.
     """
     loss_fn, weights = _loss_and_weights(model, x, y, sample_weight, variables)
-    settings = optimizer or getattr(model, "optimizer", None)
-    if not isinstance(settings, QNewton):
-        settings = QNewton()
+    settings = optimizer or qnewton_in(getattr(model, "optimizer", None)) or QNewton()
     tensors, parts = as_tensors(weights), settings.blocks.split(weights)
     if isinstance(settings.curvature, QuasiNewton):
         return _of_learned(settings.curvature, parts[0])

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qnewton import Blocks, QNewton
+from keras_qnewton import Adaptive, Blocks, NewtonLog, QNewton, explain
+from keras_qnewton.run_file import runs_of_file
 from tests.optimizer.models import L, regression_data
 
 
@@ -44,6 +45,19 @@ def test_an_overflow_halves_the_scale_and_leaves_the_rest():
     scale.assign(2.0**12)
     assert trained(model, 3)[-1] < losses[-1]
     assert len({d.step for d in model.optimizer.inner_optimizer.decisions}) == 9
+
+
+def test_the_log_and_the_explanation_are_of_the_wrapped_optimizer(tmp_path):
+    model = model_of("mse", damping=Adaptive(initial=0.1))
+    x, y = regression_data()
+    log = NewtonLog(tmp_path / "run.jsonl")
+    logs = model.fit(x, y, batch_size=len(x), epochs=2, verbose=0, callbacks=[log]).history
+    assert log.decisions == model.optimizer.inner_optimizer.decisions
+    assert [d.accepted for d in log.decisions] == [True] * 2 and "damping" in logs
+    (run,) = runs_of_file(tmp_path / "run.jsonl")
+    assert "initial=0.1" in run.about["settings"]["damping"]
+    layers = model_of("mse", blocks="layer")
+    assert len(explain(layers, x, y).blocks) == 2
 
 
 ROUTES = {
