@@ -1,5 +1,6 @@
 """The pages in `docs/`: their code runs, their links lead somewhere, their figures are drawn."""
 
+import json
 import re
 import runpy
 import sys
@@ -44,6 +45,27 @@ def test_gallery_page_draws_and_prints_what_it_says(name, tmp_path, monkeypatch,
     assert (tmp_path / f"{page.stem}.svg").read_text("utf-8").count("<svg") == 1
     printed, (promised,) = capsys.readouterr().out, blocks(page, "text")
     assert same_but_for_rounding(printed, promised), printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", sorted(DOCS.glob("gallery/*.ipynb")), ids=lambda p: p.stem)
+def test_notebook_runs(notebook, tmp_path, monkeypatch, capsys):
+    """Cell by cell, but for the one that installs."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"][1:]
+    if not all(installed("".join(cell["source"])) for cell in code):
+        pytest.skip("the extra `examples` is not installed")
+    namespace = {"__name__": "notebook"}
+    for number, cell in enumerate(code):
+        file = tmp_path / f"cell_{number}.py"
+        file.write_text("".join(cell["source"]), "utf-8")
+        exec(compile(file.read_text("utf-8"), str(file), "exec"), namespace)
+        printed = capsys.readouterr().out
+        promised = "".join(line for output in cell["outputs"] for line in output["text"])
+        assert same_but_for_rounding(printed, promised), printed
+    sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.mark.parametrize("name", GALLERY)

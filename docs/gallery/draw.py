@@ -3,7 +3,7 @@
     python docs/gallery/draw.py [regression lstm ...]
 
 A page's code saves its figure, `<page>.svg`, into the folder that it runs in. The figure is kept
-beside the page. Needs the extra `examples`.
+beside the page, and pages that are notebooks, too, are written as such. Needs the extra `examples`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import matplotlib
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+
+import notebooks  # noqa: E402
 
 from tests.pages import blocks, run  # noqa: E402
 
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("pages", nargs="*", default=PAGES, metavar="page", help=", ".join(PAGES))
     for name in parser.parse_args().pages:
         draw(HERE / f"{name}.md")
+    notebooks.main()
 
 
 if __name__ == "__main__":
