@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.loss.control_flow import ancestors
+from keras_qnewton.loss.graph_walk import ancestors
 from keras_qnewton.loss.known_values import known_value
 from keras_qnewton.loss.raw import raw_op
 

@@ -29,7 +29,7 @@ from keras_qnewton.curvature.outputs import OutputCurvature
 from keras_qnewton.curvature.pieces import Piece
 from keras_qnewton.curvature.roots_of_examples import Roots
 from keras_qnewton.curvature.row_factors import Factor, OfPiece, joined
-from keras_qnewton.loss.control_flow import ancestors
+from keras_qnewton.loss.graph_walk import ancestors
 from keras_qnewton.loss.uses import Use
 from keras_qnewton.loss.windows import patches
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss import control_flow
+from keras_qnewton.loss import control_flow, graph_walk
 from keras_qnewton.loss.raw import LossNotReplayableError, here, raw_op
 from keras_qnewton.loss.replayable import READS, VALUE_INDEPENDENT, check_replayable
 
@@ -175,7 +175,7 @@ def _traced(op: tf.Operation, function: Callable[..., Any]) -> _Given:
         for outer, inner in zip(traced.captured_inputs, placeholders, strict=True)
     ]
     return _Given(
-        control_flow.Body(traced.graph, outputs, control_flow.needed(traced.graph, outputs), 1),
+        control_flow.Body(traced.graph, outputs, graph_walk.needed(traced.graph, outputs), 1),
         upstream,
         captured,
         [None if v is None else next(of_input) for v in traced.structured_outputs],
@@ -196,7 +196,7 @@ def _source(op: tf.Operation, outer: tf.Tensor, own: dict[int, tf.Tensor]) -> tf
     if placeholder is not None:
         return placeholder
     if tf.is_symbolic_tensor(outer) and any(
-        o.type in READS for o in control_flow.needed(outer.graph, [outer])
+        o.type in READS for o in graph_walk.needed(outer.graph, [outer])
     ):
         raise LossNotReplayableError(
             f"The gradient given for {op.name!r} uses a tensor from outside the loop, condition or "

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.loss import control_flow
+from keras_qnewton.loss.graph_walk import ancestors
 from keras_qnewton.loss.recorded import weight_handles
 from keras_qnewton.loss.replayable import VALUE_INDEPENDENT
 
@@ -48,7 +49,7 @@ def losses_of(
         return []
     position = {op: k for k, op in enumerate(graph.get_operations())}
     moving = _depending(graph, weight_handles(graph, variables))
-    made_of = control_flow.ancestors(flat)
+    made_of = ancestors(flat)
     backward = [position[op] for op in made_of if _is_backward(op)]
     if not backward:
         return []

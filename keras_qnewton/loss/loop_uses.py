@@ -21,7 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_qnewton.loss.control_flow import Count, Observer, Turn, Widened
+from keras_qnewton.loss.recorded_loops import Count, Observer, Turn, Widened
 from keras_qnewton.loss.uses import Use, Uses
 
 # An operation of a body, and how often it has run in the same turn.

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.loss import control_flow, ctc, custom_gradients
+from keras_qnewton.loss import control_flow, ctc, custom_gradients, graph_walk
 from keras_qnewton.loss.called import Called
 from keras_qnewton.loss.derivatives import check_first, check_second
 from keras_qnewton.loss.known_values import known_lengths
@@ -310,7 +310,7 @@ class RecordedLoss:
         Evaluated at run time where a batch's size is not known while tracing.
         """
         static, dynamic = 0.0, tf.constant(0.0, tf.float64)
-        wanted = control_flow.wanted_names(self._operations, [self.recorded])
+        wanted = graph_walk.wanted_names(self._operations, [self.recorded])
         for op in self._operations:
             if op.type in control_flow.TYPES:
                 inside, per_batch = control_flow.bytes_inside(op, wanted)
@@ -401,7 +401,7 @@ def _weights_behind(tensors: Sequence[tf.Tensor], weight_of: dict[str, int]) -> 
 def _has_dynamic_control_flow(
     operations: Sequence[tf.Operation], outputs: Sequence[tf.Tensor], unroll: int
 ) -> bool:
-    wanted = control_flow.wanted_names(operations, outputs)
+    wanted = graph_walk.wanted_names(operations, outputs)
     return any(
         control_flow.is_dynamic(op, wanted, unroll)
         or any(

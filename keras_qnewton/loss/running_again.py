@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.loss import control_flow, ctc, custom_gradients, tensor_lists, windows
+from keras_qnewton.loss import (
+    control_flow,
+    ctc,
+    custom_gradients,
+    graph_walk,
+    tensor_lists,
+    windows,
+)
 from keras_qnewton.loss.forms import FORMS
 from keras_qnewton.loss.moments import is_moments_stop
 from keras_qnewton.loss.raw import raw_op
@@ -78,7 +85,7 @@ def run(
 
     `names` are those of the tensors that somebody wants.
     """
-    wanted = names | control_flow.wanted_names(operations, [])
+    wanted = names | graph_walk.wanted_names(operations, [])
     run_body = functools.partial(run, hands=hands.of_bodies())
     for op in operations:
         inputs = [env[t.name] if t.name in env else _seen_from_here(t, env) for t in op.inputs]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.loss import control_flow, custom_gradients
+from keras_qnewton.loss import control_flow, custom_gradients, graph_walk
 from keras_qnewton.loss.raw import LossNotReplayableError
 from keras_qnewton.loss.replayable import READS
 
@@ -37,7 +37,7 @@ def stretches(
     given: bool = False,
 ) -> list[Stretch]:
     """Operations of a graph, and those of the bodies that they run; see `Stretch`."""
-    wanted = control_flow.wanted_names(operations, outputs)
+    wanted = graph_walk.wanted_names(operations, outputs)
     found = [Stretch(operations, start, outputs, given)]
     for op in operations:
         of_gradient = op.type not in control_flow.TYPES
