@@ -45,20 +45,20 @@ class Decision:
         loss: This batch's loss before the step.
         loss_after: This batch's loss at the candidate weights, same batch and masks.
         accepted: Whether the step was taken.
-        length: Step length, as a multiple of the blocks' solutions: below 1 where together they
-            would go beyond the damped model's minimum, which one block alone cannot; times 2,
-            4, 8 where ρ was so high that longer steps were tried and had a lower loss.
+        length: Step length, as a multiple of the blocks' solutions. It is below 1 where several
+            blocks together would go beyond the damped model's minimum. It is 2, 4 or 8 times as
+            large where ρ was so high that longer steps were tried and had a lower loss.
         residual: ``||A x - b|| / ||b||`` of the solution that was used.
         fallback: Whether `route` failed its check and `solved_by` took over.
         solved_by: Solver whose solution was used.
-        formed_by: How the block's matrix came about: "layers: …" or "rows: …" where it was
-            assembled from them; "rows by single backward passes: …", "columns by single forward
-            passes: …" or "products with unit vectors: …" with the reason why not; "kept: …", "not
-            formed".
-        conditioning_seconds: Predicted seconds of estimating κ at this step: its products with
-            the matrix; 0 where κ's ingredients were kept with the Hessian (`update_every`), so
-            that the mean over steps is the amortised price. None where it is not known: a
-            block that is not formed, or an estimate by factorisation.
+        formed_by: How the block's matrix came about. "layers: …" and "rows: …" were assembled from
+            these. "rows by single backward passes: …", "columns by single forward passes: …" and
+            "products with unit vectors: …" have the reason why it was not. Others are "kept: …"
+            and "not formed".
+        conditioning_seconds: Predicted seconds of estimating κ at this step, by products with
+            the matrix. It is 0 where what κ is made of was kept with the Hessian (`update_every`),
+            so that the mean over steps is the amortised price. None where it is not known, as
+            for a block that is not formed, or an estimate by factorisation.
         sparsity_before: d before the system was reshaped; None where it was solved as it is.
         added_shift: ε that reshaping added to the diagonal; None where it did not.
         error_bound: Upper bound of ‖x̂ - x‖/‖x‖, of reshaping; above the scheduler's bound if its

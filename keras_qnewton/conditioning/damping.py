@@ -112,29 +112,33 @@ class Damping(Protocol):
 class Adaptive(Policy):
     """Damping λ adapted by the trust ratio ρ; a step that raises the batch's loss is refused.
 
-    A step with ρ below 1/4 is tried again at once with a larger λ, up to `retries` times, on
-    the same curvature: a retry costs a solve and a loss evaluation, not a Hessian. One with ρ
-    of 1.1 or more is doubled, up to three times, while that lowers the loss.
+    λ is added to the curvature, so that steps stay short where the curvature is small. ρ is the
+    actual over the predicted reduction of the loss.
 
-    Where the data change from step to step (mini-batches, dropout), which is found out by
-    itself, a step counts for one of the last m ≤ `memory`: λ starts anew at each, curvature is
-    averaged, steps are divided by m. See `conditioning.noise`.
+    A step with ρ below 1/4 is tried again at once with a larger λ, up to `retries` times. A retry
+    uses the same curvature: it costs a solve and a loss, and no Hessian. A step with ρ of 1.1 or
+    more is doubled, up to three times, while that lowers the loss.
 
-    Where the Hessian tells next to nothing along the gradient, λ starts at ‖g‖²/|L| instead, times
-    `initial` over its default: Polyak's step. See `conditioning.linear_loss`.
+    The data may change from step to step, as with mini-batches and dropout, which is found out.
+    Then a step is one of the last m, at most `memory`: λ starts anew at each, curvature is averaged
+    over them, and the step is divided by m. See `conditioning.noise`.
+
+    Where the Hessian H tells next to nothing along the gradient g, λ starts at ‖g‖²/|L|, with the
+    loss L, times `initial` over its default. That is Polyak's step. See `conditioning.linear_loss`.
 
     Args:
         initial: λ at the first step, as a fraction of the Hessian's largest |eigenvalue|.
-        negative_curvature: "absolute": (H² + λ²I)^(-1/2) g by an eigendecomposition;
-            "shift": (H + (λ + max(0, -λ_min)) I)^(-1) g, a linear system that the scheduler
-            sends to a classical or a quantum solver; "auto": "shift" for positive semidefinite
-            curvature or if the scheduler has a quantum solver, else "absolute".
+        negative_curvature: What is done about negative eigenvalues. "absolute" takes their absolute
+            values, (H² + λ²I)^(-1/2) g, by an eigendecomposition. "shift" lifts the smallest
+            one, λ_min, above zero: (H + (λ + max(0, -λ_min)) I)^(-1) g, a linear system that
+            the scheduler sends to a classical or a quantum solver. "auto" is "shift" for positive
+            semidefinite curvature, or if the scheduler has a quantum solver, else "absolute".
         retries: How many times a poor step is tried again.
-        memory: M, over how many steps to average where the data change; 1 never does.
-        scaling: What λ is added to. "none": λI, the same for all weights. "diagonal": λD² with
-            D_j² = |H_jj|, which a weight's unit does not change. "auto": λI, until λ is so small
-            that it damps nothing but weights of a far smaller scale, and λD² from there on. It is
-            λI with blocks too large to be formed, and with `update_every` above 1.
+        memory: Over how many steps to average where the data change; 1 never does.
+        scaling: What λ is added to. "none" is λI, the same for all weights. "diagonal" is λD² with
+            D_j² = |H_jj|, which a weight's unit does not change. "auto" is λI at first. Once
+            λ is so small that it only damps weights of a far smaller scale, "auto" is λD². Blocks
+            too large to be formed, and `update_every` above 1, have λI.
 
     Raises:
         ValueError: If an argument is not one of these.
@@ -259,16 +263,17 @@ class Adaptive(Policy):
 @register("damping", "constant")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
 class Constant(Policy):
-    """The paper's regularisation H + ε·max|H|·I, the same at every step.
+    """The paper's regularisation of the Hessian H, H + ε·max|H|·I, the same at every step.
 
     There is no trust ratio: every finite step is taken, whether it lowers the loss or not.
-    On an indefinite Hessian that diverges at learning rate 1; use it with a small learning
+    On an indefinite Hessian that diverges at learning rate 1. Use it with a small learning
     rate, for comparison with the paper.
 
     Args:
         epsilon: ε. The paper's code has 5e-3.
-        definite: Whether to add (1 + ε) max(0, -λ_min) to the shift, which the paper does not:
-            then no step goes uphill, however indefinite a Hessian is or pruning made it.
+        definite: Whether to add (1 + ε) max(0, -λ_min) to the shift, with the smallest eigenvalue
+            λ_min. The paper does not. With it no step goes uphill, however indefinite a Hessian
+            is, or pruning made it.
 
     Raises:
         ValueError: If `epsilon` is negative.

@@ -53,14 +53,15 @@ class Pruning(Policy):
     """A pruning of each block: `QNewton(sparsity=Pruning(0.1, keep="either"))`.
 
     Args:
-        sparsity: d, an int, or the same as a fraction of N, a float in (0, 1].
-        keep: "matching": at most d non-zeros a row, so that a circuit's price is what was asked
-            for. "either": each row's d largest, and every entry whose mirror image is among its
-            row's: closer to the matrix, but rows of large entries become denser than asked. The d
-            that came out is what the log has and the scheduler prices.
+        sparsity: How many non-zeros d a row keeps, an int, or a fraction of the block's N weights,
+            a float in (0, 1].
+        keep: "matching" keeps at most d non-zeros a row, so that a circuit's price is what was
+            asked for. "either" keeps each row's d largest, and every entry whose mirror image is
+            among its row's. That is closer to the matrix, but rows of large entries become
+            denser than asked. The log and the scheduler's prices have the d that came out.
         compensate: Whether to give back on the diagonal what pruning takes from the smallest
-            eigenvalue, so that a semidefinite block stays so (`conditioning.compensation`). For
-            `Constant(definite=True)`; saddle-free steps, which take |λ|, do better without.
+            eigenvalue, so that a semidefinite block stays so (`conditioning.compensation`). It is
+            for `Constant(definite=True)`. Saddle-free steps do better without.
 
     Raises:
         ValueError: If an argument is not one of these.
