@@ -97,6 +97,7 @@ bench: venv
 	$(BIN)/python benchmarks/quantum_training.py
 	$(BIN)/python benchmarks/scheduling.py
 	$(BIN)/python benchmarks/prices.py
+	$(BIN)/python benchmarks/encodings.py
 
 docs: venv
 	$(BIN)/python -m mkdocs build --strict

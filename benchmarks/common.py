@@ -266,29 +266,42 @@ def memory_bytes(field: str) -> float:
 # --- results ----------------------------------------------------------------------------
 
 
-def save(name: str, results: Sequence[Any], path: pathlib.Path | None = None) -> None:
-    """Writes `benchmarks/results/<name>.json`, or another file."""
+def save(name: str, runs: Sequence[Any], path: pathlib.Path | None = None) -> None:
+    """Writes `benchmarks/results/<name>.json`, or another file: `about`, and the runs."""
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True, parents=True)
-    path.write_text(json.dumps(list(results), indent=2))
+    path.write_text(json.dumps({"about": about(), "runs": list(runs)}, indent=1) + "\n", "utf-8")
     print(f"\nwritten: {path}")
 
 
 def about() -> dict[str, str]:
-    """What a file of results has to say of its origin: command, date, machine and versions."""
+    """What a file of results has to say of its origin.
+
+    The load is the mean number of processes that wanted to run in the last minute, this one and its
+    threads included: above `THREADS`, others were at work.
+    """
     from keras_qnewton.scheduling import calibration
 
     model = calibration.processor().rpartition(": ")[2] or platform.machine()
     packages = ("keras-qnewton", "tensorflow", "keras", "numpy", "scipy")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return {
-        "command": " ".join(
-            ["python", f"benchmarks/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]]
-        ),
+        "command": _command(sys.argv),
         "date": datetime.date.today().isoformat(),
         "machine": f"{model}, {THREADS} threads, {platform.system()}",
+        "load": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown",
         "versions": f"Python {platform.python_version()}, {', '.join(versions)}",
     }
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """How this process was called, but for the files that it writes."""
+    name, *options = arguments
+    kept: list[str] = []
+    for before, option in zip(["", *options], options, strict=False):
+        if not {before, option} & {"--json", "--figure", "--figures"}:
+            kept.append(option)
+    return " ".join(["python", f"benchmarks/{pathlib.Path(name).name}", *kept])
 
 
 def relative_difference(a: Any, b: Any) -> float:

@@ -39,7 +39,9 @@ def primal(a, d, g, shift):
 
 
 def main() -> None:
-    options = common.parser(__doc__.splitlines()[0]).parse_args()
+    parser = common.parser(__doc__.splitlines()[0])
+    common.add_output_options(parser, "fisher")
+    options = parser.parse_args()
     rng = np.random.default_rng(0)
     a = np.tanh(rng.normal(size=(EXAMPLES, INPUTS)))
     d = rng.normal(size=(EXAMPLES, 1, OUTPUTS)) / np.sqrt(EXAMPLES)
@@ -77,7 +79,7 @@ def main() -> None:
         {**ways, "primal Cholesky, SciPy float64": scipy_primal},
         options.repeats,
     )
-    common.save("fisher", [{"errors": errors}, results])
+    common.save("fisher", [{"errors": errors}, results], options.json)
 
 
 if __name__ == "__main__":

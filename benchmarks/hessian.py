@@ -322,9 +322,11 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which")
     parser.add_argument("--slow-repeats", type=int, default=5, help="of peers that take over 5 s")
     common.add_mnist_options(parser)
+    common.add_output_options(parser, "hessian")
     options = parser.parse_args()
     common.limit_threads()
-    common.save("hessian", [result for name in options.parts for result in PARTS[name](options)])
+    results = [result for name in options.parts for result in PARTS[name](options)]
+    common.save("hessian", results, options.json)
 
 
 if __name__ == "__main__":

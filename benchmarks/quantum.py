@@ -456,6 +456,7 @@ def main() -> None:
     parser.add_argument(
         "--peers", metavar="DIRECTORY", help="where peers are, if not installed beside the rest"
     )
+    common.add_output_options(parser, "quantum")
     options = parser.parse_args()
     if options.peers:
         # Last: NumPy, SciPy and JAX are everybody's.
@@ -464,7 +465,7 @@ def main() -> None:
     results = []
     for part in options.parts:
         results += PARTS[part](options)
-    common.save("quantum", results)
+    common.save("quantum", results, options.json)
 
 
 if __name__ == "__main__":

@@ -288,6 +288,7 @@ def main() -> None:
     options.json.parent.mkdir(exist_ok=True, parents=True)
     if not options.append:
         options.json.write_text("")
+    rows = []
     unfinished = options.json.with_suffix(".unfinished.jsonl")
     for problem in (PROBLEMS[name] for name in options.problems):
         dtype = options.dtype or problem.dtype
@@ -304,6 +305,7 @@ def main() -> None:
                 print(line(name, track, level), flush=True)
                 all_tracks[name, seed] = track
             write(options.json, problem, setup, tracks, mode="a")
+            rows += [as_json(problem, setup, *of) for of in tracks.items()]
             unfinished.unlink(missing_ok=True)
             keras.backend.clear_session()
             gc.collect()
@@ -311,6 +313,9 @@ def main() -> None:
             print(f"  published: {of}, L2 {error:.1e}")
         draw(problem, all_tracks, options.figures / f"quasi_newton_{problem.name}.png")
     print(f"written: {options.json}")
+    # What a page says of it; the looks are in the lines.
+    ends = [{key: value for key, value in row.items() if key != "looks"} for row in rows]
+    common.save("quasi_newton", ends, options.json.with_suffix(".json"))
 
 
 if __name__ == "__main__":

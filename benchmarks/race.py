@@ -294,6 +294,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=25.0, help="for each run")
     parser.add_argument("--repeats", type=int, default=5, help="of runs that take milliseconds")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="which")
+    common.add_output_options(parser, "race")
     options = parser.parse_args()
     common.limit_threads()
     results = []
@@ -312,7 +313,7 @@ def main() -> None:
             results.append({"task": name, "optimizer": label, "history": history})
         against = against_lbfgs(name, of_task, options.repeats)
         results.append({"task": name, "to_reach": against})
-    common.save("race", results)
+    common.save("race", results, options.json)
     draw(histories)
 
 

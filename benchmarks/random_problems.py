@@ -17,11 +17,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import common
 import numpy as np
 import scipy.optimize
 import tensorflow as tf
@@ -248,8 +248,7 @@ def main() -> None:
             f"{row['stagnant']:9}",
             flush=True,
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+    common.save("random_problems", rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import common
 import keras
 import numpy as np
 import tensorflow as tf
@@ -114,11 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=5)
+    common.add_output_options(parser, "replicas")
     arguments = parser.parse_args()
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     print("N  examples  matrix, kB  gradient, kB  Newton ms: one, two  Adam ms: one, two")
+    rows = []
     for units, examples in SIZES:
         size = units * (INPUTS + 2) + 1
 
@@ -146,6 +149,10 @@ def main() -> None:
             f"{ms['adam', 1]:6.2f} {ms['adam', 2]:6.2f}",
             flush=True,
         )
+        times = {f"{name}_{count}_ms": value for (name, count), value in ms.items()}
+        sums = {"matrix_bytes": matrix, "gradient_bytes": gradient}
+        rows.append({"size": size, "examples": examples, **sums, **times})
+    common.save("replicas", rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -253,6 +253,7 @@ def main():
     options.add_argument("--widths", type=numbers, default=[14, 27, 54])
     options.add_argument("--steps", type=numbers, default=[0, 4, 8, 12])
     options.add_argument("--only", nargs="+", choices=("a", "b", "c"), default=["a", "b", "c"])
+    common.add_output_options(options, "scheduling")
     arguments = options.parse_args()
     common.limit_threads()
     results = []
@@ -262,7 +263,7 @@ def main():
         results.append(condition_numbers(arguments.widths, arguments.steps, arguments.repeats))
     if "c" in arguments.only:
         results.append(reshaping())
-    common.save("scheduling", results)
+    common.save("scheduling", results, arguments.json)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,9 @@ def one_size(size, dtype, peak, repeats, chooser):
 
 
 def main() -> None:
-    options = common.parser(__doc__.splitlines()[0]).parse_args()
+    parser = common.parser(__doc__.splitlines()[0])
+    common.add_output_options(parser, "solve")
+    options = parser.parse_args()
     common.limit_threads()
     results = []
     for dtype in CONDITION_NUMBERS:
@@ -222,7 +224,7 @@ def main() -> None:
     slow = [r for r in results if r.get("chosen_over_scipy", 0.0) > BAR]
     names = ", ".join(f"{r['dtype']} n = {r['size']:,}" for r in slow)
     print(f"\nchosen routes slower than {BAR} times scipy cho: {names or 'none'}")
-    common.save("solve", results)
+    common.save("solve", results, options.json)
 
 
 if __name__ == "__main__":

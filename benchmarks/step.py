@@ -293,9 +293,11 @@ def main() -> None:
     )
     parser.add_argument("--skip-slow", action="store_true", help="no minutes of the paper's step")
     common.add_mnist_options(parser)
+    common.add_output_options(parser, "step")
     options = parser.parse_args()
     common.limit_threads()
-    common.save("step", [result for name in options.parts for result in PARTS[name](options)])
+    results = [result for name in options.parts for result in PARTS[name](options)]
+    common.save("step", results, options.json)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ Its file has a line's points as strings, "seconds loss" each.
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -174,9 +173,7 @@ def main() -> None:
                     "line": [f"{t} {loss}" for t, loss in line],
                 }
             )
-    options.json.parent.mkdir(exist_ok=True, parents=True)
-    results = {"about": common.about(), "runs": runs}
-    options.json.write_text(json.dumps(results, indent=1), "utf-8")
+    common.save("whole_wait", runs, options.json)
     draw(lines, options.figure)
 
 

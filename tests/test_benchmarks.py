@@ -21,7 +21,7 @@ def run(name, path, *arguments):
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout, json.loads(path.read_text())
+    return result.stdout, json.loads(path.read_text())["runs"]
 
 
 @pytest.mark.parametrize("resample", [False, True])
@@ -79,17 +79,28 @@ def test_models_that_take_too_long_get_a_note(tmp_path):
 
 def test_whole_wait(tmp_path):
     figure, path = tmp_path / "wait.svg", tmp_path / "wait.json"
-    _, results = run(
+    _, rows = run(
         "whole_wait.py", path, "--problems", "curve", "--seconds", "0.5", "--figure", str(figure)
     )
-    assert {row["method"] for row in results["runs"]} > {"QNewton()", "SciPy L-BFGS-B"}
-    for row in results["runs"]:
+    assert {row["method"] for row in rows} > {"QNewton()", "SciPy L-BFGS-B"}
+    for row in rows:
         seconds, losses = zip(*(map(float, point.split()) for point in row["line"]), strict=True)
         assert row["first_seconds"] > 0 and row["steps"] > 0
         assert list(seconds) == sorted(seconds)
         assert list(losses) == sorted(losses, reverse=True)
-    assert "whole_wait.py" in results["about"]["command"]
+    about = json.loads(path.read_text())["about"]
+    assert "whole_wait.py" in about["command"] and {"date", "machine", "versions"} <= set(about)
     assert figure.stat().st_size > 0
+
+
+def test_encodings(tmp_path):
+    """A dilation divides by the largest singular value; pruning leaves fewer gates."""
+    out, rows = run("encodings.py", tmp_path / "encodings.json", "--seeds", "1")
+    costs = {(row["encoding"], row["kept"]): row for row in rows}
+    assert costs["dilation", 16]["normalisation"] == pytest.approx(1)
+    assert all(row["normalisation"] >= 1 - 1e-9 and row["ancillas"] > 0 for row in rows)
+    gates = [costs["sparse", kept]["gates"] for kept in (2, 4, 8, 16)]
+    assert gates == sorted(gates) and f"gates {gates[-1]}" in out
 
 
 def test_quantum_training(tmp_path):

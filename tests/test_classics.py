@@ -101,7 +101,7 @@ def test_the_benchmark_solves_powells_problem(tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    rows = {row["method"]: row for row in json.loads(path.read_text())}
+    rows = {row["method"]: row for row in json.loads(path.read_text())["runs"]}
     for method in ("residuals auto", "hidden auto"):
         assert rows[method]["ended"] == "solved" and rows[method]["value"] <= 1e-10
     assert "best of SciPy's" in result.stdout

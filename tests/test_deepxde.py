@@ -31,7 +31,7 @@ def test_deepxde_examples(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "deepxde_examples.py"), *options]
     result = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert result.returncode == 0, result.stdout + result.stderr
-    rows = json.loads(path.read_text())
+    rows = json.loads(path.read_text())["runs"]
     assert [row["optimizer"] for row in rows] == ["QNewton", "adam", "L-BFGS", "adam, L-BFGS"] * 2
     for row in rows:
         assert row["steps"] > 0 and row["budget"] == 16

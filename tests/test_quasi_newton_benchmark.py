@@ -293,6 +293,6 @@ def test_smallest_run_of_costs(tmp_path):
     path = tmp_path / "rows.json"
     options = ["--cases", "257", "--steps", "3", "--repeats", "2", "--json", str(path)]
     run("quasi_newton_cost.py", *options)
-    (row,) = json.loads(path.read_text())
+    (row,) = json.loads(path.read_text())["runs"]
     assert row["size"] == 257 and row["looks"] >= 1
     assert row["ratio"] == pytest.approx(row["ours_ms"] / (row["gradient_ms"] + row["passes_ms"]))

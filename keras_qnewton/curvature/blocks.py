@@ -89,7 +89,7 @@ class Blocks(Policy):
         if partition not in PARTITIONS:
             raise ValueError(
                 f"Argument `blocks` must be one of {PARTITIONS}, or a `Blocks` object. "
-                f"Received: {partition!r}"
+                f"Received: blocks={partition!r}"
             )
         self.partition = partition
         self.max_size = check_count("max_size", max_size, what="a number of weights")
