@@ -91,6 +91,7 @@ bench: venv
 	$(BIN)/python benchmarks/quasi_newton.py
 	$(BIN)/python benchmarks/quasi_newton_cost.py
 	$(BIN)/python benchmarks/random_problems.py
+	$(BIN)/python benchmarks/small_batches.py
 	$(BIN)/python benchmarks/models.py
 	$(BIN)/python benchmarks/many_models.py
 	$(BIN)/python benchmarks/quantum.py

@@ -211,6 +211,31 @@ def _pinn(runs: Runs) -> Table:
     return [head, *rows]
 
 
+def _small_batches(runs: Runs) -> Table:
+    """Of each batch ours, and Adam at its best rate."""
+    rows = []
+    for batch in sorted({run["batch"] for run in runs}):
+        of = {run["method"]: run["accuracy"] for run in runs if run["batch"] == batch}
+        adam = max((value, name) for name, value in of.items() if name.startswith("Adam"))
+        rows.append([str(batch), f"{of['QNewton()']:.3f}", f"{adam[0]:.3f}, {adam[1]}"])
+    return [["batch", "`QNewton()`", "Adam at its best rate"], *rows]
+
+
+def _small_batches_memory(runs: Runs) -> Table:
+    names = {"QNewton()": "`memory=20`, the default", "memory=1": "`memory=1`"}
+    rows = [
+        [
+            str(run["batch"]),
+            names[run["method"]],
+            f"{run['accuracy']:.3f}",
+            f"{run['largest_fall']:.3f}",
+        ]
+        for run in runs
+        if run["method"] in names
+    ]
+    return [["batch", "steps", "test accuracy", "largest fall"], *rows]
+
+
 def _two_digits(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
@@ -234,6 +259,8 @@ TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
     "jacobian": ("jacobian", _jacobian),
     "quasi_newton": ("quasi_newton", _quasi_newton),
     "pinn": ("pinn", _pinn),
+    "small_batches": ("small_batches", _small_batches),
+    "small_batches_memory": ("small_batches", _small_batches_memory),
 }
 
 

@@ -93,6 +93,12 @@ def test_whole_wait(tmp_path):
     assert figure.stat().st_size > 0
 
 
+def test_small_batches(tmp_path):
+    options = ["--batches", "256", "--seeds", "1", "--methods", "QNewton()"]
+    out, (row,) = run("small_batches.py", tmp_path / "small.json", *options)
+    assert row["accuracy"] > 0.8 and f"{row['accuracy']:.4f}" in out
+
+
 def test_encodings(tmp_path):
     """A dilation divides by the largest singular value; pruning leaves fewer gates."""
     out, rows = run("encodings.py", tmp_path / "encodings.json", "--seeds", "1")
