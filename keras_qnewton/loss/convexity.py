@@ -99,6 +99,7 @@ _ATOMS = {
     "Relu": Atom(1, curved=False),
     "LeakyRelu": Atom(1, curved=False),
     "Maximum": Atom(1, curved=False),
+    "CumulativeLogsumexp": Atom(1, coupling=Coupling.ALL),
     "Max": Atom(1, curved=False, coupling=Coupling.ALL),
     "Minimum": Atom(-1, curved=False),
     "Min": Atom(-1, curved=False, coupling=Coupling.ALL),
@@ -165,8 +166,23 @@ def linear_inputs(tensor: tf.Tensor, moving: Collection[str]) -> list[tuple[tf.T
 
 
 def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor] | None:
-    """log Σ exp(t), convex; log exp(t); log σ(t), log (1 - σ(t)) and log softmax(t), concave."""
+    """log Σ exp(t) and log(1 + exp(t)), convex; log exp(t); log p of a probability p, concave.
+
+    p is σ(t), 1 - σ(t) or softmax(t). And log(c / p), as a Kullback-Leibler divergence has it,
+    which is -log p and a constant.
+    """
     inside = argument.op
+    exponent = _in_one_plus_exp(argument, moving)
+    if exponent is not None:
+        return Atom(1), exponent
+    logit = _logit(argument, moving)
+    if logit is not None:
+        return Atom(-1), logit
+    if inside.type in _QUOTIENTS and [t.name for t in _moving_inputs(inside, moving)] == [
+        inside.inputs[1].name
+    ]:
+        of_divisor, inner = _log(inside.inputs[1], moving) or (_ATOMS["Log"], inside.inputs[1])
+        return of_divisor._replace(sign=-of_divisor.sign), inner
     if inside.type == "Sum" and inside.inputs[0].op.type == "Exp":
         return Atom(1, coupling=_reduced(inside)), inside.inputs[0].op.inputs[0]
     probability = _behind_clips(argument, moving)
@@ -174,13 +190,36 @@ def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor]
         return Atom(0), probability.op.inputs[0]
     if probability.op.type == "Sub" and tf.get_static_value(probability.op.inputs[0]) == 1:
         probability = _behind_clips(probability.op.inputs[1], moving)
-    if probability.op.type == "Sigmoid":
-        return Atom(-1), probability.op.inputs[0]
+    logit = _logit(probability, moving)
+    if logit is not None:
+        return Atom(-1), logit
     if probability is not argument and probability.op.type == "RealDiv":  # by their sum
         probability = _behind_clips(probability.op.inputs[0], moving)
     if probability.op.type == "Softmax":
         return Atom(-1, coupling=Coupling.ROWS), probability.op.inputs[0]
     return None
+
+
+def _in_one_plus_exp(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor | None:
+    """t of 1 + exp(t), or of another number that is not negative in the place of 1."""
+    op, inputs = tensor.op, _moving_inputs(tensor.op, moving)
+    if op.type not in ("AddV2", "Add") or len(inputs) != 1 or inputs[0].op.type != "Exp":
+        return None
+    (other,) = [tf.get_static_value(t) for t in op.inputs if t is not inputs[0]]
+    return inputs[0].op.inputs[0] if other is not None and np.all(other >= 0) else None
+
+
+def _logit(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor | None:
+    """t or -t of σ(t), written as it is, or as 1 / (1 + exp(-t)) or exp(t) / (1 + exp(t))."""
+    op = tensor.op
+    if op.type == "Sigmoid":
+        return op.inputs[0]
+    if op.type not in _QUOTIENTS:
+        return None
+    above, exponent = op.inputs[0], _in_one_plus_exp(op.inputs[1], moving)
+    number = above.name not in moving and tf.get_static_value(above) is not None
+    same = exponent is not None and above.op.type == "Exp" and above.op.inputs[0] is exponent
+    return exponent if number or same else None
 
 
 def _sqrt(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor] | None:

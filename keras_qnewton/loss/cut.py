@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -54,10 +54,12 @@ class Cut(NamedTuple):
         terms: Of tensors that the network computes. Those of the weights themselves, element by
             element, such as an L2 penalty, are not among them.
         rest: Tensors beside which nothing is known to be convex.
+        linear: Tensors in which the loss is linear, by a way that does not lead through a z.
     """
 
     terms: list[Term]
     rest: list[tf.Tensor]
+    linear: list[tf.Tensor]
 
 
 def cut(loss: RecordedLoss, known: Mapping[str, Term]) -> Cut:
@@ -96,7 +98,12 @@ class _Walk:
             if not (of_weights and elementwise):
                 terms.append(term)
         rest = [t for name, t in self._leaves.items() if name not in inside]
-        return Cut(terms, rest)
+        return Cut(terms, rest, self._linear_beside(terms))
+
+    def _linear_beside(self, terms: Sequence[Term]) -> list[tf.Tensor]:
+        """What ℓ is linear in, where a z does not say all of it: another slice of an output."""
+        stops = {*self._terms, *(z.name for term in terms for z in term.arguments)}
+        return [self._loss.tensor(name) for name in self._ends(self._loss.recorded, stops)]
 
     def _visit(self, start: tf.Tensor, sign: int) -> None:
         """Follows a tensor that enters the loss linearly, with a factor of that sign."""
@@ -175,19 +182,26 @@ class _Walk:
         linear = linear_inputs(tensor, self._moving) if op.type in _SHIFTS else None
         return moving if linear is not None and len(linear) == 1 else None
 
-    def _ends(self, start: tf.Tensor) -> set[str]:
-        """Names of the tensors in which `start` is affine, and which are not so themselves."""
-        ends, seen, pending = set(), set(), [start]
+    def _ends(self, start: tf.Tensor, stops: Collection[str] = ()) -> list[str]:
+        """Names of the tensors in which `start` is affine, and which are not so themselves.
+
+        Args:
+            start: A tensor.
+            stops: Names of tensors behind which nothing is looked for, nor behind weights then.
+        """
+        ends: list[str] = []
+        seen, pending = set(stops), [start]
         while pending:
             tensor = pending.pop()
             if tensor.name in seen or tensor.name not in self._moving:
                 continue
             seen.add(tensor.name)
-            inputs = (
-                None if self._weight_of(tensor) is not None else linear_inputs(tensor, self._moving)
-            )
+            of_weight = self._weight_of(tensor) is not None
+            if of_weight and stops:
+                continue
+            inputs = None if of_weight else linear_inputs(tensor, self._moving)
             if inputs is None:
-                ends.add(tensor.name)
+                ends.append(tensor.name)
             else:
                 pending.extend(t for t, _ in inputs)
         return ends

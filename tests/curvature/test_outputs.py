@@ -81,6 +81,24 @@ LOSSES = {
         lambda r: (r > 0).astype(float),
     ),
     "log of softmax": (weighed(lambda y, z: -y * tf.math.log(tf.nn.softmax(z))), probabilities),
+    "log of one and exp": (weighed(lambda y, z: tf.math.log(1 + tf.exp(-y * z))), np.sign),
+    "log of a sigmoid by hand": (
+        weighed(lambda y, z: -y * tf.math.log(1 / (1 + tf.exp(-z)))),
+        np.abs,
+    ),
+    "log of one less a sigmoid by hand": (
+        weighed(lambda y, z: (lambda e: -y * tf.math.log(1 - e / (1 + e)))(tf.exp(z / 8))),
+        np.abs,
+    ),
+    "log of a quotient": (
+        weighed(lambda y, z: z**2 + y * tf.math.log((1 + tf.abs(y)) / (z + 200))),
+        np.abs,
+    ),
+    "Kullback-Leibler divergence": (
+        weighed(lambda y, z: y * tf.math.log((1e-7 + y) / tf.nn.softmax(z))),
+        probabilities,
+    ),
+    "CumulativeLogsumexp": (weighed(lambda y, z: tf.math.cumulative_logsumexp(z, 1)), same),
     "log-sum-exp": (weighed(lambda y, z: tf.reduce_logsumexp(z, 1)), same),
     "log-sum-exp of all": (lambda y, z, w: tf.reduce_logsumexp(z), same),
     "log1p of exp": (weighed(lambda y, z: tf.math.log1p(tf.exp(z))), same),

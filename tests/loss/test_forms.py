@@ -114,6 +114,13 @@ DOUBLE = {
     "segments of slices": lambda w: tf.sparse.segment_mean(
         tf.reshape(w, [4, 2, 2]), [0, 1, 3], [0, 0, 1], num_segments=3
     ),
+    "cumulative log-sum-exp": lambda w: tf.math.cumulative_logsumexp(3 * w, 0),
+    "cumulative log-sum-exp, backwards": lambda w: tf.math.cumulative_logsumexp(
+        tf.reshape(20 * w, [2, 4, 2]), 1, reverse=True
+    ),
+    "cumulative log-sum-exp of earlier ones": lambda w: tf.math.cumulative_logsumexp(
+        w, -1, exclusive=True
+    )[:, 1:],
     "filled rows": filled,
     "filled ragged rows": filled_ragged,
 }
@@ -179,6 +186,19 @@ def test_rows_of_resized_images_are_vectorised():
     for unit, row in list(zip(np.eye(START.size), block.matrix, strict=True))[:3]:
         (column,) = hvp(loss_fn, [w], [unit.reshape(4, 4)])
         np.testing.assert_allclose(np.ravel(column), row, rtol=1e-5, atol=1e-7)
+
+
+def test_cumulative_log_sum_exp_keeps_its_digits_in_single_precision():
+    """As in Cox's partial likelihood, whose second derivatives are products of probabilities."""
+    x = np.linspace(-2, 2, 6)
+    w = tf.Variable(x, dtype=tf.float32)
+    (block,) = hessian(lambda: tf.reduce_sum(tf.math.cumulative_logsumexp(w * 1.0)), [w])
+    expected = np.zeros((6, 6))
+    for k in range(6):
+        p = np.zeros(6)
+        p[: k + 1] = np.exp(x[: k + 1]) / np.exp(x[: k + 1]).sum()
+        expected += np.diag(p) - np.outer(p, p)
+    np.testing.assert_allclose(block.matrix, expected, atol=1e-6)
 
 
 def in_a_condition(function):

@@ -96,7 +96,11 @@ def _behind(loss: RecordedLoss, names_of_tensors: Collection[str]) -> set[str]:
 
 
 def _held(found: Cut) -> list[str]:
-    """The terms' values where the rest may depend on their arguments, too; else the arguments."""
+    """The terms' values where the rest may depend on their arguments, too; else the arguments.
+
+    And what the loss is linear in beside them, which has no curvature.
+    """
     if found.rest:
         return [term.value.name for term in found.terms]
-    return list(dict.fromkeys(z.name for term in found.terms for z in term.arguments))
+    arguments = [z.name for term in found.terms for z in term.arguments]
+    return list(dict.fromkeys([*arguments, *(t.name for t in found.linear)]))

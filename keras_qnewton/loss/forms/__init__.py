@@ -4,12 +4,20 @@ An operation of a row of `FORMS` is run again as that: the same value and the sa
 derivative, by operations that tapes differentiate as often as wanted. One file a kind.
 """
 
-from keras_qnewton.loss.forms import elementwise, images, pooling, quantization, segments
+from keras_qnewton.loss.forms import (
+    cumulative,
+    elementwise,
+    images,
+    pooling,
+    quantization,
+    segments,
+)
 from keras_qnewton.loss.forms.table import FORMS, Form, form
 
 __all__ = [
     "FORMS",
     "Form",
+    "cumulative",
     "elementwise",
     "form",
     "images",
