@@ -48,6 +48,8 @@ class Formation(enum.IntEnum):
     COLUMNS_OUTPUT = 17
     COLUMNS_REFUTED = 18
     COLUMNS_MEMORY = 19
+    # Rows of which a part goes through tensors that examples share.
+    SHARED = 20
 
 
 _FIRST_REASON, _REASONS = Formation.LOOP, 5
@@ -60,6 +62,10 @@ _SENTENCES = {
     ),
     Formation.ROWS: "rows: assembled from derivatives of each example's output",
     Formation.PRODUCTS: "products with unit vectors",
+    Formation.SHARED: (
+        "rows: assembled from derivatives of each example's output, and of what examples share, "
+        "such as the statistics of a batch"
+    ),
 }
 _WAYS = {
     Way.PRODUCTS: "products with unit vectors",
@@ -106,7 +112,7 @@ class Formed(NamedTuple):
 
 def explain(how: int) -> str:
     """The sentence for a `Formation`."""
-    if how < _FIRST_REASON:
+    if how in _SENTENCES:
         return _SENTENCES[Formation(how)]
     way, reason = divmod(Formation(how) - _FIRST_REASON, _REASONS)
     return _WAYS[Way(way)] + _WHY[Formation(_FIRST_REASON + reason)]

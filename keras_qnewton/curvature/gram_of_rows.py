@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.example_sums import half_of_gram
 from keras_qnewton.curvature.row_factors import OfPiece
+from keras_qnewton.curvature.shared_by_examples import ThroughShared
 
 
 class RowsOfOutput(NamedTuple):
@@ -26,6 +27,7 @@ class RowsOfOutput(NamedTuple):
         roots: R.
         pieces: What the columns of each weight are made of.
         noise: Makes one more column `[B, R]`; None without one.
+        through: What the rows are beside, through tensors that examples share; None without any.
     """
 
     examples: tf.Tensor
@@ -33,11 +35,13 @@ class RowsOfOutput(NamedTuple):
     roots: int
     pieces: Sequence[OfPiece]
     noise: Callable[[], tf.Tensor] | None
+    through: ThroughShared | None = None
 
     @property
     def are_any(self) -> bool:
         """Whether the output depends on a weight of the block."""
-        return any(piece.factors for piece in self.pieces)
+        shared = () if self.through is None else self.through.pieces
+        return any(piece.factors for piece in (*self.pieces, *shared))
 
     def bytes_per_example(self, columns: int, dtype: tf.DType) -> int:
         """Of an example's rows."""
@@ -48,6 +52,10 @@ class RowsOfOutput(NamedTuple):
     ) -> list[tf.Tensor]:
         """Of some examples, `[R·(stop - start), N_i]` a piece; made in a precision, cast to one."""
         found = [piece.rows(start, stop, self.roots, dtypes[0]) for piece in self.pieces]
+        if self.through is not None:
+            beside = self.through.rows(start, stop, self.roots, dtypes[0])
+            parts = tf.split(beside, [piece.piece.columns for piece in self.pieces], axis=2)
+            found = [t + more for t, more in zip(found, parts, strict=True)]
         if self.noise is not None:
             found.append(tf.transpose(self.noise()[start:stop])[:, :, None])
         return [tf.cast(tf.reshape(t, [-1, t.shape[2]]), dtypes[1]) for t in found]

@@ -185,23 +185,27 @@ class Linearized(abc.ABC):
 
     def matrix_of_products(self, size: int, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """The symmetric matrix `[N, N]` that `product` multiplies vectors `[N]` by."""
-        chunk = self._chunk(size)
-        count = -(-size // chunk)
+        matrix = self.of_unit_vectors(product, size, size)
+        return (matrix + tf.transpose(matrix)) / 2
+
+    def of_unit_vectors(
+        self, function: Callable[[tf.Tensor], tf.Tensor], count: int, size: int
+    ) -> tf.Tensor:
+        """What a function makes of unit vectors `[count]`, `[size]` each: `[count, size]`."""
+        chunk = self._chunk(count)
 
         def rows(c: tf.Tensor) -> tf.Tensor:
             # Rows beyond the last are zero vectors, cut off below.
-            basis = tf.one_hot(c * chunk + tf.range(chunk), size, dtype=self.dtype)
-            return self.of_each(product, basis, self.dtype)
+            basis = tf.one_hot(c * chunk + tf.range(chunk), count, dtype=self.dtype)
+            return self.of_each(function, basis, self.dtype)
 
         stacked = tf.map_fn(
             rows,
-            tf.range(count),
+            tf.range(-(-count // chunk)),
             fn_output_signature=tf.TensorSpec([None, size], self.dtype),
             parallel_iterations=1,
         )
-        matrix = tf.reshape(stacked, [-1, size])[:size]
-        matrix.set_shape([size, size])
-        return (matrix + tf.transpose(matrix)) / 2
+        return tf.ensure_shape(tf.reshape(stacked, [-1, size])[:count], [count, size])
 
     def of_each(self, function: Callable[[Any], Any], batch: Any, dtypes: Any) -> Any:
         """`function` of each row of a tensor or of several, vectorised if the loss can be.

@@ -74,10 +74,14 @@ class OutputJacobian:
         )
 
     def gradient(
-        self, inside: Sequence[tf.Tensor], seeds: Sequence[tf.Tensor]
+        self,
+        inside: Sequence[tf.Tensor],
+        seeds: Sequence[tf.Tensor],
+        of: Sequence[int] | None = None,
     ) -> list[tf.Tensor | None]:
-        """Derivatives of tensors that the network made, times `seeds`, one a weight."""
-        gradients = self._backward.gradient(list(inside), self._weights, list(seeds))
+        """Derivatives of tensors that the network made, times `seeds`, one a weight of `of`."""
+        weights = self._weights if of is None else [self._weights[i] for i in of]
+        gradients = self._backward.gradient(list(inside), weights, list(seeds))
         return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
     def transposed_of(self, i: int, vector: tf.Tensor, of: Sequence[int]) -> list[tf.Tensor]:

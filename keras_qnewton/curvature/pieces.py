@@ -37,17 +37,31 @@ class Piece(NamedTuple):
     @property
     def is_outer(self) -> bool:
         """True if a row is a single outer product of an input and a derivative."""
+        if not self.uses:
+            return False
         (use, *more) = self.uses
         whole = use.elements is None and use.window is use.inner is use.rows is None
         simple = use.equation in (Equation("ay", "yz", "az"), Equation("", "b", "ab"))
         return not more and whole and simple and use.factor == 1 and not use.positions
 
 
-def pieces(indices: Sequence[int], uses: Uses, sizes: Sequence[int]) -> list[Piece] | None:
-    """The pieces of a block of variables, in their order; None if one has uses of other kinds."""
+def pieces(
+    indices: Sequence[int], uses: Uses, sizes: Sequence[int], may_have_none: bool = False
+) -> list[Piece] | None:
+    """The pieces of a block of variables, in their order; None if one has uses of other kinds.
+
+    Args:
+        indices: Positions of the variables.
+        uses: Of all variables.
+        sizes: How many numbers each variable has.
+        may_have_none: Whether a variable without uses is a piece, of zeros.
+    """
     found: list[Piece] = []
     for i in indices:
         used = uses.of(i)
+        if used is None and may_have_none and i not in uses.others:
+            found.append(Piece((), sizes[i]))
+            continue
         if used is None:
             return None
         before = found[-1] if found else None
@@ -60,10 +74,11 @@ def pieces(indices: Sequence[int], uses: Uses, sizes: Sequence[int]) -> list[Pie
 
 def _comes_with(used: list[Use], before: Piece, uses: Uses) -> bool:
     """True if a bias is only ever added to the product of the piece before it."""
+    if not before.is_outer:
+        return False
     product = before.uses[0]
     return (
         len(used) == 1
-        and before.is_outer
         and before.bias is None
         and product.inputs is not None
         and used[0].added_to is product.outputs

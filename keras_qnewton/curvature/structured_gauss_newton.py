@@ -16,14 +16,13 @@ a backward pass of Σ ε s.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
-from keras_qnewton.curvature.example_rows import ExampleRows, all_hold, rows_fit
+from keras_qnewton.curvature.example_rows import ExampleRows, all_hold
 from keras_qnewton.curvature.example_sums import MANY_INPUTS
-from keras_qnewton.curvature.examples_apart import ExamplesApart, examples_apart
 from keras_qnewton.curvature.few_rows import Candidate, FewRows, apart
 from keras_qnewton.curvature.formation import Formation, Formed, by_passes
 from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows, sum_of_turns
@@ -32,11 +31,14 @@ from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearize
 from keras_qnewton.curvature.low_rank import RowFactors
 from keras_qnewton.curvature.memory import memory_of_a_batch
 from keras_qnewton.curvature.outputs import ConvexLoss, ConvexPart, OutputCurvature
-from keras_qnewton.curvature.pieces import Piece, pieces
+from keras_qnewton.curvature.pieces import Piece
 from keras_qnewton.curvature.row_check import RowCheck, rounding
 from keras_qnewton.curvature.row_factors import OfPiece
 from keras_qnewton.curvature.rows_by_passes import BlockByPasses, Limits, Passes
+from keras_qnewton.curvature.seen_rows import CurvedOutput, Run, SeenRows
+from keras_qnewton.curvature.shared_by_examples import RowsWhileHeld, Shared, ThroughShared
 from keras_qnewton.curvature.structured import Assembly, LayerPair, Structured
+from keras_qnewton.loss.shared_tensors import shared_tensors
 from keras_qnewton.loss.structure import DenseLayer, dense_layers
 from keras_qnewton.norms import norm
 
@@ -60,16 +62,44 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     ):
         layers = dense_layers(point.loss)
         inside = [n for layer in layers for n in (layer.activations, layer.preactivations)]
-        super().__init__(point, convex, output_curvature, fetch=inside)
-        seen = (self._uses.found, self._passage)
-        self._rows = self._rows_of_outputs(
-            examples_apart(c, self._jacobian.outputs[i], point.loss.tensor(output.name), *seen)
-            for i, c, output in zip(self._position, self._curvatures, convex.outputs, strict=True)
-        )
-        self._check_of_rows = RowCheck(self._rows, self.dtype)
+        names = list(dict.fromkeys(output.name for output in convex.outputs))
+        shared = shared_tensors(point.loss, names)
+        super().__init__(point, convex, output_curvature, fetch=[*inside, *shared])
         self._sizes = [shape.num_elements() for shape in self._shapes]
+        run = Run(self._jacobian, self._uses, self._passage, self._sizes)
+        recorded = [point.loss.tensor(output.name) for output in convex.outputs]
+        outputs = [
+            CurvedOutput(*of) for of in zip(self._position, self._curvatures, recorded, strict=True)
+        ]
+        # Of few rows, and of blocks that are formed.
+        self._seen = self._seen_free = SeenRows(run, outputs, self.of_each, self.dtype)
+        self._held: Shared | None = None
+        held = Shared(shared, [self._values[name] for name in shared])
+        if shared and self._holding_pays(held):
+            while_held = RowsWhileHeld(
+                point.loss, point.weights, held, outputs, names, self.of_each, self.dtype
+            )
+            if while_held.are_linear:
+                self._seen, self._held = while_held, held
         # By output and block, where those of all blocks are made at once.
         self._shared: list[list[list[OfPiece]]] | None = None
+
+    def _holding_pays(self, held: Shared) -> bool:
+        """Whether a block has no rows, but may have them once what examples share is held.
+
+        That takes a pass for each of its numbers, where single passes take one a row, or a weight.
+        """
+        dense = [k for k, part in enumerate(self._parts) if part.dense]
+        if self._is_proved and all(self._covering(k) or self._pieces(k) for k in dense):
+            return False
+        limits = [max((self._parts[k].size for k in dense), default=0)]
+        if all(rows.known_examples is not None for rows in self._rows):
+            limits.append(sum((rows.known_examples or 0) * rows.count for rows in self._rows))
+        return held.size < min(limits)
+
+    @property
+    def _rows(self) -> list[ExampleRows]:
+        return self._seen.rows
 
     # --- the gradient -------------------------------------------------------------------
 
@@ -114,11 +144,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         outputs = [output.name for output in self._convex.outputs]
         if sorted(outputs) != sorted(self._convex.held) or not self._is_proved:
             return None
-        if any(rows.rows_of_z > 1 for rows in self._rows):
+        if self._held is not None or any(rows.rows_of_z > 1 for rows in self._rows):
             return None
         found = [self._pieces(k) for k in range(len(self._parts))]
         known = [some for some in found if some is not None]
-        whole = len(known) == len(found) and all(self._rows_fit(some) is True for some in known)
+        whole = len(known) == len(found) and all(self._seen.fit(some) is True for some in known)
         return known if whole else None
 
     @classmethod
@@ -157,9 +187,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return self._unless_loop(Formation.OUTPUT)
         if found and (layers is None or self._has_one_row(layers)):
             dtype = self._precision_of_rows(k)
-            fitting = self._rows_fit(found)
+            fitting = self._seen.fit(found)
             make = functools.partial(self._verified_rows, k, found, dtype)
-            return Assembly(fitting, make, dtype, Formation.ROWS)
+            how = Formation.ROWS if self._held is None else Formation.SHARED
+            return Assembly(fitting, make, dtype, how)
         if layers is None:
             return self._unless_loop(Formation.NOT_LINEAR)
         fitting, affordable = self._layers_fit(layers), self._affordable(layers)
@@ -232,11 +263,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         ε is another column of U.
         """
-        size, noise = self._parts[k].size, None if self._is_proved else self._check_of_rows.noise
-        columns = size + (noise is not None)
+        size, noise = self._parts[k].size, None if self._is_proved else self._seen.check.noise
+        columns, derivatives = size + (noise is not None), self._of_shared(k)
 
         def gram(outputs: dict[int, ExampleRows]) -> tf.Tensor:
-            rows = [self._rows_of_output(k, i, of, found) for i, of in outputs.items()]
+            rows = [self._rows_of_output(k, i, of, found, derivatives) for i, of in outputs.items()]
             return gram_of_rows(rows, size, self._memory, self.dtype, dtype)
 
         together = {i: of for i, of in enumerate(self._rows) if of.rows_of_z == 1}
@@ -250,15 +281,45 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             return self._with_direct(k, total), None
         return self._with_direct(k, total[:size, :size]), total[:size, size]
 
-    def _rows_of_output(self, k: int, i: int, of: ExampleRows, found: list[Piece]) -> RowsOfOutput:
+    def _rows_of_output(
+        self,
+        k: int,
+        i: int,
+        of: ExampleRows,
+        found: list[Piece],
+        derivatives: tf.Tensor | None,
+    ) -> RowsOfOutput:
         """The block's rows of the i-th output, or of one of its turns; ε is their last column."""
-        made = self._shared[i][k] if self._shared else of.of_blocks([found])[0]
+        every = [*found, *self._seen.shared]
+        made = self._shared[i][k] if self._shared else of.of_blocks([every])[0]
+        through = None
+        if derivatives is not None:
+            through = ThroughShared(made[len(found) :], derivatives)
 
         def noise() -> tf.Tensor:
-            return of.roots.among(self._check_of_rows.noise(i))
+            return of.roots.among(self._seen.check.noise(i))
 
         column = None if self._is_proved else noise
-        return RowsOfOutput(of.examples, of.known_examples, of.count, made, column)
+        return RowsOfOutput(
+            of.examples, of.known_examples, of.count, made[: len(found)], column, through
+        )
+
+    def _of_shared(self, k: int) -> tf.Tensor | None:
+        """D `[Q, N_k]`, derivatives of what examples share; None if nothing is held."""
+        held, indices = self._held, self._parts[k].indices
+        if held is None:
+            return None
+        inside = [self._inside[name] for name in held.names]
+
+        def row(unit: tf.Tensor) -> tf.Tensor:
+            found = self._jacobian.gradient(inside, held.seeds(unit), indices)
+            like = [(self._shapes[i], self._dtypes[i]) for i in indices]
+            dense = [
+                tf.zeros(*zero) if g is None else g for g, zero in zip(found, like, strict=True)
+            ]
+            return self.flatten_block(k, dense)
+
+        return self.of_unit_vectors(row, held.size, self._parts[k].size)
 
     def _with_direct(self, k: int, matrix: tf.Tensor) -> tf.Tensor:
         """`matrix` and what depends on the block's weights beside the outputs."""
@@ -294,7 +355,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         size = self._parts[k].size
         rows = self._rows
         if any(of.rows_of_z > 1 for of in rows):  # a row of z is as good as an example here
-            rows = self._rows_of_outputs(ExamplesApart() for _ in self._curvatures)
+            rows = self._seen.one_by_one()
         passes = Passes(size, rows, self._curvatures, forward, backward, backward_of, self.of_each)
         limits = Limits(
             self._chunk(size),
@@ -307,13 +368,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     # --- verification -------------------------------------------------------------------
 
-    @functools.cached_property
+    @property
     def _is_proved(self) -> bool:
-        """Whether rows need no check: each output's examples are proved to be apart."""
-        return self._has_rows() and all(r.rows_each is not None for r in self._rows)
-
-    def _rows_fit(self, found: Sequence[Piece]) -> tf.Tensor | bool:
-        return rows_fit(self._rows, found)
+        """Whether rows need no check."""
+        return self._seen.proved
 
     def _verified(self, k: int, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | bool]:
         """`matrix`, and whether it is the block's; False of NaN."""
@@ -324,13 +382,13 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     ) -> tuple[tf.Tensor, tf.Tensor | bool]:
         """The block of its rows, and whether these are those of a backward pass."""
         matrix, lifted = self._from_rows(k, found, dtype)
-        return matrix, True if lifted is None else self._are_rows(k, lifted)
+        return matrix, True if lifted is None else self._are_rows(k, self._seen, lifted)
 
-    def _are_rows(self, k: int, lifted: tf.Tensor) -> tf.Tensor:
+    def _are_rows(self, k: int, seen: SeenRows, lifted: tf.Tensor) -> tf.Tensor:
         """True if Σ Uᵀε `[N_k]` is that of one backward pass; a scalar bool, False of NaN."""
-        if self._is_proved:
+        if seen.proved:
             return tf.math.is_finite(tf.reduce_sum(lifted))
-        expected = self._lifted_by_tapes(k)
+        expected = self._lifted_by_tapes(k, seen.check)
         error = norm(tf.cast(lifted, self.dtype) - expected)
         return error <= self._rounding_of_outputs() * norm(expected)
 
@@ -339,9 +397,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         used = [use.outputs.dtype for use in self._uses.found]
         return rounding([self.dtype, *used, *(c.z.dtype for c in self._curvatures)])
 
-    def _lifted_by_tapes(self, k: int) -> tf.Tensor:
+    def _lifted_by_tapes(self, k: int, check: RowCheck) -> tf.Tensor:
         """Uᵀε `[N_k]` by one backward pass."""
-        seeds, indices = self._of_outputs(self._check_of_rows.seeds()), self._parts[k].indices
+        seeds, indices = self._of_outputs(check.seeds()), self._parts[k].indices
         return self.flatten_block(k, self._jacobian.transposed(seeds, indices))
 
     # --- low rank -----------------------------------------------------------------------
@@ -353,7 +411,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         out: list[RowFactors | None] = [None] * len(max_ranks)
         if not self._has_rows():
             return out
-        few = FewRows(self._rows, self._check_of_rows.noise, self._memory)
+        few = FewRows(self._seen_free.rows, self._seen_free.check.noise, self._memory)
         found = {
             k: self._candidate(few, k, limit, used[k]) for k, limit in enumerate(max_ranks) if limit
         }
@@ -367,28 +425,27 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     ) -> Candidate | None:
         """The k-th block, if it may have no more than `limit` rows and a diagonal beside them."""
         indices = self._parts[k].indices
-        found, has_diagonal = self._pieces(k), self._remainder.depends_on(indices)
+        found, has_diagonal = (
+            self._pieces_of(k, self._seen_free),
+            self._remainder.depends_on(indices),
+        )
         if found is None or (has_diagonal and not self.positive_semidefinite):
             return None
         if has_diagonal:
             found = apart(found)
-        fitting = self._rows_fit(found)
+        fitting = self._seen_free.fit(found)
         if fitting is False or not few.may_be_within(found, limit):
             return None
         return Candidate(
             found,
             limit,
             tf.convert_to_tensor(fitting) & used,
-            functools.partial(self._are_rows, k),
+            functools.partial(self._are_rows, k, self._seen_free),
             tf.cast(self._diagonal(k), tf.float64) if has_diagonal else None,
             tuple(self._remainder.depends_on([i]) for i in indices) if has_diagonal else (),
         )
 
     # --- rows of derivatives ------------------------------------------------------------
-
-    def _rows_of_outputs(self, apart: Iterable[ExamplesApart]) -> list[ExampleRows]:
-        outputs = zip(self._position, self._curvatures, apart, strict=True)
-        return [ExampleRows(self._jacobian, i, c, self.of_each, how) for i, c, how in outputs]
 
     @functools.cached_property
     def _layers(self) -> list[DenseLayer]:
@@ -415,10 +472,17 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
     def _pieces(self, k: int) -> list[Piece] | None:
         """What the block's columns of U are made of, or None if that is not known."""
+        return self._pieces_of(k, self._seen)
+
+    def _pieces_of(self, k: int, seen: SeenRows) -> list[Piece] | None:
         indices = self._parts[k].indices
         if not all(self._dtypes[i] == self.dtype for i in indices):
             return None
-        return pieces(indices, self._uses, self._sizes)
+        return seen.pieces(indices)
+
+    def _covering(self, k: int) -> list[DenseLayer] | None:
+        """See `Structured`; layers are not known by themselves where examples share tensors."""
+        return super()._covering(k) if self._held is None else None
 
     def _layers_fit(self, layers: Sequence[DenseLayer]) -> tf.Tensor | bool:
         """True if these layers have a row an example of each output; a bool if known."""

@@ -216,12 +216,17 @@ class RecordedLoss:
             self._unroll if unroll is None else unroll,
         )
         env.update(hands.overrides)
-        operations = self._needed_for(names, hands.overrides)
+        operations = self.needed_for(names, hands.overrides)
         run(operations, env, set(self._weight_of), set(names), hands)
         return [env[n] if n in env else self.tensor(n) for n in names]
 
-    def _needed_for(self, names: Sequence[str], given: Collection[str]) -> list[tf.Operation]:
-        """The recorded operations that the named tensors need, in their order."""
+    def needed_for(self, names: Sequence[str], given: Collection[str] = ()) -> list[tf.Operation]:
+        """The recorded operations that the named tensors need, in their order.
+
+        Args:
+            names: Names of tensors of the recorded graph.
+            given: Names of tensors that are held meanwhile.
+        """
         needed: set[tf.Operation] = set()
         pending = [self.tensor(name) for name in names]
         while pending:
@@ -243,7 +248,7 @@ class RecordedLoss:
         Raises:
             LossNotReplayableError: If there is one; it names the operation and its layer.
         """
-        operations = self._needed_for(names, given)
+        operations = self.needed_for(names, given)
         for part in stretches(operations, self._weight_of, [self.tensor(n) for n in names]):
             if part.given:
                 check_first(part)

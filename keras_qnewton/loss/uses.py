@@ -3,6 +3,9 @@
     z = f(a, W), linear in W    `Use`: a matrix product, a convolution, an added bias, a scale
     ∂L/∂W = Σ a ⊗ ∂L/∂z         by an equation of Einstein's, since f is one: z = einsum(a, W)
 
+A weight that each element of z has one element of, as in a quotient, has a use, too: a is then the
+derivative of z in it.
+
 `Uses` is an observer of `RecordedLoss.fetch`. It follows the weights through operations that only
 move their elements (`views`), into bodies of functions and loops that are run in line. Where a
 weight enters otherwise, it says so (`others`).
@@ -275,6 +278,22 @@ def _product(
     return Use(_NOT_YET, elements, Equation(letters, weights, axes), a, out)
 
 
+def _quotient(
+    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
+) -> Use | None:
+    """x / W, of which a is the derivative -z / W; and W / x."""
+    other = tf.math.reciprocal(inputs[1]) if at == 0 else -out / inputs[1]
+    return _product(op, [other, other], out, at, elements)
+
+
+def _squared_difference(
+    op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
+) -> Use | None:
+    """(x - W)², of which a is the derivative 2 (W - x)."""
+    slope = 2 * (inputs[at] - inputs[1 - at])
+    return _product(op, [slope, slope], out, at, elements)
+
+
 def _aligned(axes: str, elements: np.ndarray) -> tuple[str, np.ndarray]:
     """Letters of a broadcast weight's axes, without those of length 1, and its elements so."""
     letters = axes[len(axes) - elements.ndim :]
@@ -353,6 +372,8 @@ _RULES: dict[str, Callable[..., Use | None]] = {
     "Sub": _sum,
     "BiasAdd": _sum,
     "Mul": _product,
+    "RealDiv": _quotient,
+    "SquaredDifference": _squared_difference,
     "Conv2D": _convolution,
     "DepthwiseConv2dNative": _convolution,
     "Conv2DBackpropInput": _convolution,

@@ -40,6 +40,11 @@ class View(NamedTuple):
     elements: np.ndarray
 
 
+def is_move(kind: str) -> bool:
+    """Whether operations of this type move elements, or keep them."""
+    return kind in _SAME or kind in _MOVES or kind == "ReadVariableOp"
+
+
 def moved(
     op: tf.Operation, inputs: Sequence[Any], outputs: Sequence[Any], views: dict[int, View]
 ) -> list[View] | None:

@@ -240,6 +240,18 @@ def poisson():
     return variables, lambda: [rate(hidden(X))], loss, Formation.ROWS
 
 
+def two_slices():
+    """A term's argument, and another slice of the same output in which the loss is linear."""
+    model = mlp(2)
+    counts = tf.abs(TARGETS)[:, 0] * 3
+
+    def loss(zs):
+        (z,) = zs
+        return tf.reduce_mean(tf.exp(z[:, 0]) - counts * z[:, 0] + tf.square(z[:, 1]) + 2 * z[:, 1])
+
+    return model.trainable_variables, lambda: [model(X)], loss, Formation.ROWS
+
+
 def embedded_positions():
     """Rows of two embeddings, one by what is at a place and one by the place."""
     tokens, places, last = L.Embedding(6, 3), L.Embedding(5, 3), L.Dense(3)
@@ -344,12 +356,13 @@ PROBLEMS = {
         L.EinsumDense("abc,bdc->ad", output_shape=2, bias_axes="d"),
         x=SEQUENCES,
     ),
+    "two slices of an output": two_slices,
     "embedded positions": embedded_positions,
     "joined weights": joined_weights,
     "products of parts": products_of_parts,
     "batch normalisation": lambda: (
         *classifier(L.Dense(4), L.BatchNormalization(), L.Activation("tanh"))[:3],
-        Formation.ROWS_NOT_LINEAR,
+        Formation.SHARED,
     ),
     "time-distributed": lambda: classifier(
         L.TimeDistributed(L.Dense(3, activation="tanh")), L.GlobalAveragePooling1D(), x=SEQUENCES
