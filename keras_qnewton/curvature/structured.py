@@ -108,7 +108,7 @@ class Structured(Linearized):
         if holds is True:  # proved while tracing
             return Formed(matrix, tf.convert_to_tensor(how))
         why_not = tf.where(possible, Formation.REFUTED, otherwise)
-        form_anew = self._formed_slowly if self._is_proved else self._formed_generically
+        form_anew = self._formed_slowly if self._seldom_fails else self._formed_generically
         return Formed(
             *_tf_private.cond(
                 holds,
@@ -121,6 +121,11 @@ class Structured(Linearized):
     def _is_proved(self) -> bool:
         """Whether what is assembled needs no check but of shapes."""
         return False
+
+    @property
+    def _seldom_fails(self) -> bool:
+        """Whether what is assembled is hardly ever replaced by what is formed generically."""
+        return self._is_proved
 
     def _formed_slowly(self, k: int, reason: tf.Tensor, dtype: tf.DType) -> Formed:
         """H_k by one product after another, which is quick to trace: it is hardly ever wanted."""

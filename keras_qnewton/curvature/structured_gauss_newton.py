@@ -92,10 +92,19 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         dense = [k for k, part in enumerate(self._parts) if part.dense]
         if self._is_proved and all(self._covering(k) or self._pieces(k) for k in dense):
             return False
-        limits = [max((self._parts[k].size for k in dense), default=0)]
+        largest = max((self._parts[k].size for k in dense), default=0)
+        return held.size < largest and self._has_more_rows_than(held.size) is not False
+
+    def _has_more_rows_than(self, number: int) -> tf.Tensor | bool:
+        """Whether all examples have more roots; a bool where that is known while tracing."""
         if all(rows.known_examples is not None for rows in self._rows):
-            limits.append(sum((rows.known_examples or 0) * rows.count for rows in self._rows))
-        return held.size < min(limits)
+            return sum((rows.known_examples or 0) * rows.count for rows in self._rows) > number
+        return tf.add_n([rows.examples * rows.count for rows in self._rows]) > number
+
+    @property
+    def _seldom_fails(self) -> bool:
+        """See `Structured`. Single passes are no exception where a batch may have fewer rows."""
+        return self._is_proved and self._held is None
 
     @property
     def _rows(self) -> list[ExampleRows]:
@@ -189,8 +198,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             dtype = self._precision_of_rows(k)
             fitting = self._seen.fit(found)
             make = functools.partial(self._verified_rows, k, found, dtype)
-            how = Formation.ROWS if self._held is None else Formation.SHARED
-            return Assembly(fitting, make, dtype, how)
+            if self._held is None:
+                return Assembly(fitting, make, dtype, Formation.ROWS)
+            possible = all_hold([fitting, self._has_more_rows_than(self._held.size)])
+            return Assembly(possible, make, dtype, Formation.SHARED, Formation.NOT_LINEAR)
         if layers is None:
             return self._unless_loop(Formation.NOT_LINEAR)
         fitting, affordable = self._layers_fit(layers), self._affordable(layers)
