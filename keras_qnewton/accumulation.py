@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.loss import RecordedLoss, at_data, data_of
+from keras_qnewton.replicas import Replicas
 
 
 class Accumulation:
@@ -34,40 +35,66 @@ class Accumulation:
 
     def __init__(self, batches: int, joined: bool = False):
         self._batches, self._to_be_joined = batches, joined
-        self._kinds: list[tuple[tf.DType, tuple[int | None, ...] | None]] = []
-        self._kept: list[tf.Variable] | None = None
+        self._kept: dict[int, _Kept] = {}  # by the replica's number in this process
 
     def steps(self, number: tf.Tensor) -> tf.Tensor:
         """How many steps so many batches are, integer scalar."""
         return tf.convert_to_tensor(number) // self._batches
 
+    def is_last(self, number: tf.Tensor) -> tf.Tensor:
+        """Whether a step is taken of the batch before which so many were, boolean scalar."""
+        return tf.equal(tf.convert_to_tensor(number) % self._batches, self._batches - 1)
+
     def add(
-        self, loss: RecordedLoss, number: tf.Tensor, step: Callable[[RecordedLoss], None]
-    ) -> None:
-        """Keeps the data of `loss`; of every K-th batch it calls `step` with the loss of all K.
+        self,
+        losses: Sequence[RecordedLoss],
+        number: tf.Tensor,
+        step: Callable[[list[RecordedLoss]], Sequence[tf.Tensor]],
+        none: Callable[[], Sequence[tf.Tensor]] = lambda: (),
+        replicas: Replicas | None = None,
+    ) -> list[tf.Tensor]:
+        """Keeps the data of `losses`; of every K-th batch it calls `step` with those of all K.
 
         Batches whose size is not known while the graph is traced are joined to one. Others, whose
         size is written in the graph, and those with scalars among their data, have one loss each,
         of which the mean is taken: then the graph grows with K.
 
         Args:
-            loss: Of the batch.
+            losses: Of the batch, one a replica of this process.
             number: How many batches were before, integer scalar.
-            step: Called once, in a branch of the graph.
+            step: Called once, in a branch of the graph, with one loss a replica.
+            none: In the other branch, makes what is returned where no step is taken.
+            replicas: Have each their data kept on their device; None if there is one.
+
+        Returns:
+            What `step` or `none` returned.
 
         Raises:
             ValueError: If XLA compiles the graph, the data have other shapes or dtypes than
                 those that were kept, or cannot be joined and have to be.
         """
-        if _tf_private.compiled_by_xla():
-            raise ValueError(
-                "`jit_compile=True` does not go with `gradient_accumulation_steps`: XLA has no "
-                "tensors whose size changes, as that of the batches that are kept does. Pass "
-                "`jit_compile=False`, or leave accumulation out and use a larger batch. "
-                f"Received: gradient_accumulation_steps={self._batches}. No weight was changed."
-            )
+        self._check_graph()
+        joined = all(_grows(data_of(loss)) for loss in losses)
+        each = replicas.each if replicas is not None else _each
+        added = each(lambda at: self._added(at, losses[at], number, joined), range(len(losses)))
+
+        last = self.is_last(number)
+
+        def take() -> list[tf.Tensor]:
+            taken = step(each(lambda of: at_data(of.loss, *of.batches), added))
+            return [tf.constant(True), *taken]
+
+        # Weights of several devices cannot enter one operation, as that of `_tf_private.cond` is.
+        cond = _tf_private.cond if replicas is None else tf.cond
+        done, *found = cond(last, take, lambda: [tf.constant(True), *none()])
+        # Not in the branches: variables of several devices cannot enter one.
+        with tf.control_dependencies([done]):
+            each(lambda of: of.kept.assign(of.rows, unless=last), added)
+        return found
+
+    def _added(self, at: int, loss: RecordedLoss, number: tf.Tensor, joined: bool) -> _Added:
+        """The batches so far and that of `loss`, of one replica."""
         data = data_of(loss)
-        joined = all(t.shape.rank and t.shape[0] is None for t in data)
         if self._to_be_joined and not joined:
             raise ValueError(
                 '`curvature="fisher"` and `gradient_accumulation_steps` need batches whose size is '
@@ -76,34 +103,47 @@ class Accumulation:
                 f"Received: data of shapes {[t.shape for t in data]}. No weight was changed."
             )
         rows = [t if joined else t[None] for t in data]
-        kept = self._variables(rows)
-        at = number % self._batches
+        kept = self._kept.setdefault(at, _Kept())
+        kept.prepare(rows)
         with tf.control_dependencies(_of_one_length(rows)):
             # What a step that failed has left is dropped.
-            before = [v[: tf.where(at == 0, 0, tf.shape(v)[0])] for v in map(_value, kept)]
+            first = tf.equal(tf.convert_to_tensor(number) % self._batches, 0)
+            before = [v[: tf.where(first, 0, tf.shape(v)[0])] for v in kept.values()]
             rows = [tf.concat(both, 0) for both in zip(before, rows, strict=True)]
         # Made here, so that a step is given them as it is given a batch.
         batches = [rows] if joined else [[_row(r, k) for r in rows] for k in range(self._batches)]
+        names = [t.name for t in data]
+        named = [dict(zip(names, batch, strict=True)) for batch in batches]
+        return _Added(loss, kept, rows, named)
 
-        def keep() -> tf.Tensor:
-            for variable, value in zip(kept, rows, strict=True):
-                variable.assign(value)
-            return tf.constant(True)
+    def _check_graph(self) -> None:
+        if _tf_private.compiled_by_xla():
+            raise ValueError(
+                "`jit_compile=True` does not go with `gradient_accumulation_steps`: XLA has no "
+                "tensors whose size changes, as that of the batches that are kept does. Pass "
+                "`jit_compile=False`, or leave accumulation out and use a larger batch. "
+                f"Received: gradient_accumulation_steps={self._batches}. No weight was changed."
+            )
 
-        def take() -> tf.Tensor:
-            names = [t.name for t in data]
-            step(at_data(loss, *(dict(zip(names, batch, strict=True)) for batch in batches)))
-            for variable in kept:
-                variable.assign(_value(variable)[:0])
-            return tf.constant(True)
 
-        _tf_private.cond(at == self._batches - 1, take, keep)
+class _Kept:
+    """The variables of one replica, on the device where they are first asked for."""
 
-    def _variables(self, rows: Sequence[tf.Tensor]) -> list[tf.Variable]:
+    def __init__(self) -> None:
+        self._kinds: list[tuple[tf.DType, tuple[int | None, ...] | None]] = []
+        self._variables: list[tf.Variable] | None = None
+
+    def prepare(self, rows: Sequence[tf.Tensor]) -> None:
+        """Makes variables for such rows, once.
+
+        Raises:
+            ValueError: If those that there are have other shapes or dtypes.
+        """
         kinds = [(r.dtype, None if r.shape.rank is None else tuple(r.shape[1:])) for r in rows]
-        if self._kept is None:
-            with _tf_private.outside_of_functions():
-                self._kept = [_empty(*kind) for kind in kinds]
+        if self._variables is None:
+            device = rows[0].device if rows else None
+            with _tf_private.outside_of_strategies(), tf.device(device or None):
+                self._variables = [_empty(*kind) for kind in kinds]
             self._kinds = kinds
         if kinds != self._kinds:
             raise ValueError(
@@ -111,7 +151,32 @@ class Accumulation:
                 "tensors, of the same dtypes and shapes but for the number of examples. "
                 f"Received: {kinds} after {self._kinds}. No weight was changed."
             )
-        return self._kept
+
+    def values(self) -> list[tf.Tensor]:
+        return [tf.convert_to_tensor(variable) for variable in self._variables or ()]
+
+    def assign(self, rows: Sequence[tf.Tensor], unless: tf.Tensor) -> None:
+        """Keeps `rows`, or none."""
+        for variable, value in zip(self._variables or (), rows, strict=True):
+            variable.assign(value[: tf.where(unless, 0, tf.shape(value)[0])])
+
+
+class _Added(NamedTuple):
+    """A replica's batches, with the last one."""
+
+    loss: RecordedLoss
+    kept: _Kept
+    rows: list[tf.Tensor]
+    batches: list[dict[str, tf.Tensor]]
+
+
+def _each(function: Callable[[Any], Any], of: Sequence[Any]) -> list[Any]:
+    return [function(one) for one in of]
+
+
+def _grows(data: Sequence[tf.Tensor]) -> bool:
+    """Whether batches of such data can be joined: their size is not written in the graph."""
+    return all(t.shape.rank and t.shape[0] is None for t in data)
 
 
 def accumulation_of(optimizer: Any) -> Accumulation | None:
@@ -141,10 +206,6 @@ def _empty(dtype: tf.DType, shape: tuple[int | None, ...] | None) -> tf.Variable
         shape=tf.TensorShape(None) if shape is None else [None, *shape],
         name="accumulated_batches",
     )
-
-
-def _value(variable: tf.Variable) -> tf.Tensor:
-    return tf.convert_to_tensor(variable)
 
 
 def _row(rows: tf.Tensor, k: int) -> tf.Tensor:

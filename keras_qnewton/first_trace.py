@@ -1,15 +1,21 @@
 """The trace of a train step that TensorFlow throws away, recognised before a step is traced in it.
 
 `tf.function` traces anew where variables were made in its first trace. Keras makes those of metrics
-there, and those of the losses of several outputs: with `metrics=["accuracy"]` every train step is
-traced twice, and only the second graph is ever run. A Newton step takes seconds to trace.
+there, those of the losses of several outputs, and those of `LossScaleOptimizer`: with
+`metrics=["accuracy"]` every train step is traced twice, and only the second graph is ever run. A
+Newton step takes seconds to trace.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
+from keras_qnewton.loss import before_a_branch, in_graph_of
 from keras_qnewton.running_fit import model_of_train_step
 
 _WAS_RUN = (
@@ -19,32 +25,63 @@ _WAS_RUN = (
 )
 
 
-def is_thrown_away(loss: tf.Tensor | None) -> bool:
+def is_thrown_away(loss: tf.Tensor | None, gradients: Sequence[Any]) -> bool:
     """Whether the graph that is being traced will be traced anew, and this one never run.
 
-    It is where variables of metrics are made in this very trace. Of those that will be made after
-    the step nothing is known for sure: one of our own is made, which has TensorFlow trace anew in
-    any case. Where a function was traced before, that is an error, and the graph is one to be run.
-    If a graph of which this was said were run all the same, it would fail before a weight changes.
+    Args:
+        loss: Of the train step; None where it is not known.
+        gradients: What the optimizer is given.
+    """
+    tensor = of_train_step(loss, gradients)
+    return tensor is not None and has_variables_to_make() and is_traced_anew(tensor)
+
+
+def of_train_step(loss: tf.Tensor | None, gradients: Sequence[Any]) -> tf.Tensor | None:
+    """A tensor of the graph of the train step, around the branch that `LossScaleOptimizer` makes.
+
+    None where the step runs eagerly. See `is_thrown_away` for the arguments.
+    """
+    if loss is None and gradients:
+        branch = before_a_branch(gradients)
+        first = gradients[0] if branch is None else branch.gradients[0]
+        loss = first.values if isinstance(first, tf.IndexedSlices) else first
+    if loss is None or tf.executing_eagerly() or not tf.is_tensor(loss):
+        return None
+    symbolic = tf.is_symbolic_tensor(loss) and _tf_private.is_visible(loss.graph)
+    return loss if symbolic else None
+
+
+def has_variables_to_make() -> bool:
+    """Whether Keras makes variables of its own in this very trace of a train step.
+
+    Those of metrics, or of an optimizer that wraps this one.
+    """
+    model = model_of_train_step()
+    if model is None:
+        return False
+    if any(_is_being_made(metric) for metric in model.metrics):
+        return True
+    wrapper = getattr(model, "optimizer", None)
+    return wrapper is not None and not _all_are_made(wrapper.variables)
+
+
+def is_traced_anew(tensor: tf.Tensor) -> bool:
+    """Whether the tensor's graph will be traced anew, which is made sure.
+
+    Of variables that will be made after the step nothing is known: one of our own is made, which
+    has TensorFlow trace anew in any case. Where a function was traced before, that is an error, and
+    the graph is one to be run. If a graph of which this was said were run all the same, it would
+    fail before a weight changes.
 
     Args:
-        loss: The loss of the train step; None where it is not known.
+        tensor: Of the function's own graph, around a branch in which the optimizer is called.
     """
-    if tf.executing_eagerly() or tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        return False
-    if loss is None or not tf.is_symbolic_tensor(loss):
-        return False
-    # In a branch or a loop of its own, no variable can be made.
-    if loss.graph is not tf.compat.v1.get_default_graph():
-        return False
-    model = model_of_train_step()
-    if model is None or not any(_is_being_made(metric) for metric in model.metrics):
-        return False
-    try:
-        tf.Variable(0, trainable=False, name="traced_anew")
-    except ValueError:
-        return False
-    tf.debugging.Assert(tf.constant(False), [_WAS_RUN])
+    with in_graph_of(tensor):
+        try:
+            tf.Variable(0, trainable=False, name="traced_anew")
+        except ValueError:  # also in a loop or a branch, where no variable can be made
+            return False
+        tf.debugging.Assert(tf.constant(False), [_WAS_RUN])
     return True
 
 
@@ -52,7 +89,12 @@ def _is_being_made(metric: keras.Metric) -> bool:
     """Whether variables of the metric are made in this trace: before the step, or after it."""
     if not metric.variables:
         return not getattr(metric, "built", True)
+    return not _all_are_made(metric.variables)
+
+
+def _all_are_made(variables: Sequence[keras.Variable]) -> bool:
+    """Whether the variables have values; True where that cannot be told."""
     with tf.init_scope():
         if not tf.executing_eagerly():
-            return False
-        return not all(bool(v.value.is_initialized()) for v in metric.variables)
+            return True
+        return all(bool(v.value.is_initialized()) for v in variables)

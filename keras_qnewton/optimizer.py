@@ -11,12 +11,17 @@ import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_qnewton import _tf_private, replicas
-from keras_qnewton.accumulation import accumulation_of, as_of_one_batch
+from keras_qnewton.accumulation import Accumulation, accumulation_of, as_of_one_batch
 from keras_qnewton.arguments import check_count
 from keras_qnewton.conditioning import Damping, Pruning, pruning_policy
 from keras_qnewton.curvature import Blocks, Curvature
 from keras_qnewton.decision_log import DecisionLog, Decisions
-from keras_qnewton.first_trace import is_thrown_away
+from keras_qnewton.first_trace import (
+    has_variables_to_make,
+    is_thrown_away,
+    is_traced_anew,
+    of_train_step,
+)
 from keras_qnewton.hyperparameters import check_numbers, numbered_name, settings_text, warn_of_rate
 from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
@@ -33,7 +38,7 @@ from keras_qnewton.progress import tracing_told
 from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.refusals import Refusals
 from keras_qnewton.registry import resolve
-from keras_qnewton.replicated import check_replicated, one_copy
+from keras_qnewton.replicated import check_replicated, one_copy, only_if
 from keras_qnewton.running_fit import callbacks_of_fit
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
@@ -293,8 +298,9 @@ class QNewton(keras.optimizers.Optimizer):
         if replicas.are_mirrored(self._distribution_strategy):
             self._step_of_replicas(grads, trainable_variables)
             return
-        if is_thrown_away(traced.pending_loss):
-            traced.last_loss = tf.reduce_sum(traced.pending_loss)
+        if is_thrown_away(traced.pending_loss, grads):
+            if traced.pending_loss is not None:
+                traced.last_loss = tf.reduce_sum(traced.pending_loss)
             return
         loss = loss_of_train_step(traced.pending_loss, grads, tensors)
         if self._accumulation is None:
@@ -304,9 +310,12 @@ class QNewton(keras.optimizers.Optimizer):
             in_any_case = not traced.gradients_known  # for `fit` to report
             self._newton_step(loss, None if known else given, trainable_variables, in_any_case)
             return
-        self._accumulation.add(
-            loss, self._iterations, lambda all_: self._newton_step(all_, None, trainable_variables)
-        )
+
+        def step(of_all: list[RecordedLoss]) -> tuple[()]:
+            self._newton_step(of_all[0], None, trainable_variables)
+            return ()
+
+        self._accumulation.add([loss], self._iterations, step)
         traced.last_loss = loss.value
 
     def _step_of_replicas(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
@@ -316,12 +325,19 @@ class QNewton(keras.optimizers.Optimizer):
         traced = self._traced.now
         here = replicas.variables_here(as_tensors(variables))
         loss = loss_of_train_step(traced.pending_loss, grads, here)
+        seen = of_train_step(traced.pending_loss, grads)
+        may_be_thrown_away = seen is not None and has_variables_to_make()
 
         def step(
             all_: replicas.Replicas, losses: Sequence[RecordedLoss], by_replica: Any
-        ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        ) -> tuple[list[tf.Tensor] | None, tf.Tensor]:
+            # Asked here, once for all replicas.
+            if may_be_thrown_away and is_traced_anew(losses[0].value):
+                return None, tf.add_n([loss.value for loss in losses])
             summed = SummedLoss(all_, losses)
             with tf.control_dependencies([none_is_empty(summed)]):
+                if self._accumulation is not None:
+                    return self._accumulated(self._accumulation, summed, variables), summed.value
                 total = None if by_replica is None else all_.total(by_replica)
                 found, passed = self._found_step(summed, total, variables)
             with tf.control_dependencies([passed]):
@@ -329,7 +345,31 @@ class QNewton(keras.optimizers.Optimizer):
 
         known = None if traced.gradients_known else [tf.convert_to_tensor(g) for g in grads]
         directions, traced.last_loss = replicas.taken_together(step, loss, known)
-        super()._backend_apply_gradients(directions, variables)
+        if directions is None:
+            return
+        if self._accumulation is None:
+            super()._backend_apply_gradients(directions, variables)
+            return
+        taken = self._accumulation.is_last(self._iterations)
+        with as_of_one_batch(self), only_if(taken, self, variables):
+            super()._backend_apply_gradients(directions, variables)
+
+    def _accumulated(
+        self, accumulation: Accumulation, loss: SummedLoss, variables: Sequence[Any]
+    ) -> list[tf.Tensor]:
+        """The directions of the accumulated batches' step; zeros between two steps."""
+
+        def step(of_all: list[RecordedLoss]) -> list[tf.Tensor]:
+            with as_of_one_batch(self):
+                summed = SummedLoss(loss.replicas, of_all)
+                found, passed = self._found_step(summed, None, variables)
+            with tf.control_dependencies([passed]):
+                return [tf.identity(x) for x in found.directions]
+
+        def none() -> list[tf.Tensor]:
+            return [tf.zeros_like(w) for w in loss.at_variables()]
+
+        return accumulation.add(loss.losses, self._iterations, step, none, loss.replicas)
 
     @property
     def _settings(self) -> Settings:

@@ -55,15 +55,33 @@ class Replicas:
         """Whether other processes have replicas, too."""
         return self.strategy.num_replicas_in_sync > len(self.devices)
 
-    def agreed(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The first worker's values of what all of them computed of the same numbers.
+    def agreed(
+        self, tensors: Sequence[tf.Tensor], owners: Sequence[int] | None = None
+    ) -> list[tf.Tensor]:
+        """One worker's values of what all of them computed of the same numbers.
 
         Machines may round differently, and then decide differently.
+
+        Args:
+            tensors: The values.
+            owners: Number of the worker whose value is taken of each; the first one's, if None.
         """
         if not self.has_other_workers:
             return list(tensors)
-        first = self._number == 0
-        return self._over_workers([t if first else tf.zeros_like(t) for t in tensors])
+        owners = owners or [0] * len(tensors)
+        # Truth values have no sums.
+        given = [tf.cast(t, tf.int32) if t.dtype == tf.bool else t for t in tensors]
+        own = [
+            t if self.number == owner else tf.zeros_like(t)
+            for t, owner in zip(given, owners, strict=True)
+        ]
+        summed = zip(self._over_workers(own), tensors, strict=True)
+        return [tf.cast(t, of.dtype) for t, of in summed]
+
+    @property
+    def workers(self) -> int:
+        """How many processes there are."""
+        return self.strategy.num_replicas_in_sync if self.has_other_workers else 1
 
     def gathered(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Rows of all workers' tensors, one below another, with rows of zeros between them.
@@ -72,12 +90,12 @@ class Replicas:
             tensors: Of shapes `[n, ...]`, with the same n here and another elsewhere.
         """
         count, n = self.strategy.num_replicas_in_sync, tf.shape(tensors[0])[0]
-        (sizes,) = self._over_workers([n * tf.one_hot(self._number, count, dtype=tf.int32)])
+        (sizes,) = self._over_workers([n * tf.one_hot(self.number, count, dtype=tf.int32)])
         most = tf.reduce_max(sizes)
         placed = []
         for t in tensors:
             padded = tf.pad(t, [[0, most - n], *([[0, 0]] * (t.shape.rank - 1))])
-            before, after = self._number, count - 1 - self._number
+            before, after = self.number, count - 1 - self.number
             placed.append(tf.pad(padded[None], [[before, after], *([[0, 0]] * t.shape.rank)]))
         summed = zip(self._over_workers(placed), tensors, strict=True)
         return [
@@ -89,8 +107,10 @@ class Replicas:
         ]
 
     @property
-    def _number(self) -> int:
+    def number(self) -> int:
         """Of this worker, from 0."""
+        if not self.has_other_workers:
+            return 0
         return int(self.strategy.cluster_resolver.task_id)
 
     def _over_workers(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -25,7 +25,8 @@ def callbacks_of_fit() -> keras.callbacks.CallbackList | None:
 def model_of_train_step() -> keras.Model | None:
     """The model whose `train_step` this is called from; None in a loop of one's own."""
     for variables in _variables_of_callers("train_step"):
-        model = variables.get("self")
+        # The first argument, whatever it is called, is the first of the local variables.
+        model = next(iter(variables.values()), None)
         if isinstance(model, keras.Model):
             return model
     return None

@@ -481,8 +481,8 @@ def made(options={}, **compiled):
         model.compile(QNewton(**options), "mse", **compiled)
     return model
 
-def losses(model, epochs=4):
-    options = {"batch_size": 32, "epochs": epochs, "shuffle": False, "verbose": 0}
+def losses(model, epochs=4, **options):
+    options = {"batch_size": 32, "epochs": epochs, "shuffle": False, "verbose": 0} | options
     return model.fit(x, y, **options).history["loss"]
 """
 
@@ -541,15 +541,15 @@ except ValueError as error:
 """)
 
 
-@cell(
-    "Devices",
-    "`MirroredStrategy` with `gradient_accumulation_steps`",
-    "refuses: `does not go with several replicas`",
-)
+@cell("Devices", "`MirroredStrategy` with `gradient_accumulation_steps`")
 @pytest.mark.slow
 def test_two_replicas_accumulating():
-    said = refused_by_two("{'gradient_accumulation_steps': 2}")
-    assert "`gradient_accumulation_steps` does not go with several replicas" in said
+    script = """
+import json
+model = made({"gradient_accumulation_steps": 2})
+print(json.dumps(losses(model, batch_size=16)))
+"""
+    assert falls(json.loads(two_cpus(script)))
 
 
 @cell(
@@ -676,6 +676,24 @@ def test_grid_search():
     search = selection.GridSearchCV(wrapped, grid, cv=2, error_score="raise")
     search.fit(X, (Y[:, 0] > 0).astype(int))
     assert search.best_score_ > 0.8
+
+
+@cell("Wrappers", "KerasTuner: a search over settings of the optimizer")
+def test_a_tuner(tmp_path):
+    tuner = pytest.importorskip("keras_tuner")
+
+    def build(choices):
+        kinds = ["gauss_newton", "quasi_newton"]
+        rate = choices.Float("learning_rate", 0.5, 1.0)
+        return compiled(curvature=choices.Choice("curvature", kinds), learning_rate=rate)
+
+    options = {"objective": "val_loss", "max_trials": 2, "seed": 1, "directory": tmp_path}
+    search = tuner.RandomSearch(build, **options)
+    fit = {"batch_size": len(X), "epochs": 4, "validation_data": (X, Y), "verbose": 0}
+    search.search(X, Y, **fit)
+    best = search.get_best_models(1)[0]
+    assert best.evaluate(X, Y, verbose=0) < 0.5
+    assert falls(fitted(best, epochs=8))
 
 
 @cell("Names", "two optimizers of one name, numbered as Keras does it")

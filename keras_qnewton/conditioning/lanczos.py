@@ -12,7 +12,7 @@ earlier ones twice, which keeps V orthonormal to rounding and ghosts out of T.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -50,6 +50,7 @@ def extremal_eigenvalues(
     iterations: int = 30,
     dtype: tf.DType | str | None = None,
     seed: int = 0,
+    agreed: Callable[..., Sequence[tf.Tensor]] = lambda *tensors: tensors,
 ) -> Spectrum:
     """Estimates the smallest and the largest eigenvalue of a symmetric matrix.
 
@@ -66,6 +67,8 @@ def extremal_eigenvalues(
         iterations: Largest number of products (never more than N are made).
         dtype: Of the vectors; default the matrix's dtype, or float32 for a callable.
         seed: Of the start vector.
+        agreed: Makes tensors those that all have who run this together, where a product is a sum
+            over several machines: they have to stop at the same one.
 
     Returns:
         A `Spectrum`. NaN throughout when a product has NaN or Inf.
@@ -91,7 +94,7 @@ def extremal_eigenvalues(
             return tf.linalg.matvec(matrix, vector)
 
     steps = min(iterations, size) if isinstance(size, int) else tf.minimum(iterations, size)
-    done, alphas, betas = _tridiagonalise(matvec, size, steps, dtype, seed)
+    done, alphas, betas = _tridiagonalise(matvec, size, steps, dtype, seed, agreed)
     return _ritz_ends(tf.cast(alphas, tf.float64), tf.cast(betas, tf.float64), done, dtype)
 
 
@@ -159,6 +162,7 @@ def _tridiagonalise(
     steps: int | tf.Tensor,
     dtype: tf.DType,
     seed: int,
+    agreed: Callable[..., Sequence[tf.Tensor]],
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Number of steps taken, the diagonal `[m]` and the subdiagonal `[m]` of T."""
     start = start_vector(size, dtype, seed)
@@ -188,7 +192,7 @@ def _tridiagonalise(
         alpha = tf.tensordot(vector, image, 1)
         for _ in range(2):  # "twice is enough" (Parlett, section 6.9, after Kahan)
             image -= tf.linalg.matvec(basis, tf.linalg.matvec(basis, image), transpose_a=True)
-        beta = norm(image)
+        image, alpha, beta = agreed(image, alpha, norm(image))
         scale = tf.maximum(scale, tf.maximum(tf.abs(alpha), beta))
         following = tf.math.divide_no_nan(image, beta)
         following.set_shape(vector.shape)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import collections
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -26,12 +27,13 @@ import tensorflow as tf
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.gauss_newton import required_outputs
 from keras_qnewton.curvature.linearized import Linearized, Point
-from keras_qnewton.curvature.outputs import ConvexPart, OutputCurvature
+from keras_qnewton.curvature.outputs import ConvexLoss, ConvexPart, OutputCurvature
 from keras_qnewton.curvature.policy import Curvature
 from keras_qnewton.curvature.structured_gauss_newton import StructuredGaussNewton
 from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.norms import power_of_two
 from keras_qnewton.registry import register
+from keras_qnewton.replicas import Replicas
 
 # Of second moments, which are squares of a loss's scale, all that is in between is left as it is.
 _USUAL = (2.0**-20, 2.0**20)
@@ -60,12 +62,24 @@ class EmpiricalFisher(Curvature):
             ValueError: If the network's output is not found in the loss, or the examples of one
                 have no likelihood of their own.
         """
-        convex = required_outputs(loss, "fisher")
-        if not convex.outputs:
-            raise ValueError(
-                "Argument `curvature` can be 'fisher' only for a loss with terms that are curved. "
-                "Use 'hessian'. Received: a loss that is piecewise linear in all outputs"
-            )
+        return self._at(loss, weights, parts, None)
+
+    def of_replicas(self, replicas: Replicas, losses: Sequence[RecordedLoss]) -> Curvature:
+        """See `Curvature.of_replicas`."""
+        found = replicas.each(_counts, losses)
+        totals = replicas.total([[number for pair in some for number in pair] for some in found])
+        pairs = zip(totals[::2], totals[1::2], strict=True)
+        return _OfReplicas(self.memory, [Count(*pair) for pair in pairs])
+
+    def _at(
+        self,
+        loss: RecordedLoss,
+        weights: Sequence[tf.Tensor],
+        parts: Sequence[Part],
+        counts: Sequence[Count] | None,
+    ) -> Linearized:
+        """`at`; `counts` has one entry an output, None if they are those of this loss."""
+        convex = _checked(loss)
         terms_of = collections.Counter(output.name for output in convex.outputs)
 
         def second_moment(part: ConvexPart) -> OutputCurvature:
@@ -78,17 +92,73 @@ class EmpiricalFisher(Curvature):
                     f"Received: an output {name!r} of shape {exact.z.shape}, whose terms ({terms}) "
                     "are of all its elements together"
                 )
-            weight = tf.reduce_sum(part.term_weights())
+            at = convex.outputs.index(part.output)
+            count = Count.of(part) if counts is None else counts[at]
             if loss.factor is None:
-                scale = _extreme(weight)
+                scale = _extreme(count.weight)
             else:
                 # A square, of which the factor is divided out but once.
-                factor = tf.cast(loss.factor, weight.dtype)
-                scale = factor * _extreme(weight / factor)
-            return SecondMoment(exact, terms_of[part.output.name], scale)
+                factor = tf.cast(loss.factor, count.weight.dtype)
+                scale = factor * _extreme(count.weight / factor)
+            return SecondMoment(exact, count.examples, terms_of[part.output.name], scale)
 
         point = Point(loss, weights, parts, self.memory)
         return StructuredGaussNewton.at(point, convex, second_moment)
+
+
+class _OfReplicas(EmpiricalFisher):
+    """That of one of several replicas, which knows what all of them count together."""
+
+    def __init__(self, memory: float, counts: Sequence[Count]):
+        super().__init__(memory)
+        self._counts = counts
+
+    def at(
+        self, loss: RecordedLoss, weights: Sequence[tf.Tensor], parts: Sequence[Part]
+    ) -> Linearized:
+        """See `EmpiricalFisher.at`."""
+        return self._at(loss, weights, parts, self._counts)
+
+
+class Count(NamedTuple):
+    """What an output's terms are of.
+
+    Attributes:
+        examples: B, float64 scalar.
+        weight: The sum of the terms' weights, scalar of the precision of the terms.
+    """
+
+    examples: tf.Tensor
+    weight: tf.Tensor
+
+    @classmethod
+    def of(cls, part: ConvexPart) -> Count:
+        """Those of a loss by itself."""
+        examples = tf.cast(tf.shape(part.z)[0], tf.float64)
+        return cls(examples, tf.reduce_sum(part.term_weights()))
+
+
+def _checked(loss: RecordedLoss) -> ConvexLoss:
+    convex = required_outputs(loss, "fisher")
+    if not convex.outputs:
+        raise ValueError(
+            "Argument `curvature` can be 'fisher' only for a loss with terms that are curved. "
+            "Use 'hessian'. Received: a loss that is piecewise linear in all outputs"
+        )
+    return convex
+
+
+def _counts(loss: RecordedLoss) -> list[Count]:
+    """One an output, of the loss as it was recorded; of those without examples, none."""
+    weights, outputs = loss.at_variables(), _checked(loss).outputs
+    zs = {output.name: loss.tensor(output.name) for output in outputs}
+    nothing = Count(tf.constant(0.0, tf.float64), tf.constant(0.0, tf.float64))
+    return [
+        Count.of(ConvexPart(loss, output, weights, zs, weights[0].dtype))
+        if zs[output.name].shape.rank
+        else nothing
+        for output in outputs
+    ]
 
 
 class SecondMoment(OutputCurvature):
@@ -96,14 +166,21 @@ class SecondMoment(OutputCurvature):
 
     Args:
         exact: The curvature of the loss itself, which knows how the loss and δ are rounded.
+        examples: B, float64 scalar.
         shares: How many there are of the same z, all with the δ of all of its terms: each has its
             share of C.
         scale: c, scalar of the precision of the terms.
     """
 
-    def __init__(self, exact: OutputCurvature, shares: int = 1, scale: tf.Tensor | float = 1.0):
+    def __init__(
+        self,
+        exact: OutputCurvature,
+        examples: tf.Tensor,
+        shares: int = 1,
+        scale: tf.Tensor | float = 1.0,
+    ):
         super().__init__(exact.z, exact.gradient, exact.dtype)
-        self._exact, self._shares, self._scale = exact, shares, scale
+        self._exact, self._examples, self._shares, self._scale = exact, examples, shares, scale
         self.loses_digits = exact.loses_digits
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
@@ -137,7 +214,7 @@ class SecondMoment(OutputCurvature):
 
     def _factor(self) -> tf.Tensor:
         """B/c, or a share of it, in the precision of z."""
-        examples = tf.cast(tf.shape(self.z)[0], self.z.dtype) / self._shares
+        examples = tf.cast(self._examples, self.z.dtype) / self._shares
         return examples / tf.cast(self._scale, self.z.dtype)
 
 

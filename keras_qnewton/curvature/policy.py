@@ -12,6 +12,7 @@ from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.registry import Policy
+from keras_qnewton.replicas import Replicas
 
 
 class Curvature(Policy, abc.ABC):
@@ -51,6 +52,19 @@ class Curvature(Policy, abc.ABC):
             weights: One tensor a variable.
             parts: The blocks, whose `indices` refer to `weights`.
         """
+
+    def of_replicas(self, replicas: Replicas, losses: Sequence[RecordedLoss]) -> Curvature:
+        """The kind for the loss of each of several replicas, of which the step's is the sum.
+
+        What depends on examples (`of_examples`) counts those of all replicas, and overrides this;
+        it is refused with several replicas if it does not.
+
+        Args:
+            replicas: Add up.
+            losses: One a replica of this process.
+        """
+        del replicas, losses
+        return self
 
     def get_config(self) -> dict[str, float]:
         return {"memory": self.memory}

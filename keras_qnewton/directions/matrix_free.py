@@ -52,7 +52,9 @@ class MatrixFree(Direction[MatrixFreeState]):
             iterations=LANCZOS_STEPS,
             dtype=dtype,
             seed=self._settings.seed,
+            agreed=problem.agreed,
         )
+        spectrum = Spectrum(*problem.agreed(*spectrum))
         if problem.semidefinite:
             rounding = -EPSILON[dtype] * (spectrum.lambda_max + spectrum.residual_max)
             spectrum = semidefinite_spectrum(spectrum, rounding)
@@ -66,13 +68,17 @@ class MatrixFree(Direction[MatrixFreeState]):
         kappa, radius = condition_estimate(state.spectrum, shift), None
         if not problem.semidefinite and policy.saddle_free(linear=True):
             shift = damping
-            radius = norm(gradient) / tf.cast(damping, gradient.dtype)
+            (length,) = problem.agreed(norm(gradient))
+            radius = length / tf.cast(damping, gradient.dtype)
         # Both sides are divided by about the system's size: squares of a solution stay in range.
         u = tf.cast(power_of_two(state.scale + shift), gradient.dtype)
         s = tf.cast(shift, gradient.dtype)
         solver = ConjugateGradient(_TOLERANCE, min(2 * problem.size, _MAX_ITERATIONS))
         solution = solver.solve_operator(
-            lambda v: (problem.product(v) + s * v) / u, gradient / u, radius=radius
+            lambda v: (problem.product(v) + s * v) / u,
+            gradient / u,
+            radius=radius,
+            agreed=problem.agreed,
         )
         return unscheduled(
             solution,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -28,6 +28,8 @@ class BlockProblem:
             never are.
         semidefinite: Whether H_k is positive semidefinite by construction, before it is pruned.
         kept: The block's values that last from step to step.
+        agreed: Makes tensors those that all workers have, which solve the block together; see
+            `Replicas.agreed`.
         tolerance: Largest relative residual of a circuit's solution, float64 scalar; None for
             the scheduler's.
     """
@@ -41,6 +43,7 @@ class BlockProblem:
     semidefinite: bool = False
     kept: KeptBlock = dataclasses.field(default_factory=KeptBlock)
     tolerance: tf.Tensor | None = None
+    agreed: Callable[..., Sequence[tf.Tensor]] = lambda *tensors: tensors
 
     @classmethod
     def of_matrix(

@@ -12,10 +12,10 @@ from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.of_train_step import loss_of_train_step
 from keras_qnewton.loss.other_data import at_data, data_of
-from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss
+from keras_qnewton.loss.recorded import LossNotReplayableError, RecordedLoss, in_graph_of
 from keras_qnewton.loss.summed import SummedLoss
 from keras_qnewton.loss.tape_gradients import are_the_tapes
-from keras_qnewton.loss.unscaled import UnscaledLoss
+from keras_qnewton.loss.unscaled import UnscaledLoss, before_a_branch
 
 __all__ = [
     "BatchSize",
@@ -27,10 +27,12 @@ __all__ = [
     "as_tensors",
     "at_data",
     "batch_size",
+    "before_a_branch",
     "called",
     "check_real",
     "data_of",
     "has_constant_data",
+    "in_graph_of",
     "loss_of_train_step",
     "losses_of",
     "record",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -120,6 +120,7 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
         matvec: Callable[[tf.Tensor], tf.Tensor],
         rhs: TensorLike,
         radius: Scalar | None = None,
+        agreed: Callable[..., Sequence[tf.Tensor]] = lambda *tensors: tensors,
     ) -> Solution:
         """Solves with products only: `matvec` may be a Hessian-vector product.
 
@@ -130,6 +131,8 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
             rhs: Tensor or array `[N]`, float32 or float64.
             radius: Δ, the largest ``||x||`` (number or scalar tensor, in the units of x), or
                 None for no limit.
+            agreed: Makes scalars those that all have who run this together, where a product is a
+                sum over several machines: they have to stop at the same iteration.
 
         Returns:
             `Solution`; the residual takes one more product, in `rhs`'s dtype, its norms in
@@ -139,14 +142,18 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
             ValueError: If `radius` is not a positive finite scalar (its value, eagerly).
         """
         rhs = check_rhs(rhs)
-        x, size, details = self._iterate(matvec, rhs, radius)
+        x, size, details = self._iterate(matvec, rhs, radius, agreed)
         x *= size
         unit = unit_of(rhs)
         gap = rhs / unit - matvec(x / unit)
         return Solution(x, relative_norm(gap, rhs / unit), self.name, details)
 
     def _iterate(
-        self, matvec: Callable[[tf.Tensor], tf.Tensor], rhs: tf.Tensor, radius: Scalar | None
+        self,
+        matvec: Callable[[tf.Tensor], tf.Tensor],
+        rhs: tf.Tensor,
+        radius: Scalar | None,
+        agreed: Callable[..., Sequence[tf.Tensor]] = lambda *tensors: tensors,
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """x in units of max|b|, that unit, and `Solution.details`."""
         # In units of max|b|, so that the squares of a small float32 gradient do not underflow.
@@ -154,7 +161,7 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
         unit = tf.where(largest > 0, largest, tf.ones_like(largest))
         b = rhs / unit
         limit = 2 * tf.size(b) if self.max_iterations is None else self.max_iterations
-        start = _dot(b, b)
+        (start,) = agreed(_dot(b, b))
         target = start * self.tolerance**2
         bound = None
         if radius is not None:
@@ -170,7 +177,7 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
             product = tf.ensure_shape(matvec(p / scale), b.shape)
             size = unit_of(product)
             product /= size
-            curvature = _dot(p / scale, product)
+            (curvature,) = agreed(_dot(p / scale, product))
             # A NaN is neither.
             convex = curvature > 0
             negative = curvature <= 0
@@ -180,13 +187,14 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
                 stuck = tf.where(negative & (k == 0), b, x)
             else:
                 # An infinite length is one across the boundary, too.
-                boundary = negative | (convex & ~(tf.norm(inside) < bound))
+                (far,) = agreed(~(tf.norm(inside) < bound))
+                boundary = negative | (convex & far)
                 bend = curvature * size * scale * scale
                 stuck = tf.where(boundary, _to_boundary(x, p, bound, rr, bend), x)
             on = convex & ~boundary
             x = tf.where(on, inside, stuck)
             r = tf.where(on, r - length * scale * product, r)
-            new_rr = _dot(r, r)
+            (new_rr,) = agreed(_dot(r, r))
             p = r + (new_rr / rr) * p
             return (_Iterate(k + 1, x, r, p, new_rr, ~on, negative, boundary),)
 

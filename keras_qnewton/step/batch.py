@@ -88,6 +88,12 @@ class Batch:
 
     def linearized(self, policy: Curvature) -> Linearized:
         """The curvature at the weights, of the policy's kind."""
+        if isinstance(self.loss, SummedLoss):
+            losses = self.loss.losses
+            given = [one.scaled if isinstance(one, UnscaledLoss) else one for one in losses]
+            # A user's kind may be any object with `at`.
+            if hasattr(policy, "of_replicas"):
+                policy = policy.of_replicas(self.loss.replicas, given)
 
         def at(loss: RecordedLoss) -> Linearized:
             if not isinstance(loss, UnscaledLoss):
@@ -95,6 +101,16 @@ class Batch:
             return Unscaled(policy.at(loss.scaled, self.weights, self.parts), loss.scale)
 
         return Summed(self.loss, at) if isinstance(self.loss, SummedLoss) else at(self.loss)
+
+    def agreed(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
+        """The tensors as all workers have them, whose machines may round differently.
+
+        What decides a branch or a loop of the graph, and what is kept for the next step, is made
+        of such and of sums over replicas, number by number.
+        """
+        if not isinstance(self.loss, SummedLoss):
+            return list(tensors)
+        return self.loss.replicas.agreed(tensors)
 
     def loss_after(self, step: Sequence[tf.Tensor]) -> tf.Tensor:
         """L(w + d), scalar, for a step d of one tensor a weight."""
@@ -187,7 +203,8 @@ def batches_to_average(
         return Share(one, one, None)
 
     def differ(then: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
-        return data_changed(then, now, curvature.points, curvature.gradients)
+        (found,) = batch.agreed(data_changed(then, now, curvature.points, curvature.gradients))
+        return found
 
     def at_last_weights() -> tf.Tensor:
         return differ(memory.loss, batch.loss.value_at(memory.weights))

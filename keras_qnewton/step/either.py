@@ -132,8 +132,7 @@ def _stay(batch: Batch, state: EitherState, data: tf.Tensor) -> tf.Tensor:
             gradients = learned.unflatten(last.gradient, batch.weights)
         else:
             gradients = list(batch.gradients)
-        return tf.math.is_finite(foreseen) & ~data_changed(
-            foreseen, batch.value(), batch.weights, gradients
-        )
+        changed = data_changed(foreseen, batch.value(), batch.weights, gradients)
+        return tf.math.is_finite(foreseen) & ~batch.agreed(changed)[0]
 
     return _tf_private.cond(last.data == data, lambda: tf.constant(True), same_loss)

@@ -90,7 +90,8 @@ class Line:
         value, gradient = tf.cast(value, tf.float64), self.state.flatten(gradients)
         if not self.batch.update.proportional:
             value = tf.where(length > 1, tf.constant(math.nan, tf.float64), value)
-        return Point(length, value, dot(gradient, self.flat), gradient)
+        (slope,) = self.batch.agreed(dot(gradient, self.flat))
+        return Point(length, value, slope, gradient)
 
     def _directions(self, length: tf.Tensor) -> list[tf.Tensor]:
         if self.batch.update.proportional:

@@ -105,6 +105,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     taken = curvature.unflatten(scaled(trial.accepted_directions(), trial.length))
     trial, longer_by = lengthened(trial, batch, taken, loss, same_data, policy)
     next_damping, next_rescaled = _following(policy, trial, longer_by, scale.whole, system)
+    next_damping, next_rescaled = batch.agreed(next_damping, next_rescaled)
     known = tf.math.is_finite(loss) & tf.math.is_finite(scale.whole)
     # Where data change λ starts anew in each step, and what is kept says no more than that it was.
     next_damping = tf.where(noisy, trial.damping, next_damping)

@@ -63,7 +63,9 @@ class QuadraticModel:
         length = tf.convert_to_tensor(length, tf.float64)
         step = self.batch.update(self.system.curvature.unflatten(scaled(directions, length)))
         flat = self.system.curvature.flatten(step)
-        slope, bend = dot(self.system.gradient, flat), dot(flat, self.system.product(flat))
+        slope, bend = self.batch.agreed(
+            dot(self.system.gradient, flat), dot(flat, self.system.product(flat))
+        )
         return Plan(step, flat, slope, bend, slope + bend / 2, length)
 
     def cut_back(self, plan: Plan, directions: Sequence[tf.Tensor], damping: tf.Tensor) -> Plan:
@@ -73,7 +75,8 @@ class QuadraticModel:
         is where all agree: H is at most K times its diagonal blocks.
         """
         damped = self.system.damped(plan.flat)
-        minimum = -plan.slope / (plan.bend + damping * dot(damped, damped))
+        (added,) = self.batch.agreed(dot(damped, damped))
+        minimum = -plan.slope / (plan.bend + damping * added)
         # 1 also where the model has no minimum, and for NaN.
         inside = (minimum > 0) & (minimum < 1)
         t = tf.where(inside, minimum, tf.ones_like(minimum))

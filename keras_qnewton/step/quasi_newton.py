@@ -139,6 +139,7 @@ def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> tupl
         usual &= tf.math.is_finite(last.loss) & tf.math.is_finite(
             tf.cast(batch.update.learning_rate, tf.float64)
         )
+        (usual,) = batch.agreed(usual)
 
         def as_it_was() -> tuple[Here, tf.Tensor, tf.Tensor | None]:
             one = tf.constant(1.0, tf.float64)
@@ -177,9 +178,10 @@ def _found(
     same = tf.reduce_all(gradient == last.gradient)
     product = tf.cond(same, lambda: last.product, lambda: state.inverse.product(gradient))
     # Positive definite but for rounding; where that has the last word, H is forgotten.
-    usable = dot(gradient, product) > 0
+    product, usable, factor = batch.agreed(
+        product, dot(gradient, product) > 0, _first_factor(gradient)
+    )
     learned = usable & (last.decrease > 0)
-    factor = _first_factor(gradient)
     with tf.control_dependencies([tf.cond(learned, _nothing, lambda: _forgotten(state, factor))]):
         product = tf.where(learned, product, factor * gradient)
     # A batch in another order has another fingerprint, and the same loss.
@@ -227,17 +229,20 @@ def _differ(
     """Whether two losses at the weights are those of different data, boolean scalar."""
     dtype = batch.loss.value.dtype
     weights = state.flatten(batch.weights)
-    return data_changed(tf.cast(then, dtype), tf.cast(now, dtype), [weights], [gradient])
+    changed = data_changed(tf.cast(then, dtype), tf.cast(now, dtype), [weights], [gradient])
+    return batch.agreed(changed)[0]
 
 
 def _searched(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> Searched:
-    slope = dot(here.gradient, line.flat)
+    (slope,) = line.batch.agreed(dot(here.gradient, line.flat))
     start = Point(tf.constant(0.0, tf.float64), here.loss, slope, here.gradient)
     # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
     rounding = ROUNDING[dtype] * tf.abs(here.loss)
     error = tf.clip_by_value(_FADING * here.error, rounding, _UNDERRATED * rounding)
     decrease = _tf_private.rarely(
-        here.decrease <= 0, lambda: norm(here.gradient) / 2, lambda: here.decrease
+        here.decrease <= 0,
+        lambda: line.batch.agreed(norm(here.gradient) / 2)[0],
+        lambda: here.decrease,
     )
     first = tf.math.divide_no_nan(-2 * _OPTIMISM * decrease, slope)
     visible = (decrease > _VISIBLE * error) & (first > 0)
@@ -260,7 +265,7 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
     y, sbs = _tf_private.rarely(noisy, lambda: _damped(s, y, minus_bs, sbs), lambda: (y, sbs))
     lengths = tf.reduce_prod(norms_of_rows(tf.stack([y, s])))
     curved = dot(y, s) > _LEAST_CURVATURE * lengths
-    known = (pair.step > 0) & curved & (sbs > 0)
+    (known,) = line.batch.agreed((pair.step > 0) & curved & (sbs > 0))
 
     def learn() -> tf.Tensor:
         # H y from H g' - H g, where y is the difference.
@@ -278,7 +283,8 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
         with tf.control_dependencies([_forgotten(state)]):
             return tf.identity(here.gradient)
 
-    return tf.cond(known, learn, lambda: tf.cond(end.step > 0, multiply, forget))
+    product = tf.cond(known, learn, lambda: tf.cond(end.step > 0, multiply, forget))
+    return line.batch.agreed(product)[0]
 
 
 def _damped(

@@ -34,6 +34,8 @@ from keras_qnewton.state import NewtonState
 from keras_qnewton.step.batch import Batch, Share
 from keras_qnewton.step.forming import Forming, formed_before_any_is_kept
 
+_FIELDS = len(BlockStep._fields)
+
 
 @dataclasses.dataclass(frozen=True)
 class System:
@@ -99,10 +101,14 @@ class System:
             for k, part in enumerate(batch.parts)
         ]
         forced = _forced(gradient, share, settings, state)
-        problems = _problems(curvature, gradient, forms, rescaled, settings)
+        problems = _problems(batch, curvature, gradient, forms, rescaled, settings)
         if forced is not None:
             problems = [dataclasses.replace(p, tolerance=forced[1]) for p in problems]
-        methods = [direction(problem, settings) for problem in problems]
+        replicas = batch.loss.replicas if isinstance(batch.loss, SummedLoss) else None
+        methods = [
+            direction(problem, settings, elsewhere=_is_elsewhere(k, problems, replicas))
+            for k, problem in enumerate(problems)
+        ]
         prepared = [method.init(problem) for method, problem in zip(methods, problems, strict=True)]
         adaptive = settings.damping.adaptive
         return cls(
@@ -115,7 +121,7 @@ class System:
             methods,
             prepared,
             forced,
-            batch.loss.replicas if isinstance(batch.loss, SummedLoss) else None,
+            replicas,
         )
 
     @property
@@ -141,9 +147,7 @@ class System:
         Args:
             loss: L(w), scalar.
         """
-        scales = [ready.scale for ready in self.prepared]
-        if self.replicas is not None:
-            scales = self.replicas.agreed(scales)
+        scales = self._agreed([ready.scale for ready in self.prepared], self._owners)
         scale = DampingScale.of_curvature(scales)
         if not self.adaptive:
             return scale
@@ -152,7 +156,8 @@ class System:
             metric = self.damped([tf.ones_like(g) for g in gradient])
             gradient = [g / d for g, d in zip(gradient, metric, strict=True)]
             points = [d * w for d, w in zip(metric, points, strict=True)]
-        return scale.or_of_gradient(gradient, points, loss, self.share.count)
+        scale = scale.or_of_gradient(gradient, points, loss, self.share.count)
+        return tf.nest.pack_sequence_as(scale, self._agreed(tf.nest.flatten(scale)))
 
     def solve(self, dampings: Sequence[tf.Tensor]) -> list[BlockStep]:
         """x of each block at its own λ, float64 scalars."""
@@ -162,10 +167,20 @@ class System:
             # One of m batches that share the work.
             part = self.share.part(averaged=problem.kept.averages)
             found.append(block._replace(x=tf.cast(part, block.x.dtype) * block.x))
-        if self.replicas is not None:
-            agreed = self.replicas.agreed([block.x for block in found])
-            found = [block._replace(x=x) for block, x in zip(found, agreed, strict=True)]
-        return found
+        owners = [owner for owner, block in zip(self._owners, found, strict=True) for _ in block]
+        flat = self._agreed([number for block in found for number in block], owners)
+        return [BlockStep(*flat[k : k + _FIELDS]) for k in range(0, len(flat), _FIELDS)]
+
+    def _agreed(
+        self, tensors: Sequence[tf.Tensor], owners: Sequence[int] | None = None
+    ) -> list[tf.Tensor]:
+        """See `Replicas.agreed`."""
+        return list(tensors) if self.replicas is None else self.replicas.agreed(tensors, owners)
+
+    @property
+    def _owners(self) -> list[int]:
+        """Number of the worker that solves each block."""
+        return [owner(k, self.replicas) for k in range(len(self.problems))]
 
     def damped(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """D v, of v one `[N_k]` a block."""
@@ -204,7 +219,26 @@ def _forced(
     return tf.stack([norm, tf.maximum(term, tf.constant(scheduler.tolerance, tf.float64))])
 
 
+def owner(k: int, replicas: Replicas | None) -> int:
+    """Number of the worker that solves the k-th block, which all take in turn."""
+    return 0 if replicas is None else k % replicas.workers
+
+
+def _is_elsewhere(k: int, problems: Sequence[BlockProblem], replicas: Replicas | None) -> bool:
+    """Whether another worker solves the k-th block, and this one has its part in the sums alone.
+
+    Not a single block, whose matrix all workers multiply with, nor one whose factorisation is kept:
+    each worker saves all that is kept. One that is not formed is solved by products, which are sums
+    over workers.
+    """
+    if replicas is None or owner(k, replicas) == replicas.number:
+        return False
+    block = problems[k]
+    return len(problems) > 1 and block.part.dense and not block.kept.has_factor
+
+
 def _problems(
+    batch: Batch,
     curvature: Linearized,
     gradient: Sequence[tf.Tensor],
     forms: Sequence[Forming],
@@ -231,6 +265,7 @@ def _problems(
             rescaled=rescaled,
             semidefinite=curvature.positive_semidefinite,
             kept=forms[k].kept,
+            agreed=batch.agreed,
         )
         for k, part in enumerate(parts)
     ]

@@ -63,7 +63,8 @@ def trust_ratio(
 
 def _ratio_of_gradients(model: QuadraticModel, plan: Plan, losses: tf.Tensor) -> tf.Tensor:
     """ρ from the gradients at both ends of the step; the one from `losses` if T and C disagree."""
-    difference = dot(model.system.curvature.gradients_after(plan.flat), plan.flat) - plan.slope
+    (after,) = model.batch.agreed(dot(model.system.curvature.gradients_after(plan.flat), plan.flat))
+    difference = after - plan.slope
     trapezoid = plan.slope + difference / 2
     cubic = plan.slope + plan.bend / 2 + (difference - plan.bend) / 3
     agreed = tf.abs(trapezoid - cubic) <= _AGREEMENT * tf.abs(plan.change)

@@ -35,6 +35,7 @@ class Case(NamedTuple):
         batch: Examples of a global batch; all, if None.
         by_fit: Whether two replicas are trained by `fit`, and not by `minimize`.
         apart: Whether one device sees the replicas' halves apart, as they do.
+        weighted: Whether it sees them as one batch, with the weights that they come to.
     """
 
     model: Callable[[], keras.Model]
@@ -46,6 +47,7 @@ class Case(NamedTuple):
     batch: int | None = None
     by_fit: bool = True
     apart: bool = False
+    weighted: bool = False
 
 
 class Run(NamedTuple):
@@ -114,6 +116,7 @@ def cases() -> dict[str, Case]:
     labels = (y[:, 0] > 0).astype(int)
     all_free = Blocks("full", max_size=4)
     odd_x, odd_y = curve(65)
+    four = {"gradient_accumulation_steps": 4}
     points = np.linspace(-1, 1, 24)[:, None]
     return {
         "squares": Case(dense, squares, x, y),
@@ -152,6 +155,25 @@ def cases() -> dict[str, Case]:
             points,
             points,
             by_fit=False,
+        ),
+        "fisher": Case(lambda: dense(8, 2), classes, x, labels, {"curvature": "fisher"}),
+        "fisher, few rows": Case(wide, squares, x, y, {"curvature": "fisher"}),
+        "fisher, ragged": Case(
+            dense, squares, odd_x, odd_y, {"curvature": "fisher"}, by_fit=False, weighted=True
+        ),
+        "accumulated": Case(dense, squares, x, y, {**four, "blocks": "layer"}, steps=40, batch=16),
+        "accumulated, decayed": Case(
+            dense,
+            squares,
+            x,
+            y,
+            {**four, "weight_decay": 1e-3, "use_ema": True, "ema_momentum": 0.5},
+            steps=40,
+            batch=16,
+        ),
+        "accumulated, minimize": Case(dense, squares, x, y, four, steps=40, by_fit=False),
+        "accumulated fisher": Case(
+            dense, squares, x, y, {**four, "curvature": "fisher"}, steps=20, batch=16
         ),
         "two hundred steps": Case(
             lambda: dense(4, 2),
@@ -202,7 +224,15 @@ def _loss(case: Case, name: str, model: keras.Model, x: Any, y: Any) -> Any:
     if name == "equation":
         return residual_of_poisson(model, x) / _replicas()
     # Keras divides by the number of replicas, in their contexts.
-    return case.loss(y, model(x, training=True)) + sum(model.losses) / _replicas()
+    together = case.weighted and _replicas() == 1
+    given = {"sample_weight": weights_of_halves(len(case.x))} if together else {}
+    return case.loss(y, model(x, training=True), **given) + sum(model.losses) / _replicas()
+
+
+def weights_of_halves(count: int) -> np.ndarray:
+    """What each example of a batch counts for, in a mean over all, if each half counts for one."""
+    sizes = [len(half) for half in halves(np.zeros(count))]
+    return np.concatenate([np.full(n, count / (REPLICAS * n)) for n in sizes])
 
 
 def _replicas() -> int:

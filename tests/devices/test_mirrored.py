@@ -13,7 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 # In one process, which are to be fast.
-FAST = ("two blocks", "few rows")
+FAST = ("two blocks", "few rows", "accumulated")
 SLOW = (
     "squares",
     "minimize",
@@ -31,6 +31,12 @@ SLOW = (
     "ragged",
     "ragged last batch",
     "equation",
+    "fisher",
+    "fisher, few rows",
+    "fisher, ragged",
+    "accumulated, decayed",
+    "accumulated, minimize",
+    "accumulated fisher",
 )
 # Where rounding is told apart from what a longer training makes of it.
 BEFORE_ROUNDING_COUNTS = 100
@@ -161,11 +167,7 @@ REFUSED = {
         "outer(lambda: tf.cond(tf.constant(one) > 0, minimize, lambda: tf.constant(0.0)))",
         "not in a branch",
     ),
-    "fisher": ("optimizer = made(curvature='fisher'); outer(minimize)", "Fisher"),
-    "accumulation": (
-        "optimizer = made(gradient_accumulation_steps=2); outer(minimize)",
-        "gradient_accumulation_steps",
-    ),
+    "of examples": ("optimizer = made(curvature=OfExamples()); outer(minimize)", "of_replicas"),
     "edited gradients": ("outer(edited)", "are not those of the recorded loss"),
     "no examples": ("fit(17)", "batch has no examples"),
     "no number": ("fit(16, float('nan'))", "has NaN or Inf"),
@@ -177,11 +179,14 @@ WITH_A_STEP = ("edited gradients", "no examples", "no number")
 SCRIPT = """
 import json, keras, numpy as np, tensorflow as tf
 from keras_qnewton import QNewton
+from keras_qnewton.curvature import GaussNewton
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 one = np.float32(1)
 x = np.linspace(-1, 1, 34).reshape(17, 2).astype("float32")
+class OfExamples(GaussNewton):
+    of_examples = True
 said = {}
 for name, call in json.loads(CALLS).items():
     with strategy.scope():

@@ -25,6 +25,17 @@ SLOW = (
     "quasi-Newton",
     "ragged",
     "equation",
+    "fisher",
+    "accumulated, minimize",
+)
+ROUNDED = (
+    "minimize",
+    "two blocks",
+    "few rows, not formed",
+    "products",
+    "quasi-Newton",
+    "kept blocks",
+    "accumulated, minimize",
 )
 
 
@@ -61,8 +72,8 @@ def both_workers(*names: str) -> list[dict[str, Any]]:
     return [json.loads(out.splitlines()[-1]) for out, _ in said]
 
 
-def same_steps(names: tuple[str, ...]) -> None:
-    first, second = both_workers(*names)
+def same_steps(names: tuple[str, ...], *options: str) -> None:
+    first, second = both_workers(*options, *names)
     for name in names:
         agree(first[name], name)
         # To the bit: what one decides, the other does.
@@ -77,6 +88,11 @@ def test_two_workers_are_one_device():
 @pytest.mark.slow
 def test_more_trainings_of_two_workers():
     same_steps(SLOW)
+
+
+@pytest.mark.slow
+def test_workers_that_round_differently_agree():
+    same_steps(ROUNDED, "--rounding")
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
     python -m tests.devices.worker 0 23456 23457 minimize "two blocks"
 
 Both are given the same words but for their number. The first one prints what differs from one
-device.
+device. With `--rounding` before the names the second one rounds otherwise; see `rounding`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def begin(number: int, ports: list[str]) -> None:
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
 
 
-def compared(names: list[str], first: bool) -> dict[str, Any]:
+def compared(names: list[str], first: bool, rounds_otherwise: bool) -> dict[str, Any]:
     """Trains with the other worker; the first one on one device, too."""
     import keras
     import numpy as np
@@ -34,7 +34,10 @@ def compared(names: list[str], first: bool) -> dict[str, Any]:
     keras.backend.set_floatx("float64")
     from tests.devices.compare import told
     from tests.devices.models import train
+    from tests.devices.rounding import round_otherwise
 
+    if rounds_otherwise:
+        round_otherwise()
     found = {}
     for name in names:
         together = train(name, strategy, fits=False)
@@ -49,5 +52,7 @@ def compared(names: list[str], first: bool) -> dict[str, Any]:
 
 if __name__ == "__main__":
     number, *ports = sys.argv[1:4]
+    names = [name for name in sys.argv[4:] if name != "--rounding"]
+    otherwise = "--rounding" in sys.argv and number == "1"
     begin(int(number), ports)
-    print(json.dumps(compared(sys.argv[4:], first=number == "0")))
+    print(json.dumps(compared(names, number == "0", otherwise)))

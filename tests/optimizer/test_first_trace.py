@@ -1,5 +1,8 @@
 """Where Keras makes variables while it traces, TensorFlow traces twice, and we one step."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -124,6 +127,71 @@ def test_a_first_trace_that_is_run_fails_before_a_weight_changes():
         step(tf.constant(X), tf.constant(CLASSES))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+def test_a_wrapped_optimizer(traced, metrics):
+    """`LossScaleOptimizer` makes variables of its own, and calls in a branch."""
+    model = classifier()
+    wrapped = keras.optimizers.LossScaleOptimizer(QNewton(), initial_scale=8.0)
+    model.compile(wrapped, CROSS_ENTROPY, metrics=metrics)
+    history = model.fit(X, CLASSES, batch_size=32, epochs=2, verbose=0).history
+    assert len(traced) == 1
+    np.testing.assert_allclose(history["loss"], fitted()["loss"], rtol=1e-4)
+
+
+def test_a_train_step_that_names_no_loss(traced):
+    class Gradients(keras.Sequential):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                outputs = self(x, training=True)
+                loss = self.compute_loss(x, y, outputs)
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply(gradients, self.trainable_variables)
+            return self.compute_metrics(x, y, outputs)
+
+    model = Gradients(classifier().layers)
+    model.compile(QNewton(), CROSS_ENTROPY, metrics=["accuracy"])
+    for _ in range(2):
+        model.fit(X, CLASSES, batch_size=25, verbose=0)
+    assert len(traced) == 1
+    assert len(model.optimizer.decisions) == 4
+
+
+REPLICAS = """
+import keras, numpy as np, tensorflow as tf
+import keras_qnewton.optimizer
+from keras_qnewton import QNewton
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+steps, step = [], keras_qnewton.optimizer.next_step
+
+def counted(*args):
+    steps.append(args)
+    return step(*args)
+
+keras_qnewton.optimizer.next_step = counted
+x = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
+for metrics in (None, ["mae"]):
+    keras.utils.set_random_seed(0)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile(QNewton(), "mse", metrics=metrics)
+    losses = model.fit(x, np.tanh(x[:, :1]), epochs=3, batch_size=50, verbose=0).history["loss"]
+    print(len(steps), len(model.optimizer.decisions), losses[-1] < losses[0])
+    steps.clear()
+"""
+
+
+@pytest.mark.slow
+def test_several_replicas():
+    done = subprocess.run(
+        [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == ["1 3 True"] * 2
 
 
 class Own(keras.Model):
