@@ -332,7 +332,7 @@ class QNewton(keras.optimizers.Optimizer):
             all_: replicas.Replicas, losses: Sequence[RecordedLoss], by_replica: Any
         ) -> tuple[list[tf.Tensor] | None, tf.Tensor]:
             # Asked here, once for all replicas.
-            if may_be_thrown_away and is_traced_anew(losses[0].value):
+            if may_be_thrown_away and is_traced_anew(losses[0].recorded):
                 return None, tf.add_n([loss.value for loss in losses])
             summed = SummedLoss(all_, losses)
             with tf.control_dependencies([none_is_empty(summed)]):

@@ -11,7 +11,8 @@ that epoch's beginning, so that no training ends as an unbroken one. There a tra
 one that went on from the same backup, taken of a process that was not killed.
 
 A random kill seldom falls into the writing of a backup. `--within 12` has the process kill itself
-there: in the first backup and in the second, after each twelfth of the calls that writing it makes.
+there: in the first backup and in the second, after each twelfth of the calls that writing it makes,
+and after each of the last twelve.
 """
 
 from __future__ import annotations
@@ -238,19 +239,23 @@ def count_within(
 ) -> dict[str, list[str]]:
     """By optimizer, what became of trainings that were killed while a backup was written.
 
-    Of the first backup, and of the second, one letter each of the `parts`: "=" ended with the
-    weights of a training that was never killed, "o" with others, "x" could not go on.
+    Of the first backup, and of the second, one letter each of the `parts`, and one each of the last
+    calls of the second: "=" ended with the weights of a training that was never killed, "o" with
+    others, "x" could not go on.
     """
     found: dict[str, list[str]] = {}
     for optimizer in OPTIMIZERS:
         found[optimizer] = []
-        for backup in (1, 2):
+        for backup, at_the_end in ((1, False), (2, False), (2, True)):
             with tempfile.TemporaryDirectory() as name:
                 folder = pathlib.Path(name)
                 unbroken = run(optimizer, folder / "unbroken", "epoch", within=Within(backup))
                 letters = ""
                 for part in range(parts):
-                    within = Within(backup, 1 + part * unbroken.calls // parts)
+                    calls = 1 + part * unbroken.calls // parts
+                    if at_the_end:
+                        calls = unbroken.calls - parts + 1 + part
+                    within = Within(backup, calls)
                     ended = run(optimizer, folder / f"{part}", "epoch", within=within)
                     letters += "x" if ended.error else "=o"[ended.weights != unbroken.weights]
                     if ended.error:
@@ -267,7 +272,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.within:
         for optimizer, letters in count_within(options.within, print).items():
-            print(f"{optimizer}: first backup {letters[0]}, second {letters[1]}", flush=True)
+            first, second, end = letters
+            print(f"{optimizer}: first {first}, second {second}, its end {end}", flush=True)
         return
     for save_freq in ("epoch", 3):
         found = count(save_freq, options.kills, options.seed, print)

@@ -646,7 +646,7 @@ SLOW_VARIANTS = {
         "float64-batch norm",
         "float64-layer norm and penalty",
     ],
-    "test_compatibility.py::test_backup_and_restore": [
+    "compatibility/test_files.py::test_backup_and_restore": [
         "epoch",
     ],
     "test_explain.py::test_says_why_the_hessian_is_exact": [

@@ -91,6 +91,13 @@ def test_more_trainings_of_two_workers():
 
 
 @pytest.mark.slow
+def test_each_worker_factorises_its_blocks():
+    first, second = (said["two blocks"]["factorised"] for said in both_workers("two blocks"))
+    assert len(first) == len(second) == 1
+    assert first != second
+
+
+@pytest.mark.slow
 def test_workers_that_round_differently_agree():
     same_steps(ROUNDED, "--rounding")
 

@@ -8,9 +8,11 @@ device. With `--rounding` before the names the second one rounds otherwise; see 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,6 +23,25 @@ def begin(number: int, ports: list[str]) -> None:
     workers = [f"localhost:{port}" for port in ports]
     task = {"type": "worker", "index": number}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
+
+
+@contextlib.contextmanager
+def factorised() -> Iterator[set[str]]:
+    """The names of blocks whose matrix this worker's graph prepares for a solver."""
+    from keras_qnewton.directions.scheduled import Scheduled
+
+    names: set[str] = set()
+    init = Scheduled.init
+
+    def watched(self: Any, problem: Any) -> Any:
+        names.add(problem.part.name)
+        return init(self, problem)
+
+    Scheduled.init = watched  # type: ignore[method-assign]
+    try:
+        yield names
+    finally:
+        Scheduled.init = init  # type: ignore[method-assign]
 
 
 def compared(names: list[str], first: bool, rounds_otherwise: bool) -> dict[str, Any]:
@@ -40,8 +61,10 @@ def compared(names: list[str], first: bool, rounds_otherwise: bool) -> dict[str,
         round_otherwise()
     found = {}
     for name in names:
-        together = train(name, strategy, fits=False)
+        with factorised() as blocks:
+            together = train(name, strategy, fits=False)
         found[name] = {"weights": together.weights.tolist(), "two": told(together)}
+        found[name]["factorised"] = sorted(blocks)
     for name in names if first else ():
         one = train(name, None)
         apart = float(np.abs(one.weights - np.array(found[name]["weights"])).max())

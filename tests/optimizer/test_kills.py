@@ -21,5 +21,13 @@ def test_killed_trainings_end_as_adams_do(save_freq, times):
     assert ours["unreadable"] <= 1
     if save_freq == "epoch":
         assert not ours["other"] and not adams["other"]
-    else:  # goes on at the beginning of an epoch that had begun: as Adam's do
+    else:  # goes on at the beginning of an epoch that had begun, from the same backup
         assert ours["equal"] + ours["unreadable"] >= adams["equal"]
+
+
+@pytest.mark.slow
+def test_a_backup_that_is_cut_off_is_as_unreadable_as_adams():
+    """Of the first backup Keras has no other; of later ones it goes on from the one before."""
+    found = kills.count_within(6)
+    assert found["QNewton"] == found["Adam"]
+    assert found["Adam"][:2] == ["=xxxxx", "======"]
