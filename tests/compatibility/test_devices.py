@@ -135,6 +135,31 @@ def test_two_replicas_compiled():
     assert "`jit_compile=True` does not go with several replicas" in said
 
 
+@cell(
+    "Devices",
+    "`MirroredStrategy` with `ema_overwrite_frequency`",
+    "refuses: Keras's RuntimeError, with SGD, too",
+)
+@pytest.mark.slow
+def test_two_replicas_that_overwrite_weights():
+    script = """
+averages = {"use_ema": True, "ema_overwrite_frequency": 2}
+said = []
+for make in (QNewton, keras.optimizers.SGD):
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(make(**averages), "mse")
+    before = model.get_weights()
+    try:
+        losses(model)
+    except RuntimeError as error:
+        same = all((a == b).all() for a, b in zip(before, model.get_weights()))
+        said.append(same and "merge_call" in str(error))
+print(said)
+"""
+    assert two_cpus(script) == "[True, True]"
+
+
 @cell("Devices", "`MirroredStrategy` with `mixed_float16`")
 @pytest.mark.slow
 def test_two_replicas_in_half_precision():
