@@ -130,7 +130,7 @@ def test_losses_of_the_models_own():
         def call(self, x):
             return self.dense(x)
 
-        def compute_loss(self, x=None, y=None, y_pred=None, **_):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
             return keras.ops.mean((y - y_pred) ** 2) + 1e-3 * keras.ops.sum(self.dense.kernel**2)
 
     for model in (Added(), Computed()):
