@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 # What a decision has before its step is taken.
 _REQUIRED = frozenset({"route", "reason", "predicted", "size", "condition_number", "sparsity"})
 # Fields by the kind of their values; the others are numbers.
-_TEXTS = frozenset({"route", "reason", "block", "solved_by", "formed_by"})
+_TEXTS = frozenset({"route", "reason", "block", "solved_by", "formed_by", "encoding"})
 _FLAGS = frozenset({"accepted", "fallback"})
 _COUNTS = frozenset({"size", "sparsity", "step", "sparsity_before", "evaluations", "attempts"})
 # Numbers that are NaN, not None, where they are not known.
@@ -68,6 +68,10 @@ class Decision:
             None of other steps.
         attempts: At how many dampings λ the step was tried, the one that was taken included; None
             of quasi-Newton steps, and in logs that do not say.
+        alpha: α/‖A‖₂ of a block encoding of the system's matrix A, the normalisation that
+            multiplies κ: what the price of a circuit was made of. None where the cost model does
+            not depend on it, or no circuit was possible.
+        encoding: Name of that block encoding.
     """
 
     route: str
@@ -95,6 +99,8 @@ class Decision:
     step_seconds: float | None = dataclasses.field(default=None, compare=False)
     evaluations: int | None = None
     attempts: int | None = None
+    alpha: float | None = None
+    encoding: str | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Decision:

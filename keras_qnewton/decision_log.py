@@ -119,7 +119,7 @@ class DecisionLog:
             row[FIELDS.index(name)] for name in ("loss", "loss_after", "accepted", "block")
         )
         ahead = tf.where(count > 0, tf.where(accepted > 0, after, loss), math.nan)
-        return Foreseen(ahead, _full_batch(block))
+        return Foreseen(ahead, _of_fraction(block))
 
     def since(self, number: int) -> Decisions:
         """The decisions from the given one on that the buffer still holds."""
@@ -158,11 +158,18 @@ def rows(
         "length": trial.length,
     }
     out = []
+    # Numbers that came later are kept with integers: a variable, or a column, of its own would make
+    # files of earlier versions those of another optimizer.
     full = 0.0 if step.full is None else _fraction(step.full)
     for part, number, block, how in zip(
         parts, block_numbers, trial.blocks, step.formations, strict=True
     ):
-        values = shared | {"block": number + full, "size": part.size, "formation": how}
+        alpha = tf.where(tf.math.is_finite(block.alpha), block.alpha, tf.zeros_like(block.alpha))
+        values = shared | {
+            "block": number + full,
+            "size": part.size + _fraction(alpha),
+            "formation": how,
+        }
         numbers = [
             tf.cast(values[name] if name in values else getattr(block, name), tf.float64)
             for name in FIELDS
@@ -171,19 +178,15 @@ def rows(
     return tf.stack(out)
 
 
-def _fraction(full: tf.Tensor) -> tf.Tensor:
-    """The size of a full batch as a number in [0, 1), the bits of a float32; float64 scalar.
-
-    It is kept with the number of a block, an integer. A variable of its own would make files of
-    earlier versions those of another optimizer.
-    """
-    bits = tf.bitcast(tf.cast(full, tf.float32), tf.uint32)
+def _fraction(value: tf.Tensor) -> tf.Tensor:
+    """A number as another in [0, 1), the bits of a float32; float64 scalar."""
+    bits = tf.bitcast(tf.cast(value, tf.float32), tf.uint32)
     return tf.cast(tf.cast(bits, tf.int64), tf.float64) / _BITS
 
 
-def _full_batch(block: tf.Tensor) -> tf.Tensor:
-    """The inverse of `_fraction`, of a block's number with it; 0 where there is none."""
-    bits = tf.cast(_BITS * (block - tf.floor(block)), tf.int64)
+def _of_fraction(integer: tf.Tensor) -> tf.Tensor:
+    """The inverse of `_fraction`, of an integer with it; 0 where there is none."""
+    bits = tf.cast(_BITS * (integer - tf.floor(integer)), tf.int64)
     return tf.cast(tf.bitcast(tf.cast(bits, tf.uint32), tf.float32), tf.float64)
 
 
@@ -235,6 +238,7 @@ def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str])
         route: s for route, s in zip(scheduler.routes, seconds, strict=True) if not math.isnan(s)
     }
     rule, size = int(values["rule"]), int(values["size"])
+    alpha = _alpha(values["size"])
     kappa = values["condition_number"]
     sparsity = size if math.isnan(values["sparsity"]) else int(values["sparsity"])
     routes = (*directions.FIXED_ROUTES, *scheduler.routes)
@@ -292,7 +296,15 @@ def _decision(row: np.ndarray, scheduler: Scheduler, block_names: Sequence[str])
         added_shift=_known(values["added_shift"]),
         error_bound=bound,
         formed_by=formation.explain(int(values["formation"])),
+        alpha=alpha,
+        encoding=None if alpha is None else scheduler.quantum_price.encoding,
     )
+
+
+def _alpha(size: float) -> float | None:
+    """What is kept with a block's size; None where nothing is."""
+    bits = np.uint32(_BITS * (size % 1.0))
+    return float(bits.view(np.float32)) or None
 
 
 def _known(number: float) -> float | None:

@@ -1,7 +1,7 @@
 """A run priced under any gate time after the fact, from the decisions that were logged.
 
-For each decision the log has N, κ and d. That is all a cost model asks for, so what a run's linear
-systems would have cost elsewhere needs no second run:
+For each decision the log has N, κ and d, and the α of an encoding where the run's cost model asked
+for it. What a run's linear systems would have cost elsewhere needs no second run:
 
     lu              every system by LU, as the paper's classical side
     best classical  every system by whichever classical model is least, conjugate gradients included
@@ -18,6 +18,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -91,7 +92,9 @@ def project(
 ) -> Projection:
     """Prices a run's linear systems at another gate time.
 
-    At the gate time, and with the scheduler, of the run itself, the routes are the run's.
+    At the gate time, and with the scheduler, of the run itself, the routes are the run's, unless
+    the price followed a forcing term, which the log does not have. Its α is used if it is of the
+    block encoding that `scheduler` prices; elsewhere cost models suppose one.
 
     Args:
         log: Decisions, or a file that `NewtonLog` wrote.
@@ -144,12 +147,21 @@ def projections(
     seconds = [{plan: np.full(len(decisions), math.nan) for plan in PLANS} for _ in times]
     routes = [[d.route for d in decisions] for _ in times]
     even = np.full(len(decisions), math.nan)
-    kinds = [(d.size, _was_definite(d, scheduler)) for d in decisions]
-    for size, definite in sorted(set(kinds)):
-        own = [k for k, kind in enumerate(kinds) if kind == (size, definite)]
-        kappa = np.array([decisions[k].condition_number for k in own], float)
-        sparsity = np.array([max(decisions[k].sparsity, 1) for k in own], float)
-        index, classical, prices = _prices(scheduler, size, definite, kappa, sparsity, times)
+    alphas = [_alpha(d, scheduler) for d in decisions]
+    kinds = [
+        (d.size, _was_definite(d, scheduler), alpha is not None)
+        for d, alpha in zip(decisions, alphas, strict=True)
+    ]
+    for size, definite, measured in sorted(set(kinds)):
+        own = [k for k, kind in enumerate(kinds) if kind == (size, definite, measured)]
+        systems = _Systems(
+            size,
+            definite,
+            np.array([decisions[k].condition_number for k in own], float),
+            np.array([max(decisions[k].sparsity, 1) for k in own], float),
+            np.array([alphas[k] for k in own], float) if measured else None,
+        )
+        index, classical, prices = _prices(scheduler, systems, times)
         for t in range(len(times)):
             for plan, values in prices.items():
                 seconds[t][plan][own] = values[t]
@@ -158,7 +170,7 @@ def projections(
                     seconds[t]["scheduled"][k] = best
                 else:
                     routes[t][k] = scheduler.routes[i]
-        even[own] = _break_even(scheduler, size, kappa, sparsity, prices["lu"][0])
+        even[own] = _break_even(scheduler, systems, prices["lu"][0])
     names = np.array([str(d.block) for d in decisions])
     break_even = {}
     for block in dict.fromkeys(names.tolist()):
@@ -200,41 +212,74 @@ def _was_definite(decision: Decision, scheduler: Scheduler) -> bool:
     return classical <= set(decision.predicted)
 
 
+def _alpha(decision: Decision, scheduler: Scheduler) -> float | None:
+    """α of the encoding that the scheduler prices, if the log has it."""
+    encoding = scheduler.quantum_price.encoding
+    return decision.alpha if encoding is not None and decision.encoding == encoding else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Systems:
+    """Systems of one size.
+
+    Attributes:
+        size: N.
+        definite: Whether they are known to be.
+        kappa: κ, `[M]`.
+        sparsity: d, `[M]`.
+        alpha: α/‖A‖₂, `[M]`; None where it is not known.
+    """
+
+    size: int
+    definite: bool
+    kappa: np.ndarray
+    sparsity: np.ndarray
+    alpha: np.ndarray | None
+
+    def rows(self, gate_times: np.ndarray) -> tf.Tensor:
+        """κ, d, a gate time, and α where it is known, `[M, 3]` or `[M, 4]`."""
+        known = [] if self.alpha is None else [self.alpha]
+        return tf.stack([self.kappa, self.sparsity, gate_times, *known], 1)
+
+    def repeated(self, gate_times: Sequence[float]) -> tf.Tensor:
+        """`rows` at each of the gate times, one after the other."""
+        each = [self.rows(np.full(len(self.kappa), time)) for time in gate_times]
+        return tf.concat(each, 0)
+
+
+def _told(scheduler: Scheduler, row: tf.Tensor) -> dict[str, Any]:
+    """What the cost model is told of a system of `_Systems.rows`."""
+    return scheduler.quantum_price.told(row[3]) if row.shape[0] == 4 else {}
+
+
 def _prices(
-    scheduler: Scheduler,
-    size: int,
-    definite: bool,
-    kappa: np.ndarray,
-    sparsity: np.ndarray,
-    gate_times: Sequence[float],
+    scheduler: Scheduler, systems: _Systems, gate_times: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The scheduler's choice, the best classical price, and the price by plan, each `[G, M]`."""
-    cg = CGTime()
+    cg, size, definite = CGTime(), systems.size, systems.definite
     models = dict(zip(scheduler.routes, scheduler.classical_cost, strict=False))
     lu = models.get("lu", LUTime())
 
     @tf.function
     def price(row: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        k, d = row[0], row[1]
+        k, d, told = row[0], row[1], _told(scheduler, row)
         at = copy.copy(scheduler)
         at.gate_time = row[2]
-        index, _, _ = at.choose_index(size, k, d, definite)
+        index, _, _ = at.choose_index(size, k, d, definite, measured=told)
         known = tf.math.is_finite(k) & (k > 0)
         unknown = tf.constant(math.nan, tf.float64)
         safe = tf.where(known, tf.maximum(k, 1.0), tf.ones_like(k))
-        quantum = at.cost.seconds(size, safe, d, at.gate_time)
+        quantum = at.cost.seconds(size, safe, d, at.gate_time, **told)
         conjugate = cg.seconds(size, safe, d)
         return (
             index,
             tf.cast(lu.seconds(size, safe, d, at.gate_time), tf.float64),
             tf.where(known, quantum, unknown),
             tf.where(known, conjugate, unknown),
-            at.predict(size, k, d, definite),
+            at.predict(size, k, d, definite, told),
         )
 
-    times = np.repeat(np.array(gate_times, float), len(kappa))
-    repeated = (np.tile(values, len(gate_times)) for values in (kappa, sparsity))
-    rows = tf.constant(np.stack([*repeated, times], 1))
+    rows = systems.repeated(gate_times)
     signature = (tf.int32, *[tf.float64] * 4)
     index, by_lu, quantum, conjugate, predicted = (
         t.numpy() for t in tf.map_fn(price, rows, fn_output_signature=signature)
@@ -243,7 +288,7 @@ def _prices(
     best = np.nanmin(np.concatenate([own, np.stack([by_lu, conjugate], 1)], 1), 1)
     chosen = np.take_along_axis(predicted, index[:, None].astype(int), 1)[:, 0]
     plans = {"lu": by_lu, "best classical": best, "quantum": quantum, "scheduled": chosen}
-    shape = len(gate_times), len(kappa)
+    shape = len(gate_times), len(systems.kappa)
     return (
         index.reshape(shape),
         best.reshape(shape),
@@ -251,23 +296,22 @@ def _prices(
     )
 
 
-def _break_even(
-    scheduler: Scheduler, size: int, kappa: np.ndarray, sparsity: np.ndarray, by_lu: np.ndarray
-) -> np.ndarray:
+def _break_even(scheduler: Scheduler, systems: _Systems, by_lu: np.ndarray) -> np.ndarray:
     """The gate time at which the quantum price is LU's, `[M]`.
 
     Prices grow with the gate time, for most models in proportion; bisection in its logarithm
     takes any that grow.
     """
 
+    size, kappa = systems.size, systems.kappa
+
     @tf.function
     def quantum(gate_times: tf.Tensor) -> tf.Tensor:
-        rows = tf.stack([tf.constant(kappa), tf.constant(sparsity), gate_times], 1)
-        return tf.map_fn(
-            lambda row: scheduler.cost.seconds(size, tf.maximum(row[0], 1.0), row[1], row[2]),
-            rows,
-            fn_output_signature=tf.float64,
-        )
+        def seconds(row: tf.Tensor) -> tf.Tensor:
+            told = _told(scheduler, row)
+            return scheduler.cost.seconds(size, tf.maximum(row[0], 1.0), row[1], row[2], **told)
+
+        return tf.map_fn(seconds, systems.rows(gate_times), fn_output_signature=tf.float64)
 
     known = np.isfinite(kappa) & (kappa > 0)
     guess = by_lu / quantum(tf.ones(len(kappa), tf.float64)).numpy()

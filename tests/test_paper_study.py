@@ -63,6 +63,8 @@ def test_spectrum_of_a_known_matrix():
     found = training.spectrum(matrix, 0.01)
     shift = 0.01 * np.abs(matrix).max()
     assert found["kappa"] == pytest.approx((2 + shift) / shift, rel=1e-9)
+    shifted = matrix + shift * np.eye(20)
+    assert found["alpha"] == pytest.approx(np.linalg.norm(shifted) / np.linalg.norm(shifted, 2))
     assert found["kappa"] == pytest.approx(np.linalg.cond(matrix + shift * np.eye(20)), rel=1e-9)
     assert found["rank"] == 15
     masses = [np.sort(np.abs(row))[::-1][:5].sum() / np.abs(row).sum() for row in matrix]
@@ -76,7 +78,8 @@ def test_claims_of_a_made_up_log():
         for step in range(3)
         for block, kappa in (("a", 100.0), ("b", 2e4))
     ]
-    priced = pricing.priced(log, pricing.SWEPT) | {"detailed": pricing.priced(log)["detailed"]}
+    names = (*pricing.SWEPT, "detailed", "shortcut", "shortcut, with readout")
+    priced = pricing.priced(log, names)
     shortest = project(log, GATE_TIMES[-1], pricing.scheduler("paper"))
     probes = [
         {"step": step, "block": "a", "kappa": kappa, "log10_bound": 9.0}

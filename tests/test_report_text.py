@@ -11,7 +11,7 @@ from keras_qnewton.decision import Decision
 from keras_qnewton.report.advice import MOST, advice
 from keras_qnewton.report.condition import NO, PARTLY, UNTOLD, YES, follows_damping, highest
 from keras_qnewton.report.reading import Reading
-from keras_qnewton.report.tables import routes
+from keras_qnewton.report.tables import blocks, routes
 from keras_qnewton.report.verdict import verdict
 from keras_qnewton.report.words import count, listed, number, seconds
 from keras_qnewton.run_file import Decisions, Epoch, Run
@@ -197,6 +197,15 @@ def test_reasons_that_differ_in_numbers_are_one_row():
     assert "9 of 9" in routes(reading(own))
 
 
+def test_alpha_has_a_column_where_it_is_known():
+    plain = descent(3)
+    assert "α" not in blocks(reading(plain))
+    measured = [dataclasses.replace(d, alpha=2.5, encoding="frobenius") for d in plain]
+    page = blocks(reading(measured))
+    assert "α, median" in page and "<td>2.5</td>" in page.replace(' class="number"', "")
+    assert "frobenius" in page
+
+
 FLOATS = st.floats() | st.none() | st.floats(-1, 1)
 ANY = st.builds(
     decision,
@@ -210,6 +219,8 @@ ANY = st.builds(
     step_seconds=FLOATS,
     residual=FLOATS,
     fallback=st.booleans() | st.none(),
+    alpha=FLOATS,
+    encoding=st.text() | st.none(),
 )
 LOGS = st.builds(
     Epoch,

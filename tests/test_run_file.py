@@ -118,6 +118,8 @@ WRONG = {
     "an epoch of half a step": '{"epoch": {"number": 0, "step": 0.5, "logs": {}}}',
     "an epoch of text": '{"epoch": {"number": 0, "step": 1, "logs": {"loss": "low"}}}',
     "text that is not UTF-8": b"\xff\xfe\x00",
+    "a number for an encoding": changed(encoding=1),
+    "text for alpha": changed(alpha="2"),
     "half a line": (EARLIER % 1)[:40],
     "a number alone": "3",
 }

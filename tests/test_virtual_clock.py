@@ -1,5 +1,6 @@
 """Runs priced after the fact: against the run's own decisions, and against the formulas."""
 
+import dataclasses
 import itertools
 import math
 
@@ -10,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from keras_qnewton import Constant, NewtonLog, QNewton, Scheduler, project
+from keras_qnewton.run_file import Decisions
 from keras_qnewton.scheduling import CGTime, DetailedQLSA, LUTime, cg_time
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.types import Decision
@@ -49,6 +51,45 @@ def test_at_the_runs_gate_time_the_routes_are_the_runs(run):
         np.testing.assert_allclose(priced.seconds["scheduled"], predicted, rtol=1e-12)
         by_lu = [d.predicted["lu"] for d in decisions]
         np.testing.assert_allclose(priced.seconds["lu"], by_lu, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "cost, encoding, named",
+    [
+        ("asymptotic", "frobenius", None),
+        ("detailed", "frobenius", "sparse_oracle"),
+        ("circuit", "frobenius", "frobenius"),
+        (lambda n, k, d, seconds, alpha=1.0: seconds * k * alpha, "dilation", "dilation"),
+    ],
+)
+def test_the_log_has_the_alpha_that_made_the_price(cost, encoding, named, tmp_path):
+    solver = QSVT(backend="emulator", encoding=encoding)
+    own = Scheduler(quantum=solver, classical_cost=LU_TIME, cost=cost, gate_time=1e-6)
+    model = compiled(QNewton(blocks="layer", scheduler=own))
+    path = tmp_path / "run.jsonl"
+    fit(model, steps=2, callbacks=[NewtonLog(path)])
+    decisions = model.optimizer.decisions
+    assert {d.encoding for d in decisions} == {named}
+    assert all((d.alpha is None) == (named is None) for d in decisions)
+    if named is not None:
+        assert all(1 <= d.alpha <= 1.01 * d.size**1.5 for d in decisions)
+    if named == "frobenius":
+        assert all(d.alpha <= 1.01 * math.sqrt(2 * d.size) for d in decisions)
+    # Sizes stay what they were, and files say the same.
+    assert all(isinstance(d.size, int) for d in decisions)
+    assert list(Decisions.from_jsonl(path)) == list(decisions)
+    # Priced again, by the log alone.
+    predicted = [d.predicted["qsvt"] for d in decisions]
+    again = project(path, own.gate_time, own).seconds["quantum"]
+    np.testing.assert_allclose(again, predicted, rtol=1e-5)
+    if named == "frobenius":
+        # The α of another encoding is of no use.
+        other = Scheduler(quantum=QSVT("emulator"), classical_cost=LU_TIME, cost=cost)
+        without = [dataclasses.replace(d, alpha=None, encoding=None) for d in decisions]
+        np.testing.assert_array_equal(
+            project(decisions, 1e-6, other).seconds["quantum"],
+            project(without, 1e-6, other).seconds["quantum"],
+        )
 
 
 def saddle(optimizer, steps):

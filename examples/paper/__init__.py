@@ -8,4 +8,5 @@ pricing.py    a run at other gate times, with and without readout
 claims.py     the paper's three claims, each with a number
 figures.py    PNG figures
 webpage.py    one HTML page
+digest.py     what the documentation has of it
 """

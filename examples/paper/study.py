@@ -16,7 +16,7 @@ from keras_qnewton import Decision
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.virtual_clock import project
 
-from . import claims, figures, pricing, training, webpage
+from . import claims, digest, figures, pricing, training, webpage
 from .settings import GATE_TIMES, Family, Study
 from .settings import study as settings_of
 
@@ -28,7 +28,7 @@ def run(
     text: str | None = None,
     only: str | None = None,
 ) -> dict[str, Any]:
-    """Everything; writes results.json, report.html, figures and logs to `out`.
+    """Everything; writes results.json, digest.json, report.html, figures and logs to `out`.
 
     Returns:
         What results.json has.
@@ -45,18 +45,25 @@ def run(
             Decisions(own["newton"].decisions).to_jsonl(out / f"{family.name}.jsonl")
             everything += own["newton"].decisions
             task = progress.add_task(f"{family.name}: prices", total=1)
-            priced[family.name] = pricing.priced(own["newton"].decisions)
+            alphas = pricing.alphas(own["newton"].probes)
+            priced[family.name] = pricing.priced(own["newton"].decisions, alphas=alphas)
             results["families"][family.name] = _family(own, priced[family.name])
             progress.advance(task)
         results["sweeps"] = _sweeps(study, progress, everything)
         first = study.families[0].name
         shortest = project(everything, GATE_TIMES[-1], pricing.scheduler("paper"))
         probes = {name: own["newton"].probes for name, own in runs.items()}
+        results["machines"] = pricing.machines(priced[first])
+        smallest = min(results["families"][first]["blocks"], key=lambda block: block["size"])
+        alpha = pricing.alphas(probes[first])[smallest["block"]]
+        results["circuits"] = pricing.fault_tolerant(smallest["size"], smallest["kappa"], alpha)
         results["claims"] = claims.claims(priced[first], everything, shortest, probes)
         task = progress.add_task("figures and page", total=1)
         pictures = figures.draw(out, runs, priced, results)
         results["seconds"] = time.perf_counter() - start
-        (out / "results.json").write_text(json.dumps(_plain(results), indent=1, allow_nan=False))
+        for name, content in (("results", results), ("digest", digest.of(results))):
+            text = json.dumps(_plain(content), indent=1, allow_nan=False)
+            (out / f"{name}.json").write_text(text)
         (out / "report.html").write_text(webpage.of(results, pictures), encoding="utf-8")
         progress.advance(task)
     return results
@@ -71,7 +78,8 @@ def _train(family: Family, study: Study, progress: Progress) -> dict[str, traini
             family,
             own,
             family.steps,
-            pricing.scheduler("paper", study.gate_time),
+            # It sends all to LU as the paper's does, and logs α.
+            pricing.scheduler("detailed", study.gate_time),
             probes=study.probes,
             on_step=lambda: progress.advance(task),
         )

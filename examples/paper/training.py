@@ -205,10 +205,11 @@ def spectrum(matrix: np.ndarray, epsilon: float) -> dict[str, Any]:
         epsilon: Of the paper's regularisation.
 
     Returns:
-        "size"; "largest", "smallest" eigenvalue of H; "rank", eigenvalues above 1e-6 of the
-        largest; "kappa" of the regularised H + ε max|H| I, max|λ|/min|λ|; "log10_bound", the
-        paper's norm and determinant bound of that; "row_mass" by share s: what the s·N largest
-        of each row's |H_ij| make up of it, the mean over rows that are not zero.
+        "size"; "alpha", ‖A‖_F/‖A‖₂ of the regularised A; "largest", "smallest" eigenvalue of H;
+        "rank", eigenvalues above 1e-6 of the largest; "kappa" of the regularised H + ε max|H| I,
+        max|λ|/min|λ|; "log10_bound", the paper's norm and determinant bound of that; "row_mass"
+        by share s: what the s·N largest of each row's |H_ij| make up of it, the mean over rows
+        that are not zero.
     """
     size = len(matrix)
     matrix = (matrix + matrix.T) / 2
@@ -220,8 +221,11 @@ def spectrum(matrix: np.ndarray, epsilon: float) -> dict[str, Any]:
     rows = -np.sort(-magnitudes, axis=1)
     totals = rows.sum(1)
     mass = rows.cumsum(1)[totals > 0] / totals[totals > 0, None]
+    # Without the padding, which adds (N' - N)/κ² to its square.
+    alpha = np.sqrt(np.sum(np.square(regularised))) / regularised.max()
     return {
         "size": size,
+        "alpha": float(alpha),
         "largest": float(values[-1]),
         "smallest": float(values[0]),
         "rank": int((np.abs(values) > 1e-6 * np.abs(values).max()).sum()),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -69,6 +70,7 @@ class BlockStep(NamedTuple):
         sparsity_before: d before reshaping, float64; NaN for a system solved as it is.
         added_shift: ε of reshaping, likewise.
         error_bound: Of a reshaped system's solution, as checked; NaN if none was tried.
+        alpha: α/‖A‖₂ of a block encoding of the system, float64; NaN where it was not measured.
     """
 
     x: tf.Tensor
@@ -83,6 +85,7 @@ class BlockStep(NamedTuple):
     sparsity_before: tf.Tensor
     added_shift: tf.Tensor
     error_bound: tf.Tensor
+    alpha: tf.Tensor
 
 
 def explain(rule: int) -> str:
@@ -118,6 +121,7 @@ def unscheduled(
         _unpriced(scheduler),
         tf.constant(math.nan, tf.float64),
         *not_reshaped(),
+        tf.constant(math.nan, tf.float64),
     )
 
 
@@ -125,7 +129,7 @@ def unknown(size: int, dtype: tf.DType, scheduler: Scheduler) -> BlockStep:
     """A step of zeros `[size]` of which no number is known."""
     nan, none = tf.constant(math.nan, tf.float64), tf.constant(0)
     zeros = tf.zeros([size], dtype)
-    return BlockStep(zeros, nan, nan, none, none, none, nan, _unpriced(scheduler), *(nan,) * 4)
+    return BlockStep(zeros, nan, nan, none, none, none, nan, _unpriced(scheduler), *(nan,) * 5)
 
 
 def learned(
@@ -143,11 +147,17 @@ def learned(
     return blank._replace(rule=rule, products=tf.cast(evaluations, tf.float64))
 
 
+def measured_alpha(measured: Mapping[str, Any]) -> tf.Tensor:
+    """`BlockStep.alpha` of what a cost model was told of a matrix."""
+    alpha = measured.get("alpha")
+    return tf.constant(math.nan, tf.float64) if alpha is None else tf.cast(alpha, tf.float64)
+
+
 def _unpriced(scheduler: Scheduler) -> tf.Tensor:
     """`BlockStep.predicted` where no route was priced."""
     return tf.constant([math.nan] * len(scheduler.routes), tf.float64)
 
 
 def not_reshaped() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The last three of `BlockStep` for a system solved as it is."""
+    """`sparsity_before`, `added_shift` and `error_bound` of a system solved as it is."""
     return (tf.constant(math.nan, tf.float64),) * 3

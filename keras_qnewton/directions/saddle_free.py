@@ -14,6 +14,7 @@ from keras_qnewton.directions.block_step import (
     RULE_ABSOLUTE,
     RULE_SADDLE_FREE,
     BlockStep,
+    measured_alpha,
     not_reshaped,
     unscheduled,
 )
@@ -187,6 +188,7 @@ class Absolute(Direction[AbsoluteState]):
             predicted,
             state.products,
             *not_reshaped(),
+            measured_alpha(measured),
         )
 
 

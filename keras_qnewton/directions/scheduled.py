@@ -13,7 +13,13 @@ import tensorflow as tf
 from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import condition_number
 from keras_qnewton.directions.attempts import Answer, Attempts, System
-from keras_qnewton.directions.block_step import FIXED_ROUTES, BlockStep, not_reshaped, unknown
+from keras_qnewton.directions.block_step import (
+    FIXED_ROUTES,
+    BlockStep,
+    measured_alpha,
+    not_reshaped,
+    unknown,
+)
 from keras_qnewton.directions.direction import Direction
 from keras_qnewton.directions.ends import Ends, ends_of
 from keras_qnewton.directions.problem import BlockProblem
@@ -160,11 +166,14 @@ class Scheduled(Direction[ScheduledState]):
                 damped.condition_number,
                 sparsity,
             )
-        choice = self._choice(damped, damped.condition_number, sparsity, bounded, measured)
+        price = self._settings.scheduler.quantum_price
+        told = {**measured, **price.of_tolerance(damped.problem.tolerance)}
+        choice = self._choice(damped, damped.condition_number, sparsity, bounded, told)
         mixed = is_mixed(damped.problem, self._settings)
         answer = (self._answer_mixed if mixed else self._answer)(damped, choice)
         kappa = damped.condition_number
-        return _block_step(damped, kappa, sparsity, choice, answer, not_reshaped())
+        step = _block_step(damped, kappa, sparsity, choice, answer, not_reshaped())
+        return step._replace(alpha=measured_alpha(measured))
 
     def _solve_reshaped(
         self, damped: _Damped, reshaping: Reshaping, candidates: Candidates
@@ -207,7 +216,8 @@ class Scheduled(Direction[ScheduledState]):
         gap = damped.rhs - tf.linalg.matvec(state.matrix, answer.x) - damped.shift * answer.x
         error = reshaping.checked_error(_lowest(state, damped.shift), gap, answer.x)
         changes = state.ends.sparsity, trade.shift, error
-        return _block_step(damped, kappa, sparsity, choice, answer, changes)
+        step = _block_step(damped, kappa, sparsity, choice, answer, changes)
+        return step._replace(alpha=measured_alpha(measured))
 
     def _choice(
         self,
@@ -340,7 +350,7 @@ def _block_step(
     answer: Answer,
     reshaped: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
 ) -> BlockStep:
-    """A `BlockStep`; `reshaped` are its last three."""
+    """A `BlockStep` whose α is not known; `reshaped` are the three of that."""
     return BlockStep(
         tf.cast(answer.x, damped.problem.gradient.dtype),
         kappa,
@@ -352,4 +362,5 @@ def _block_step(
         choice.predicted,
         damped.state.ends.products,
         *reshaped,
+        tf.constant(math.nan, tf.float64),
     )

@@ -125,6 +125,8 @@ def _kappa(reading: Reading, prefix: str) -> list[str]:
 
 def _blocks(reading: Reading) -> str:
     legend = "N is the number of weights, d the largest number of non-zeros in a row."
+    if any(d.alpha is not None for d in reading.decisions):
+        legend += " α, over the largest eigenvalue, multiplies κ in the price of a circuit."
     return tables.blocks(reading) + paragraph(legend, quiet=True)
 
 

@@ -46,9 +46,11 @@ def routes(reading: Reading) -> str:
 
 
 def blocks(reading: Reading) -> str:
-    """Size, condition number, residual and formation of each block."""
+    """Size, condition number, α, residual and formation of each block."""
     columns = [("block", True), ("N", False), ("d", False), ("κ, median", False)]
     columns += [("κ, largest", False), ("κ follows λ", True), ("worst residual", False)]
+    priced = any(d.alpha is not None for d in reading.decisions)
+    columns += [("α, median", False), ("of the encoding", True)] * priced
     rows = [
         [
             name,
@@ -58,6 +60,7 @@ def blocks(reading: Reading) -> str:
             number(_most(d.condition_number for d in own)),
             _follows(own),
             number(_most(d.residual for d in own)),
+            *_encoded(own)[: 2 * priced],
             _formed(own),
         ]
         for name, own in reading.blocks.items()
@@ -154,6 +157,12 @@ def _decision_row(d: Decision) -> list[str]:
 def _follows(own: Sequence[Decision]) -> str:
     known = any(is_known(d.condition_number) for d in own)
     return condition.follows_damping(own) if known else UNKNOWN
+
+
+def _encoded(own: Sequence[Decision]) -> list[str]:
+    """α of the block encoding that was priced, and its name."""
+    names = dict.fromkeys(d.encoding for d in own if d.encoding is not None)
+    return [number(_median(d.alpha for d in own)), ", ".join(names) or UNKNOWN]
 
 
 def _formed(own: Sequence[Decision]) -> str:

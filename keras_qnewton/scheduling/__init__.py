@@ -4,6 +4,7 @@ from keras_qnewton.scheduling.asymptotic import AsymptoticQLSA
 from keras_qnewton.scheduling.cg_time import CGTime
 from keras_qnewton.scheduling.circuit import CircuitQLSA
 from keras_qnewton.scheduling.detailed import DetailedQLSA
+from keras_qnewton.scheduling.few_preparations import FewPreparationsQLSA
 from keras_qnewton.scheduling.forcing import Forcing
 from keras_qnewton.scheduling.lu_time import LUTime
 from keras_qnewton.scheduling.reshape import Reshape
@@ -17,6 +18,7 @@ __all__ = [
     "CGTime",
     "CircuitQLSA",
     "DetailedQLSA",
+    "FewPreparationsQLSA",
     "Forcing",
     "LUTime",
     "Reshape",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import keras
 import tensorflow as tf
 
@@ -28,16 +26,17 @@ class AsymptoticQLSA(QuantumCost):
         preparation: See `QuantumCost`; κ log₂(1/ε) preparations, the scaling of Costa et al.
             2022 (PRX Quantum 3, 040303). The paper leaves this out, too.
         parallel: See `QuantumCost`.
+        setup: See `QuantumCost`.
 
     Raises:
-        ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
+        ValueError: See `QuantumCost`.
     """
 
     def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """d · κ · log₂(N·κ/ε) gates, one after the other; scalar float64."""
         n, kappa = float64(size), float64(condition_number)
-        return float64(sparsity) * kappa * log2(n * kappa / self.epsilon)
+        return float64(sparsity) * kappa * log2(n * kappa / float64(self.epsilon))
 
     def preparations(self, condition_number: Scalar) -> tf.Tensor:
         """κ log₂(1/ε), scalar float64."""
-        return float64(condition_number) * math.log2(1 / self.epsilon)
+        return float64(condition_number) * log2(1 / float64(self.epsilon))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Protocol
 
 import keras
@@ -9,10 +10,10 @@ import tensorflow as tf
 
 from keras_qnewton import registry
 from keras_qnewton.registry import register
-from keras_qnewton.scheduling.cost import QuantumCost
+from keras_qnewton.scheduling.cost import CostModel, QuantumCost
 from keras_qnewton.scheduling.function_cost import accepted
 from keras_qnewton.scheduling.numbers import float64
-from keras_qnewton.types import Scalar, Solver
+from keras_qnewton.types import Scalar, Solver, SolverToTolerance
 
 
 class CircuitSolver(Protocol):
@@ -31,7 +32,10 @@ class CircuitSolver(Protocol):
         alpha: Scalar | None = None,
         layers: Scalar | None = None,
     ) -> Scalar:
-        """Layers of gates on one and two qubits without |b⟩'s preparation."""
+        """Layers of gates on one and two qubits without |b⟩'s preparation.
+
+        It may have an argument `tolerance`, the relative residual that is enough.
+        """
         ...
 
 
@@ -57,6 +61,7 @@ class CircuitQLSA(QuantumCost):
         readout: See `QuantumCost`.
         preparation: See `QuantumCost`: one preparation a run, which the circuit begins with.
         parallel: See `QuantumCost`.
+        setup: See `QuantumCost`.
         success_probability: p of one run, in (0, 1]; a state takes 1/p runs. QSVT's depends on b
             (a solution's details["success_probability"]; 0.01 to 0.3 is common), so that
             the default charges a single run, and with `readout` 1 stands for
@@ -67,6 +72,9 @@ class CircuitQLSA(QuantumCost):
         ValueError: If an argument is not as described.
     """
 
+    # η of a model that `to` returned.
+    _tolerance: tf.Tensor | None = None
+
     def __init__(
         self,
         solver: str | CircuitSolver | None = None,
@@ -74,6 +82,7 @@ class CircuitQLSA(QuantumCost):
         preparation: bool = True,
         parallel: int = 1,
         success_probability: float = 1.0,
+        setup: bool | CostModel = False,
     ) -> None:
         if not 0 < success_probability <= 1:
             raise ValueError(
@@ -85,7 +94,7 @@ class CircuitQLSA(QuantumCost):
         self._solver: CircuitSolver | None = None
         if solver is not None and not isinstance(solver, str):
             self._solver = _checked(solver)
-        self._set_switches(readout, preparation, parallel)
+        self._set_switches(readout, preparation, parallel, setup)
 
     @property
     def solver(self) -> CircuitSolver:
@@ -98,7 +107,7 @@ class CircuitQLSA(QuantumCost):
         """This model for a scheduler's quantum solver, unless it has one of its own."""
         if self._given is not None:
             return self
-        return CircuitQLSA(**{**self.get_config(), "solver": _checked(solver)})
+        return CircuitQLSA(**{**self.get_config(), "solver": _checked(solver), "setup": self.setup})
 
     @property
     def epsilon(self) -> float:
@@ -106,10 +115,19 @@ class CircuitQLSA(QuantumCost):
         return float(self.solver.epsilon)
 
     @property
-    def reading_epsilon(self) -> float:
+    def reading_epsilon(self) -> float | tf.Tensor:
         """The residual at which the solver's refinement stops; ε of a solver without one."""
         tolerance = float(getattr(self.solver, "tolerance", 0.0))
-        return tolerance if 0 < tolerance < 1 else self.epsilon
+        own = tolerance if 0 < tolerance < 1 else self.epsilon
+        return own if self._tolerance is None else tf.maximum(self._tolerance, float64(own))
+
+    def to(self, tolerance: Scalar) -> CircuitQLSA:
+        """See `QuantumCost.to`; of a solver that cannot be asked for a tolerance, this model."""
+        if not isinstance(self.solver, SolverToTolerance):
+            return self
+        other = copy.copy(self)
+        other._tolerance = tf.minimum(float64(tolerance), 0.5)
+        return other
 
     @property
     def encoding(self) -> str | None:
@@ -126,7 +144,7 @@ class CircuitQLSA(QuantumCost):
         layers: Scalar | None = None,
     ) -> tf.Tensor:
         """Layers of gates of one run without |b⟩'s preparation, scalar float64."""
-        known = {"alpha": alpha, "layers": layers}
+        known = {"alpha": alpha, "layers": layers, "tolerance": self._tolerance}
         given = {name: value for name, value in known.items() if value is not None}
         depth = self.solver.circuit_depth
         return float64(
@@ -146,6 +164,7 @@ class CircuitQLSA(QuantumCost):
         gate_time: Scalar,
         alpha: Scalar | None = None,
         success: Scalar | None = None,
+        tolerance: Scalar | None = None,
         layers: Scalar | None = None,
     ) -> tf.Tensor:
         """Predicted seconds of one solve, scalar float64; see `QuantumCost.seconds`.
@@ -157,8 +176,12 @@ class CircuitQLSA(QuantumCost):
             gate_time: Seconds of a layer of gates.
             alpha: α/‖A‖₂; None for the largest that N and d allow.
             success: p of a run; None for `success_probability`.
+            tolerance: Relative residual that is enough; None for the solver's own settings.
             layers: Of one call of the encoding; None for the solver's formula.
         """
+        if tolerance is not None:
+            given = size, condition_number, sparsity, gate_time, alpha, success
+            return self.to(tolerance).seconds(*given, layers=layers)
         depth = self.depth(size, condition_number, sparsity, alpha, layers)
         run = self._layers(size, depth, self.preparations(condition_number))
         once = float64(gate_time) * run
@@ -167,12 +190,13 @@ class CircuitQLSA(QuantumCost):
             known = getattr(solver, "success_probability", 1.0)
             known = self.success_probability if self.success_probability < 1 else known
             success = known if known < 1 else None
+        setup = self._setup_seconds(size)
         if not self.readout:
-            return once / float64(1.0 if success is None else success)
+            return once / float64(1.0 if success is None else success) + setup
         shots = getattr(getattr(solver, "readout", None), "shots", None)
         max_runs = None if shots is None else 1 + getattr(solver, "max_refinements", 0)
         read = solver.amplitudes(size) if hasattr(solver, "amplitudes") else size
-        return once * self._readings(read, condition_number, success, shots, max_runs)
+        return once * self._readings(read, condition_number, success, shots, max_runs) + setup
 
     def measured(
         self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
@@ -195,6 +219,7 @@ class CircuitQLSA(QuantumCost):
             "preparation": self.preparation,
             "parallel": self.parallel,
             "success_probability": self.success_probability,
+            "setup": self._stored_setup(),
         }
 
     @classmethod
@@ -202,7 +227,7 @@ class CircuitQLSA(QuantumCost):
         config = dict(config)
         if isinstance(config.get("solver"), dict):
             config["solver"] = keras.saving.deserialize_keras_object(config["solver"])
-        return cls(**config)
+        return super().from_config(config)
 
 
 def _checked(solver: Any) -> CircuitSolver:

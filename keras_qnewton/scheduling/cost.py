@@ -7,8 +7,10 @@ graph, where κ and d are tensors, is the one that the same numbers give eagerly
 from __future__ import annotations
 
 import abc
-from typing import Any, Protocol, runtime_checkable
+import copy
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import keras
 import tensorflow as tf
 
 from keras_qnewton.arguments import check_count
@@ -17,7 +19,10 @@ from keras_qnewton.scheduling.numbers import float64 as float64
 from keras_qnewton.scheduling.numbers import log2 as log2
 from keras_qnewton.scheduling.numbers import qubits
 from keras_qnewton.scheduling.reading import repetitions, success_of_noise
+from keras_qnewton.scheduling.solver_time import SolverTime
 from keras_qnewton.types import Scalar
+
+_Cost = TypeVar("_Cost", bound="QuantumCost")
 
 
 @runtime_checkable
@@ -40,6 +45,7 @@ class CostModel(Protocol):
             success     p of a run that refines, a scalar tensor
             layers      of gates in a call of the encoding, a scalar tensor
             encoding    the encoding's name, a string
+            tolerance   relative residual that a forcing term leaves, a scalar tensor; only with one
 
         Args:
             size: N, an int or a scalar tensor.
@@ -53,12 +59,13 @@ class CostModel(Protocol):
 class QuantumCost(Policy, abc.ABC):
     """Base of the quantum cost models, with the switches for the work around the solve.
 
-        seconds = gate_time · (G + P · S) · max(1, R / parallel)
+        seconds = gate_time · (G + P · S) · max(1, R / parallel) + C
 
         G   layers of gates of one state |x⟩, by `depth`
         S   layers of one preparation of |b⟩, `preparation_depth`; 0 without `preparation`
         P   preparations for one state |x⟩, by `preparations`
         R   runs until all amplitudes are read to ε: `reading.repetitions` with `readout`, else 1
+        C   classical seconds before the first gate, with `setup`; else 0
 
     Published counts are of matrices that are encoded at α = ‖A‖₂. For another α, ακ is put for κ.
 
@@ -69,14 +76,20 @@ class QuantumCost(Policy, abc.ABC):
         parallel: How many circuits run, and query the matrix, at the same time. The queries of
             one circuit wait for each other; only those of different shots can be made in
             parallel, so that this matters with `readout` alone.
+        setup: Whether to charge for α, κ and the encoding's angles: True for an eigendecomposition
+            as calibrated on this machine, which is what solvers here make of them; or a classical
+            cost model. Each solve is charged, though shifts of one matrix share it.
 
     Attributes:
         encoding: Name of the block encoding whose α the scheduler measures for the model; None
             for a model that has no α of its own.
 
     Raises:
-        ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
+        ValueError: If `epsilon` is not between 0 and 1, `parallel` not a positive integer, or
+            `setup` neither a flag nor a cost model.
     """
+
+    _epsilon: float | tf.Tensor
 
     def __init__(
         self,
@@ -84,11 +97,20 @@ class QuantumCost(Policy, abc.ABC):
         readout: bool = False,
         preparation: bool = False,
         parallel: int = 1,
+        setup: bool | CostModel = False,
     ) -> None:
         self._epsilon = check_epsilon(epsilon)
-        self._set_switches(readout, preparation, parallel)
+        self._set_switches(readout, preparation, parallel, setup)
 
-    def _set_switches(self, readout: bool, preparation: bool, parallel: int) -> None:
+    def _set_switches(
+        self, readout: bool, preparation: bool, parallel: int, setup: bool | CostModel
+    ) -> None:
+        if not isinstance(setup, bool) and not hasattr(setup, "seconds"):
+            raise ValueError(
+                "Argument `setup` must be True, False or a classical cost model. "
+                f"Received: setup={setup!r}"
+            )
+        self.setup = setup
         self.readout = bool(readout)
         self.preparation = bool(preparation)
         self.parallel = check_count("parallel", parallel)
@@ -99,9 +121,22 @@ class QuantumCost(Policy, abc.ABC):
         return None
 
     @property
-    def epsilon(self) -> float:
-        """ε."""
+    def epsilon(self) -> float | tf.Tensor:
+        """ε; a tensor of a model that is asked for a tolerance in a graph."""
         return self._epsilon
+
+    def to(self: _Cost, tolerance: Scalar) -> _Cost:
+        """This model for solutions that need be no more accurate than that.
+
+        A run at ε is charged for a relative residual ε. Where A⁻¹ enlarges its error, another run
+        follows, as in refinement, which is not charged.
+
+        Args:
+            tolerance: η, a number or a scalar tensor; ε is at least that, and 1/2 at most.
+        """
+        other = copy.copy(self)
+        other._epsilon = tf.maximum(float64(self.epsilon), tf.minimum(float64(tolerance), 0.5))
+        return other
 
     @abc.abstractmethod
     def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
@@ -119,6 +154,7 @@ class QuantumCost(Policy, abc.ABC):
         gate_time: Scalar,
         alpha: Scalar | None = None,
         success: Scalar | None = None,
+        tolerance: Scalar | None = None,
     ) -> tf.Tensor:
         """Predicted seconds of one solve, scalar float64; see `CostModel.seconds`.
 
@@ -129,16 +165,21 @@ class QuantumCost(Policy, abc.ABC):
             gate_time: Seconds of a layer of gates.
             alpha: α/‖A‖₂; None for 1.
             success: p of a run that is read; None for `reading.success_of_noise`.
+            tolerance: Relative residual that is enough; None for ε.
         """
+        if tolerance is not None:
+            given = size, condition_number, sparsity, gate_time, alpha, success
+            # What is more accurate serves, too, and a bound may be lower there.
+            return tf.minimum(self.to(tolerance).seconds(*given), self.seconds(*given))
         resolved = condition_number
         if alpha is not None:
             resolved = float64(condition_number) * tf.maximum(float64(alpha), 1.0)
         once = float64(gate_time) * self._layers(
             size, self.depth(size, resolved, sparsity), self.preparations(resolved)
         )
-        if not self.readout:
-            return once
-        return once * self._readings(size, condition_number, success)
+        if self.readout:
+            once *= self._readings(size, condition_number, success)
+        return once + self._setup_seconds(size)
 
     def measured(
         self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor, sparsity: tf.Tensor
@@ -158,6 +199,14 @@ class QuantumCost(Policy, abc.ABC):
         scaled = tf.math.divide_no_nan(tf.cast(matrix, tf.float64), norm)
         norms = tf.reduce_sum(tf.square(scaled)) / size
         return {"success": success_of_noise(condition_number, norms)}
+
+    def _setup_seconds(self, size: Scalar) -> tf.Tensor:
+        """C."""
+        if self.setup is False:
+            return tf.zeros([], tf.float64)
+        model: CostModel = SolverTime("eigen") if self.setup is True else self.setup
+        # Classical prices depend on N alone.
+        return float64(model.seconds(size, 1.0, size, 1.0))
 
     def _layers(self, size: Scalar, depth: tf.Tensor, preparations: tf.Tensor) -> tf.Tensor:
         """G + P S."""
@@ -180,7 +229,7 @@ class QuantumCost(Policy, abc.ABC):
         return tf.maximum(needed / self.parallel, 1.0)
 
     @property
-    def reading_epsilon(self) -> float:
+    def reading_epsilon(self) -> float | tf.Tensor:
         """ε to which the solution is read."""
         return self.epsilon
 
@@ -190,7 +239,22 @@ class QuantumCost(Policy, abc.ABC):
             "readout": self.readout,
             "preparation": self.preparation,
             "parallel": self.parallel,
+            "setup": self._stored_setup(),
         }
+
+    def _stored_setup(self) -> Any:
+        return (
+            self.setup
+            if isinstance(self.setup, bool)
+            else keras.saving.serialize_keras_object(self.setup)
+        )
+
+    @classmethod
+    def from_config(cls: type[_Cost], config: dict[str, Any]) -> _Cost:
+        config = dict(config)
+        if isinstance(config.get("setup"), dict):
+            config["setup"] = keras.saving.deserialize_keras_object(config["setup"])
+        return cls(**config)
 
 
 def preparation_depth(size: Scalar) -> tf.Tensor:

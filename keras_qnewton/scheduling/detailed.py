@@ -31,10 +31,15 @@ class DetailedQLSA(SparseOracleCost):
         readout: See `QuantumCost`.
         preparation: See `QuantumCost`; two preparations a query.
         parallel: See `QuantumCost`.
+        setup: See `QuantumCost`.
 
     Raises:
-        ValueError: If `epsilon` is not between 0 and 1, or `parallel` not a positive integer.
+        ValueError: See `QuantumCost`.
     """
+
+    def to(self, tolerance: Scalar) -> DetailedQLSA:
+        """See `QuantumCost.to`; at most 0.01, since from there on the bound grows with ε."""
+        return super().to(tf.minimum(float64(tolerance), 1e-2))
 
     def queries(self, condition_number: Scalar, alpha: Scalar = 1.0) -> tf.Tensor:
         """Q*, queries of one run, which succeeds with probability 0.39 - 0.204ε at least.
@@ -49,6 +54,7 @@ class DetailedQLSA(SparseOracleCost):
             Scalar float64.
         """
         kappa, alpha = float64(condition_number), float64(alpha)
+        epsilon = float64(self.epsilon)
         log_kappa = tf.math.log(2 * kappa + 3)
         adiabatic = (
             (1741 * math.e / 500)
@@ -57,13 +63,13 @@ class DetailedQLSA(SparseOracleCost):
             * ((133 / 125 + 4 / (25 * tf.pow(kappa, 1 / 3))) * math.pi * log_kappa + 1)
         )
         phases = 351 / 50 * log_kappa**2
-        phases *= tf.math.log(451 * log_kappa**2 / self.epsilon) + 1
-        projection = alpha * kappa * math.log(32 / self.epsilon)
+        phases *= tf.math.log(451 * log_kappa**2 / epsilon) + 1
+        projection = alpha * kappa * tf.math.log(32 / epsilon)
         return adiabatic + phases + projection
 
     def expected_queries(self, condition_number: Scalar, alpha: Scalar = 1.0) -> tf.Tensor:
         """Q*/(0.39 - 0.204ε): queries until success, on average; scalar float64."""
-        return self.queries(condition_number, alpha) / (0.39 - 0.204 * self.epsilon)
+        return self.queries(condition_number, alpha) / (0.39 - 0.204 * float64(self.epsilon))
 
     def charged_queries(self, condition_number: Scalar) -> tf.Tensor:
         """E[Q], those until success; scalar float64."""

@@ -62,6 +62,26 @@ class QuantumPrice:
             return found
         return accepted(self._function, found | {"encoding": self.encoding})
 
+    def of_tolerance(self, tolerance: tf.Tensor | None) -> dict[str, Any]:
+        """The relative residual that is enough, for a cost model that has an argument for it.
+
+        Args:
+            tolerance: η, scalar float64; None without a forcing term, and nothing is said.
+        """
+        if tolerance is None or self.quantum is None:
+            return {}
+        return accepted(self._function, {"tolerance": tolerance})
+
+    def told(self, alpha: Any) -> dict[str, Any]:
+        """What `measure` would find of a matrix of which α alone is known, and maybe logged.
+
+        Args:
+            alpha: α/‖A‖₂ for `encoding`, a number or a scalar tensor.
+        """
+        if self._measurer is None:
+            return {}
+        return accepted(self._function, {"alpha": alpha, "encoding": self.encoding})
+
     @property
     def _measurer(self) -> Any:
         """Whoever measures: the cost model, or the solver for one that has arguments for it."""

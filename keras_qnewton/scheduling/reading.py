@@ -47,7 +47,7 @@ def success_of_noise(condition_number: Scalar, norms: Scalar | None = None) -> t
 
 def repetitions(
     size: Scalar,
-    epsilon: float,
+    epsilon: Scalar,
     success: Scalar,
     shots: int | None = None,
     max_runs: int | None = None,
@@ -69,7 +69,9 @@ def repetitions(
         each = float64(shots)
         error = tf.sqrt(amplitudes / (4 * each * float64(success)))
     # A fraction of a run is a run; rounding must not make one more of a whole number.
-    runs = tf.math.ceil(math.log(epsilon) / tf.math.log(tf.minimum(error, 0.999)) - 1e-9)
+    runs = tf.math.ceil(
+        tf.math.log(float64(epsilon)) / tf.math.log(tf.minimum(error, 0.999)) - 1e-9
+    )
     runs = tf.maximum(runs, 1.0)
     possible = error <= MOST_ERROR
     if max_runs is not None:

@@ -93,8 +93,9 @@ class Scheduler(registry.Policy):
             saddle-free steps and reshaped systems know κ by themselves.
         forcing: Inexact Newton: True, or a `Forcing`, for a tolerance of circuits that follows the
             gradient, 0.1 at first, in the place of `tolerance` where it is larger. A solver with
-            `solve_to` (`QSVT`, `Shortcut`) runs circuits that are no more exact. Prices are as
-            they are. Saddle-free steps are solved to `tolerance`.
+            `solve_to` (`QSVT`, `Shortcut`) runs circuits that are no more exact, and cost models
+            with an argument `tolerance`, those of this package, price them so. Saddle-free steps
+            are solved to `tolerance`.
 
     Raises:
         ValueError: If an argument is not one of these. An unknown name is reported here if

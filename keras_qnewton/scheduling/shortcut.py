@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_qnewton.arguments import check_number
 from keras_qnewton.registry import register
+from keras_qnewton.scheduling.cost import CostModel
 from keras_qnewton.scheduling.numbers import float64
 from keras_qnewton.scheduling.sparse_oracle import SparseOracleCost
 from keras_qnewton.types import Scalar
@@ -37,6 +38,7 @@ class ShortcutQLSA(SparseOracleCost):
         readout: See `QuantumCost`.
         preparation: See `QuantumCost`; two preparations a query, of a reflection about |b⟩.
         parallel: See `QuantumCost`.
+        setup: See `QuantumCost`.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -50,20 +52,21 @@ class ShortcutQLSA(SparseOracleCost):
         readout: bool = False,
         preparation: bool = False,
         parallel: int = 1,
+        setup: bool | CostModel = False,
     ) -> None:
-        super().__init__(epsilon, readout, preparation, parallel)
+        super().__init__(epsilon, readout, preparation, parallel, setup)
         self.known_norm = bool(known_norm)
         self.norm_ratio = check_number("norm_ratio", norm_ratio, "a positive number")
 
     def queries(self, condition_number: Scalar) -> tf.Tensor:
         """Q, scalar float64; ακ for an encoding at another α than ‖A‖₂."""
-        kappa = float64(condition_number)
+        kappa, epsilon = float64(condition_number), float64(self.epsilon)
         if self.known_norm:
             square = self.norm_ratio**2
             wrong = (1 + square) ** 2 / (4 * square)
-            return kappa * math.log(2 * math.sqrt(2) / self.epsilon) * wrong
-        root = math.sqrt(1 - self.epsilon**2)
-        return kappa * (56 + 1.05 * math.log(root / self.epsilon))
+            return kappa * tf.math.log(2 * math.sqrt(2) / epsilon) * wrong
+        root = tf.sqrt(1 - epsilon**2)
+        return kappa * (56 + 1.05 * tf.math.log(root / epsilon))
 
     def charged_queries(self, condition_number: Scalar) -> tf.Tensor:
         """Q, of `queries`; scalar float64."""

@@ -17,6 +17,7 @@ from keras_qnewton.scheduling import (
     AsymptoticQLSA,
     CircuitQLSA,
     DetailedQLSA,
+    FewPreparationsQLSA,
     LUTime,
     Scheduler,
     ShortcutQLSA,
@@ -33,6 +34,9 @@ MODELS = {
     "detailed": DetailedQLSA(1e-3),
     "detailed, readout": DetailedQLSA(1e-3, readout=True),
     "shortcut": ShortcutQLSA(1e-3, known_norm=False, norm_ratio=2.0),
+    "few preparations": FewPreparationsQLSA(1e-3),
+    "setup": AsymptoticQLSA(setup=LUTime(coefficients=(1e-11, 1e-9, 1e-5))),
+    "circuit, setup": CircuitQLSA("qsvt", setup=SolverTime("eigen", coefficients=(1e-10, 0, 0))),
     "circuit": CircuitQLSA("qsvt"),
     "circuit, sparse": CircuitQLSA(QSVT(encoding="sparse"), readout=True, parallel=9),
     "coefficients": LUTime(coefficients=(1e-11, 1e-9, 1e-5)),
@@ -107,6 +111,73 @@ def test_block_encoding_normalisation_multiplies_its_terms():
     once, twice, thrice = (float(model.queries(20.0, alpha)) for alpha in (1, 2, 3))
     assert twice > once
     assert thrice - twice == pytest.approx(twice - once, rel=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.3, 1e-2, 1e-4])
+@pytest.mark.parametrize("kappa", [50.0, 1000.0])
+def test_few_preparations_are_low_and_sus_joint_rate(p, kappa):
+    """Θ(1/√p) and O(κ log(1/p) (log log(1/p) + log(1/ε))) of arXiv:2410.18178, constants 1."""
+    size, d, epsilon = 64, 5, 1e-4
+    long = math.log2(1 / p)
+    queries = kappa * long * (math.log2(long) + math.log2(1 / epsilon))
+    layers = 2**7 - 6 - 2  # of a state on six qubits
+    expected = 1e-9 * (queries * d * 6 + layers / math.sqrt(p))
+    model = FewPreparationsQLSA(epsilon, success_probability=p)
+    assert float(model.seconds(size, kappa, d, 1e-9)) == pytest.approx(expected, rel=1e-12)
+    # α multiplies κ, and no solution becomes shorter by it.
+    with_alpha = float(model.seconds(size, kappa, d, 1e-9, alpha=3.0))
+    assert with_alpha == pytest.approx(
+        1e-9 * (3 * queries * d * 6 + layers / math.sqrt(p)), rel=1e-12
+    )
+    least = FewPreparationsQLSA(epsilon)
+    assert float(least.preparations(kappa)) == pytest.approx(kappa)
+    worst = FewPreparationsQLSA(epsilon, success_probability=kappa**-2)
+    given = size, kappa, d, 1e-9
+    assert float(least.seconds(*given, alpha=3.0)) == pytest.approx(
+        float(worst.seconds(*given, alpha=3.0)), rel=1e-12
+    )
+
+
+def test_few_preparations_are_fewer_than_one_a_query():
+    few, usual = FewPreparationsQLSA(success_probability=1e-2), AsymptoticQLSA(preparation=True)
+    for kappa in (100.0, 1e4):
+        assert float(few.preparations(kappa)) == pytest.approx(10.0)
+        assert float(usual.preparations(kappa)) > 10 * kappa
+
+
+def test_a_likely_solution_keeps_its_logarithms():
+    for p in (0.5, 0.9, 1.0):
+        model = FewPreparationsQLSA(success_probability=p)
+        assert float(model.charged_queries(10.0)) == pytest.approx(10 * math.log2(1e4))
+    for p in (0.0, -1.0, 1.5, math.nan, "likely"):
+        with pytest.raises(ValueError, match=r"`success_probability` must be.*Received"):
+            FewPreparationsQLSA(success_probability=p)
+
+
+def test_classical_preparation_is_an_eigendecomposition(cache, measurements):
+    bare, charged = DetailedQLSA(), DetailedQLSA(setup=True)
+    given = 300, 20.0, 300, 1e-9
+    seconds = 2e-11 * 300**3 + 3e-9 * 300**2 + 4e-5
+    added = float(charged.seconds(*given)) - float(bare.seconds(*given))
+    assert measurements == ["eigen float64"] and added == pytest.approx(seconds, rel=1e-6)
+    # Once a solve, however often a circuit runs.
+    reading, both = (DetailedQLSA(readout=True, setup=s) for s in (False, True))
+    added = float(both.seconds(*given)) - float(reading.seconds(*given))
+    assert added == pytest.approx(seconds, rel=1e-6)
+    with pytest.raises(ValueError, match=r"Argument `setup` must be True.*Received: setup='eigen'"):
+        DetailedQLSA(setup="eigen")
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"coefficients", "another solver", "table"}))
+def test_a_tolerance_makes_a_price_lower(name):
+    model, given = MODELS[name], (100, 30.0, 7, 1e-9)
+    prices = [float(model.seconds(*given, tolerance=t)) for t in (1e-9, 1e-2, 1e-1, 0.4)]
+    assert prices == sorted(prices, reverse=True) and prices[0] > prices[-1]
+    if "circuit" not in name:
+        # What is finer than ε is ε.
+        assert prices[0] == float(model.seconds(*given))
+    in_graph = tf.function(lambda t: model.seconds(*given, tolerance=t))
+    assert float(in_graph(tf.constant(0.1, tf.float64))) == pytest.approx(prices[2], rel=1e-13)
 
 
 def test_asymptotic_is_the_papers_formula():

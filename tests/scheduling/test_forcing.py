@@ -9,7 +9,8 @@ import tensorflow as tf
 from numpy.polynomial import chebyshev
 
 from keras_qnewton import QNewton, Scheduler, Solution
-from keras_qnewton.scheduling import Forcing
+from keras_qnewton.scheduling import CircuitQLSA, Forcing
+from keras_qnewton.scheduling.cost import preparation_depth
 from keras_qnewton.solvers import QSVT, Shortcut
 from keras_qnewton.solvers.quantum.kernel_polynomial import inverse_by_residual_coefficients
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree
@@ -87,14 +88,16 @@ def test_no_more_is_solved_than_is_asked_for(kind, tolerance, graph):
     assert solver.tolerance == 1e-12 and solver.epsilon == 1e-3
 
 
-def model_of(forcing, solver):
+def model_of(forcing, solver, **settings):
     """A model whose loss has a lowest value."""
     penalised = keras.regularizers.L2(0.01)
     model = keras.Sequential(
         [keras.layers.Input((5,)), keras.layers.Dense(1, "tanh", kernel_regularizer=penalised)]
     )
     model.set_weights([np.full((5, 1), 0.5), np.zeros(1)])
-    optimizer = QNewton(scheduler=Scheduler(quantum=solver, gate_time=1e-30, forcing=forcing))
+    optimizer = QNewton(
+        scheduler=Scheduler(quantum=solver, gate_time=1e-30, forcing=forcing, **settings)
+    )
     model.compile(optimizer, "mean_squared_error")
     return model
 
@@ -108,9 +111,9 @@ def trained_on(model, steps):
     return losses
 
 
-def trained(forcing, steps, solver):
+def trained(forcing, steps, solver, **settings):
     """Losses before each step, and the optimizer."""
-    model = model_of(forcing, solver)
+    model = model_of(forcing, solver, **settings)
     return trained_on(model, steps), model.optimizer
 
 
@@ -130,6 +133,60 @@ def test_training_goes_on_as_with_exact_steps(kind):
     # What is kept for the next step: the last η, which followed the gradient down.
     (kept,) = (v.numpy() for v in optimizer.variables if v.path.endswith("forced"))
     assert kept[0] > 0 and 1e-6 <= kept[1] <= 0.1
+
+
+@pytest.mark.parametrize("kind", [QSVT, Shortcut])
+@pytest.mark.parametrize("encoding", ["dilation", "frobenius"])
+@pytest.mark.parametrize("tolerance", [0.3, 0.1, 1e-2, 1e-5])
+def test_the_price_is_of_the_circuit_that_the_tolerance_takes(kind, encoding, tolerance):
+    rng = np.random.default_rng(2)
+    vectors = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    matrix = (vectors * np.geomspace(1, 1 / 30, 8)) @ vectors.T
+    matrix = (matrix + matrix.T) / 2
+    solver = kind("emulator", encoding=encoding)
+    coarse = solver.at(tolerance)
+    resources = coarse.solve(matrix, rng.normal(size=8)).details["resources"]
+    given = [f64(value) for value in (matrix, 1.0, 30.0)]
+    alpha = solver.measured(*given)["alpha"]
+    depth = float(solver.circuit_depth(8, 30.0, 8, alpha=alpha, tolerance=tolerance))
+    rows = 1 << resources.encoding.system_qubits
+    assert depth == pytest.approx(resources.depth - float(preparation_depth(rows)), rel=0.1)
+    assert depth == float(coarse.circuit_depth(8, 30.0, 8, alpha=alpha))
+    if tolerance > 1e-3:
+        assert depth < float(solver.circuit_depth(8, 30.0, 8, alpha=alpha))
+
+
+def test_routes_follow_the_tolerance_that_is_asked_for():
+    """At a gate time between the prices of both, a forcing term sends systems to circuits."""
+    exact = trained(False, 1, QSVT("emulator"), cost=CircuitQLSA())[1].decisions[0]
+    asked = trained(True, 1, QSVT("emulator"), cost=CircuitQLSA())[1].decisions[0]
+    assert asked.predicted["qsvt"] < 0.8 * exact.predicted["qsvt"]
+    between = (asked.predicted["qsvt"] * exact.predicted["qsvt"]) ** 0.5
+    flat = {"lu": lambda *_: between}
+    for forcing, route in ((False, "lu"), (True, "qsvt")):
+        decision = trained(forcing, 1, QSVT("emulator"), cost=CircuitQLSA(), classical_cost=flat)[
+            1
+        ].decisions[0]
+        assert decision.route == decision.solved_by == route
+
+
+def test_a_function_is_told_the_tolerance_where_it_asks():
+    seen = []
+
+    def price(size, condition_number, sparsity, gate_time, tolerance=None):
+        seen.append(tolerance)
+        return gate_time * condition_number / (1.0 if tolerance is None else 10 * tolerance)
+
+    def plain(size, condition_number, sparsity, gate_time):
+        return gate_time * condition_number
+
+    for forcing, told in ((True, True), (False, False)):
+        seen.clear()
+        decisions = trained(forcing, 1, QSVT("emulator"), cost=price)[1].decisions
+        assert any(value is not None for value in seen) == told
+        kappa = decisions[0].condition_number
+        assert decisions[0].predicted["qsvt"] == pytest.approx(1e-30 * kappa)
+    assert trained(True, 1, QSVT("emulator"), cost=plain)[1].decisions[0].route == "qsvt"
 
 
 def test_another_solver_is_solved_as_it_is():

@@ -44,6 +44,39 @@ def gate_unitary(encoding):
 
 
 @EVERY
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("definite", [True, False])
+def test_another_diagonal_entry_is_another_encoding(name, size, definite):
+    """Of a row of its own, as the shortcut changes it, and of one that others touch."""
+    larger = np.zeros((size + 1, size + 1))
+    larger[:size, :size] = symmetric(size, 20.0, definite)
+    larger[size, size] = 0.7
+    matrix = pad(larger)
+    before = ENCODINGS[name](matrix)
+    angles = before.angles.copy()
+    for index in (size, 0):
+        for value in (0.3, 1.9):
+            changed = matrix.copy()
+            changed[index, index] = value
+            anew, found = ENCODINGS[name](changed), before.with_diagonal(index, value)
+            assert found.alpha == pytest.approx(anew.alpha, rel=1e-12)
+            assert found.epsilon == pytest.approx(anew.epsilon, rel=0.1, abs=1e-13)
+            assert found.signature == anew.signature
+            assert found.singular_values == pytest.approx(anew.singular_values, rel=1e-9)
+            np.testing.assert_array_equal(found.matrix, changed)
+            corner = found.unitary()[: len(matrix), : len(matrix)] * found.alpha
+            np.testing.assert_allclose(corner, changed, atol=found.epsilon + 1e-12)
+            state = np.sin(1 + np.arange(len(matrix)))
+            cubic = np.array([0.1, 0.5, 0.0, 0.2])
+            np.testing.assert_allclose(
+                found.transformed(cubic, state), anew.transformed(cubic, state), atol=1e-11
+            )
+    # The one that they were made of is as it was.
+    np.testing.assert_array_equal(before.matrix, matrix)
+    np.testing.assert_array_equal(before.angles, angles)
+
+
+@EVERY
 @settings(deadline=None, max_examples=20)
 @given(
     qubits=st.integers(1, 3),

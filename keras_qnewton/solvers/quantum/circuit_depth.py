@@ -49,6 +49,7 @@ def circuit_depth(
     epsilon: float,
     alpha: Scalar | None = None,
     layers: Scalar | None = None,
+    residual: Scalar | None = None,
 ) -> tf.Tensor:
     """Layers of one run without the preparation of its right-hand side, scalar float64.
 
@@ -60,13 +61,19 @@ def circuit_depth(
         epsilon: Of the polynomial, see `QSVT`.
         alpha: α/‖H‖₂, at least 1; None for the largest possible.
         layers: Of one call of the encoding, where they were counted; None for the formula.
+        residual: For the polynomial with the smallest residual: its largest |1 - x p(x)|. None for
+            the one closest to 1/x.
 
     Raises:
         ValueError: For another encoding.
     """
     _check_known(encoding)
     call = _call(encoding, size, sparsity, layers)
-    degree = inverse_degree(_resolved(condition_number, alpha, call), epsilon)
+    resolved = _resolved(condition_number, alpha, call)
+    if residual is None:
+        degree = inverse_degree(resolved, epsilon)
+    else:
+        degree = kernel_degree(bucket(resolved), residual) - 1
     return degree * call.layers + (degree + 1) * projector_layers(call.ancillas) + 2
 
 
@@ -75,7 +82,7 @@ def shortcut_depth(
     size: Scalar,
     condition_number: Scalar,
     sparsity: Scalar,
-    epsilon: float,
+    epsilon: Scalar,
     alpha: Scalar | None = None,
     layers: Scalar | None = None,
 ) -> tf.Tensor:
@@ -94,7 +101,7 @@ def shortcut_depth(
     levels = tf.math.ceil(_log2(tf.maximum(n - 1, 1.0)) - 1e-9)
     turn = 2 + tf.where(n < 2, tf.constant(1.0, tf.float64), 11 + 22 * levels)
     resolved = _resolved(condition_number, alpha, call)
-    degree = kernel_degree(resolved, epsilon / math.sqrt(2))
+    degree = kernel_degree(resolved, float64(epsilon) / math.sqrt(2))
     query = call.layers + preparations + turn
     return degree * query + (degree + 1) * projector_layers(call.ancillas + 1) + 2
 
@@ -152,16 +159,27 @@ def qubits(size: Scalar) -> tf.Tensor:
 
 def inverse_degree(condition_number: Scalar, epsilon: float) -> tf.Tensor:
     """`polynomial.inverse_degree` at the bucket of α/σ_min, as `QSVT` has it; scalar float64."""
-    steps = tf.math.ceil(_log2(float64(condition_number)) * STEPS_PER_OCTAVE - 1e-9)
-    kappa = _power_of_two(tf.maximum(steps, 1.0) / STEPS_PER_OCTAVE)
+    kappa = bucket(condition_number)
     needed = tf.math.log((kappa - 1) / epsilon) / (2 * tf.math.atanh(1 / kappa))
     return 2 * tf.maximum(1 + tf.math.ceil(needed), 1.0) - 1
 
 
-def kernel_degree(condition_number: Scalar, ripple: float) -> tf.Tensor:
+def bucket(condition_number: Scalar) -> tf.Tensor:
+    """`transforms.bucket`, scalar float64."""
+    steps = tf.math.ceil(_log2(float64(condition_number)) * STEPS_PER_OCTAVE - 1e-9)
+    return _power_of_two(tf.maximum(steps, 1.0) / STEPS_PER_OCTAVE)
+
+
+def coarsened(tolerance: Scalar, least: float, most: float) -> tf.Tensor:
+    """`transforms.coarsened`, at most `most` and at least `least`, scalar float64."""
+    power = tf.math.floor(_log2(tf.maximum(float64(tolerance), 1e-16)) + 1e-12)
+    return tf.maximum(tf.minimum(_power_of_two(power), most), least)
+
+
+def kernel_degree(condition_number: Scalar, ripple: Scalar) -> tf.Tensor:
     """`kernel_polynomial.kernel_degree`, scalar float64."""
     gap = tf.minimum(1 / float64(condition_number), LARGEST_GAP)
-    needed = math.acosh(1 / ripple) / (2 * tf.math.atanh(gap))
+    needed = tf.math.acosh(1 / float64(ripple)) / (2 * tf.math.atanh(gap))
     return 2 * tf.maximum(tf.math.ceil(needed * (1 - 1e-12)), 1.0)
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad
-from keras_qnewton.solvers.quantum.encodings.kernel import Kernel, augmented
+from keras_qnewton.solvers.quantum.encodings import BlockEncoding
+from keras_qnewton.solvers.quantum.encodings.kernel import Kernel, augmented_side
 from keras_qnewton.solvers.quantum.solution_norm import RIPPLE, FoundNorm, find_norm
 from keras_qnewton.solvers.quantum.transforms import (
     Transform,
@@ -36,12 +36,16 @@ class KernelProblem(NamedTuple):
     norm: float
 
     @classmethod
-    def of(
-        cls, encoding: type[BlockEncoding], matrix: np.ndarray, rhs: np.ndarray, norm: float
-    ) -> KernelProblem:
-        """For A `[N, N]` of full rank, b `[N]`, not zero, and T."""
-        larger, side = augmented(matrix, rhs, 1 / norm)
-        inner = encoding(pad(larger))
+    def of(cls, encoding: BlockEncoding, rhs: np.ndarray, norm: float) -> KernelProblem:
+        """For b `[N]`, not zero, and T.
+
+        Args:
+            encoding: Of A ⊕ c, padded, A `[N, N]` of full rank, c any number.
+            rhs: b.
+            norm: T.
+        """
+        side = augmented_side(rhs)
+        inner = encoding.with_diagonal(len(rhs), 1 / norm)
         padded = np.zeros((2, 1 << inner.system_qubits))
         padded[0, : len(side)] = side
         padded[1, len(rhs)] = 1.0
@@ -58,27 +62,24 @@ class KernelProblem(NamedTuple):
 
 
 def search(
-    encoding: type[BlockEncoding],
-    matrix: np.ndarray,
+    encoding: BlockEncoding,
     rhs: np.ndarray,
-    ends: tuple[float, float],
     project: Projector,
 ) -> FoundNorm:
     """T for A and b by projections; see `solution_norm`.
 
     Args:
-        encoding: Class of A's block encoding.
-        matrix: A `[N, N]`.
+        encoding: Of A ⊕ c, see `KernelProblem.of`, c between A's singular values.
         rhs: b `[N]`, not zero.
-        ends: The smallest and the largest |eigenvalue| of A.
         project: Measures.
     """
 
     def probe(norm: float, number: int) -> tuple[float, float]:
-        problem = KernelProblem.of(encoding, matrix, rhs, norm)
+        problem = KernelProblem.of(encoding, rhs, norm)
         found = project(problem, problem.projection(), number)
         return float(np.sum(found[: len(rhs)])), float(found[len(rhs)])
 
+    ends = encoding.singular_values
     return find_norm(probe, 1 / ends[1], 1 / ends[0])
 
 

@@ -16,6 +16,7 @@ from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.absolute import DTYPE, AbsoluteResult, apply_absolute
 from keras_qnewton.solvers.quantum.circuit_depth import circuit_depth
+from keras_qnewton.solvers.quantum.circuit_depth import coarsened as coarsened_in_graph
 from keras_qnewton.solvers.quantum.circuit_runs import note_first
 from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad, padded_qubits
@@ -129,6 +130,7 @@ class QSVT(EncodedSolver[Prepared]):
         sparsity: Scalar,
         alpha: Scalar | None = None,
         layers: Scalar | None = None,
+        tolerance: Scalar | None = None,
     ) -> tf.Tensor:
         """Layers of gates of one run, but for the preparation of b; scalar float64.
 
@@ -141,14 +143,17 @@ class QSVT(EncodedSolver[Prepared]):
             sparsity: d, largest number of non-zeros in a row; a number or a scalar tensor.
             alpha: α/‖A‖₂ of the encoding, at least 1; None for the largest that N and d allow.
             layers: Of one call of the encoding, as `measured` counts them; None for a formula.
+            tolerance: For the circuit of `at(tolerance)`; None for this solver's own.
 
         Raises:
             ValueError: For an encoding whose depth is not known without its circuit.
         """
         name = self._encoding_class.name
-        return circuit_depth(
-            name, size, condition_number, sparsity, self.epsilon, alpha=alpha, layers=layers
-        )
+        residual: Scalar | None = self.epsilon if self._by_residual else None
+        if tolerance is not None:
+            residual = coarsened_in_graph(tolerance, self.epsilon, _COARSEST)
+        given = name, size, condition_number, sparsity, self.epsilon
+        return circuit_depth(*given, alpha=alpha, layers=layers, residual=residual)
 
     @property
     def max_absolute_condition_number(self) -> float:

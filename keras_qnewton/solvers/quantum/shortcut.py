@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.quantum import backends
+from keras_qnewton.solvers.quantum.circuit_depth import coarsened as coarsened_in_graph
 from keras_qnewton.solvers.quantum.circuit_depth import shortcut_depth
 from keras_qnewton.solvers.quantum.circuit_runs import note_first
 from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver
@@ -118,18 +119,22 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
         sparsity: Scalar,
         alpha: Scalar | None = None,
         layers: Scalar | None = None,
+        tolerance: Scalar | None = None,
     ) -> tf.Tensor:
         """Layers of gates of one reflection; scalar float64. See `QSVT.circuit_depth`.
 
         The preparations of b within are counted. Those of the search for T are not, which where a
         solution is read are few.
         """
+        epsilon: Scalar = self.epsilon
+        if tolerance is not None:
+            epsilon = coarsened_in_graph(tolerance, self.epsilon, _COARSEST)
         return shortcut_depth(
             self.encoding_name,
             size,
             condition_number,
             sparsity,
-            self.epsilon,
+            epsilon,
             alpha=alpha,
             layers=layers,
         )
@@ -186,8 +191,7 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
         if shortest == 0:
             raise ValueError("Argument `matrix` must not be singular. Received: a singular matrix")
         # The corner with the largest α.
-        larger, _ = augmented(matrix, np.ones(len(matrix)), longest)
-        encoding = self._encoding_class(pad(larger))
+        encoding = self._encoding_class(pad(augmented(matrix, longest)))
         self._check_degree(encoding)
         return PreparedMatrix(matrix, encoding)
 
@@ -201,25 +205,24 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
         self, state: HostState[PreparedMatrix], rhs: np.ndarray
     ) -> tuple[BlockEncoding, Transform, np.ndarray]:
         """At the T that a search without errors finds."""
-        matrix, ends = state.prepared.matrix, state.prepared.encoding.singular_values
+        encoding = state.prepared.encoding
 
         def exactly(problem: KernelProblem, plan: Transform, _: int) -> np.ndarray:
             found = problem.kernel.transformed(plan.coefficients, problem.start)
             return np.square(found)
 
-        norm = search(self._encoding_class, matrix, rhs, ends, exactly).norm
-        problem = KernelProblem.of(self._encoding_class, matrix, rhs, norm)
+        norm = search(encoding, rhs, exactly).norm
+        problem = KernelProblem.of(encoding, rhs, norm)
         return problem.kernel, problem.reflection(self.epsilon), problem.start
 
     def _runner(
         self, prepared: PreparedMatrix, details: dict[str, Any]
     ) -> Callable[[np.ndarray, int], np.ndarray]:
-        matrix, ends = prepared.matrix, prepared.encoding.singular_values
-        kind, readout = self._encoding_class, self._readout()
+        matrix, encoding = prepared.matrix, prepared.encoding
+        ends, readout = encoding.singular_values, self._readout()
         # One backend for all runs: to choose it, gates are made.
-        typical = KernelProblem.of(
-            kind, matrix, np.ones(len(matrix)), 1 / math.sqrt(ends[0] * ends[1])
-        )
+        middle = 1 / math.sqrt(ends[0] * ends[1])
+        typical = KernelProblem.of(encoding, np.ones(len(matrix)), middle)
         backend, details["backend_reason"] = self._backend(
             typical.kernel, typical.reflection(self.epsilon)
         )
@@ -229,7 +232,7 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
             readout,
             len(typical.start),
             self.success_probability,
-            prepared.encoding.condition_number,
+            encoding.condition_number,
         )
 
         def counted(plan: Transform, shots: int) -> None:
@@ -247,12 +250,12 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
             if number == 0 and prepared.norm is not None:
                 given = prepared.norm / float(np.linalg.norm(rhs))
                 return min(max(given, 1 / ends[1]), 1 / ends[0])
-            found = search(kind, matrix, rhs, ends, measure)
+            found = search(encoding, rhs, measure)
             details["probes"] += found.probes
             return found.norm
 
         def run(rhs: np.ndarray, number: int) -> np.ndarray:
-            problem = KernelProblem.of(kind, matrix, rhs, guess(rhs, number))
+            problem = KernelProblem.of(encoding, rhs, guess(rhs, number))
             plan = problem.reflection(self.epsilon)
             outcome = self._read(backend, problem.kernel, plan, problem.start, number)
             counted(plan, outcome.shots)

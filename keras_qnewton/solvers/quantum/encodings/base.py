@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from keras_qnewton.solvers.quantum.gates import Gate, applied
 from keras_qnewton.solvers.quantum.polynomial import clenshaw
 from keras_qnewton.solvers.quantum.spectrum import Spectrum, spectrum_of
+
+_Encoding = TypeVar("_Encoding", bound="BlockEncoding")
 
 
 class BlockEncoding:
@@ -29,7 +32,6 @@ class BlockEncoding:
         matrix: H, float64 `[2^n, 2^n]`, symmetric, not zero.
 
     Attributes:
-        matrix: H.
         alpha: Subnormalisation α, at least ``||H||_2``.
         ancillas: a.
         epsilon: Bound ε on the encoding's error.
@@ -50,6 +52,8 @@ class BlockEncoding:
     epsilon: float
     angles: np.ndarray
     _evaluated: tuple[np.ndarray, np.ndarray] | None = None
+    # An encoding, and the entry of its matrix's diagonal by which this one differs.
+    _changed: tuple[BlockEncoding, int, float]
 
     def __init__(self, matrix: np.ndarray):
         size = len(matrix)
@@ -64,6 +68,42 @@ class BlockEncoding:
             raise ValueError("Argument `matrix` must not be zero. Received: a matrix of zeros")
         self.matrix = np.asarray(matrix, np.float64)
         self.system_qubits = size.bit_length() - 1
+
+    @functools.cached_property
+    def matrix(self) -> np.ndarray:
+        """H, float64 `[2^n, 2^n]`: as given, or made when it is asked for."""
+        before, index, value = self._changed
+        out: np.ndarray = before.matrix.copy()
+        out[index, index] = value
+        return out
+
+    def with_diagonal(self, index: int, value: float) -> BlockEncoding:
+        """The encoding of H with another entry `index` on its diagonal.
+
+        A subclass whose α follows from the spectrum makes it of `_with_spectrum`. Others encode
+        anew.
+        """
+        matrix = self.matrix.copy()
+        matrix[index, index] = value
+        return type(self)(matrix)
+
+    def _with_spectrum(self: _Encoding, index: int, value: float) -> _Encoding | None:
+        """`with_diagonal` but for α and what follows from it; None where other entries matter.
+
+        Of a row without an entry beside the diagonal, that is one eigenvalue: nothing is
+        decomposed, and of N² numbers none is touched.
+        """
+        spectrum = self.spectrum
+        if index in spectrum.coupled:
+            return None
+        out = copy.copy(self)
+        for derived in ("matrix", "angles", "_evaluated"):
+            out.__dict__.pop(derived, None)
+        values = spectrum.values.copy()
+        values[index] = value
+        out._changed = self, index, value
+        out.spectrum = spectrum._replace(values=values)
+        return out
 
     def gates(self) -> list[Gate]:
         """U on wires 0 … a-1, the ancillas, and a … a+n-1, the system."""

@@ -40,8 +40,19 @@ class Dilation(BlockEncoding):
 
     def __init__(self, matrix: np.ndarray):
         super().__init__(matrix)
-        size = len(matrix)
+        self._scale()
+
+    def with_diagonal(self, index: int, value: float) -> BlockEncoding:
+        """See `BlockEncoding.with_diagonal`."""
+        other = self._with_spectrum(index, value)
+        if other is None:
+            return super().with_diagonal(index, value)
+        other._scale()
+        return other
+
+    def _scale(self) -> None:
         self.alpha = self.singular_values[1]
+        size = 1 << self.system_qubits
         self.epsilon = 16 * size * float(np.finfo(np.float64).eps) * self.alpha
         self._values = self.spectrum.values / self.alpha
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding, rounding
@@ -39,9 +41,24 @@ class Frobenius(BlockEncoding):
 
     def __init__(self, matrix: np.ndarray):
         super().__init__(matrix)
-        n = self.ancillas = self.system_qubits
-        self.alpha, self.angles = norm_and_angles(self.matrix)
-        self.epsilon = rounding(n) * self.alpha
+        self.ancillas = self.system_qubits
+        self._scale(norm(self.matrix))
+
+    def with_diagonal(self, index: int, value: float) -> BlockEncoding:
+        """See `BlockEncoding.with_diagonal`."""
+        other = self._with_spectrum(index, value)
+        if other is None:
+            return super().with_diagonal(index, value)
+        other._scale(norm(other.spectrum.values))
+        return other
+
+    def _scale(self, alpha: float) -> None:
+        self.alpha, self.epsilon = alpha, rounding(self.system_qubits) * alpha
+
+    @functools.cached_property
+    def angles(self) -> np.ndarray:  # type: ignore[override]
+        """See `gates`."""
+        return norm_and_angles(self.matrix)[1]
 
     @classmethod
     def max_ancillas(cls, system_qubits: int) -> int:
@@ -59,6 +76,12 @@ class Frobenius(BlockEncoding):
             symbol += 1 << (n + level)
         swaps = [Gate("swap", (a, s)) for a, s in zip(ancillas, system, strict=True)]
         return [*preparation(ancillas), *swaps, *inverse(rows)]
+
+
+def norm(numbers: np.ndarray) -> float:
+    """The square root of the sum of squares, scaled, as those over- and underflow."""
+    largest = float(np.max(np.abs(numbers)))
+    return largest * float(np.linalg.norm(numbers / largest))
 
 
 def norm_and_angles(matrix: np.ndarray) -> tuple[float, np.ndarray]:

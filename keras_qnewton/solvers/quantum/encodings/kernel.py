@@ -46,7 +46,7 @@ class Kernel(BlockEncoding):
         self.ancillas = 1 + inner.ancillas
 
     @functools.cached_property
-    def matrix(self) -> np.ndarray:  # type: ignore[override]
+    def matrix(self) -> np.ndarray:
         """G `[2^n, 2^n]`, which nobody needs who runs its circuit."""
         matrix = self.inner.matrix
         return matrix - np.outer(self.side, matrix @ self.side)
@@ -112,14 +112,19 @@ class Kernel(BlockEncoding):
         del state, degree
 
 
-def augmented(matrix: np.ndarray, rhs: np.ndarray, entry: float) -> tuple[np.ndarray, np.ndarray]:
-    """``A ⊕ entry`` `[N + 1, N + 1]`, and ``(b/‖b‖ ⊕ 1)/√2`` `[N + 1]`.
+def augmented(matrix: np.ndarray, entry: float) -> np.ndarray:
+    """``A ⊕ entry`` `[N + 1, N + 1]`.
 
-    The solution of the two is proportional to ``x/‖b‖ ⊕ 1/entry``: both parts are as long where
-    entry = ‖b‖/‖x‖.
+    With `augmented_side` the solution is proportional to ``x/‖b‖ ⊕ 1/entry``: both parts are as
+    long where entry = ‖b‖/‖x‖.
     """
     size = len(matrix)
     larger = np.zeros((size + 1, size + 1))
     larger[:size, :size] = matrix
     larger[size, size] = entry
-    return larger, np.append(rhs / np.linalg.norm(rhs), 1.0) / math.sqrt(2)
+    return larger
+
+
+def augmented_side(rhs: np.ndarray) -> np.ndarray:
+    """``(b/‖b‖ ⊕ 1)/√2`` `[N + 1]` for b `[N]`, not zero."""
+    return np.append(rhs / np.linalg.norm(rhs), 1.0) / math.sqrt(2)
