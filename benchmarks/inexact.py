@@ -6,11 +6,18 @@ Iris (67 weights) and digits (1,210 weights, 512 images) are trained by layer, w
 weights, so that there is a lowest loss. Every system goes to a circuit, whose perfect amplitudes
 are emulated. Where 20 steps lead whose systems are solved to the scheduler's 1e-6 is the goal: each
 training is counted until it is within 1 % of that loss. Counted are all runs of all attempts, the
-shortcut's searches too: degree times layers of a query over the success probability.
+shortcut's searches too: degree times layers of a query over the success probability, in which a
+wrong guess of the solution's length shows.
 
     1e-6          QSVT(tolerance=1e-6), or Shortcut
     0.1           a constant tolerance, of scheduler and solver
     forcing       Scheduler(forcing=True)
+
+    shortcut      lengths are carried from attempt to attempt, and from step to step
+    searched      lengths are searched for in each run
+    known         lengths are those of the solution, which nobody has
+
+With `--batches 3` steps are of a third of the data each, in turn, and losses of all of them.
 """
 
 from __future__ import annotations
@@ -54,7 +61,31 @@ def network(inputs: int, hidden: int, outputs: int) -> keras.Model:
     )
 
 
-def training(data: str, kind: type, way: str, goal: float | None) -> dict[str, Any]:
+class Searched(Shortcut):
+    """Nothing is carried."""
+
+    carries = False
+
+
+class Known(Searched):
+    """Each run is told how long its solution is."""
+
+    def _runner(self, prepared, details):  # type: ignore[no-untyped-def]
+        def run(rhs: np.ndarray, number: int) -> np.ndarray:
+            x = np.linalg.solve(prepared.matrix, rhs)
+            length = float(np.linalg.norm(x) / np.linalg.norm(rhs))
+            told = prepared.from_lengths((length, length))
+            return Shortcut._runner(self, told, details)(rhs, number)
+
+        return run
+
+
+KINDS = {"qsvt": QSVT, "shortcut": Shortcut, "searched": Searched, "known": Known}
+
+
+def training(
+    data: str, kind: type, way: str, goal: float | None, batches: int = 1
+) -> dict[str, Any]:
     """Steps until a loss, and the layers that they took; None for that of `STEPS` of its own."""
     x, y = iris() if data == "iris" else common.digits(512)
     tolerance = 0.1 if way == "0.1" else 1e-6
@@ -76,7 +107,8 @@ def training(data: str, kind: type, way: str, goal: float | None) -> dict[str, A
     losses: list[float] = []
     layers: list[np.ndarray] = []
     while len(losses) < (STEPS if goal is None else MOST_STEPS):
-        model.train_on_batch(x, y)
+        part = slice(len(losses) % batches, None, batches)
+        model.train_on_batch(x[part], y[part])
         model.reset_metrics()
         losses.append(float(model.test_on_batch(x, y)))
         model.reset_metrics()
@@ -88,7 +120,8 @@ def training(data: str, kind: type, way: str, goal: float | None) -> dict[str, A
     decisions = optimizer.decisions
     return {
         "data": data,
-        "solver": kind.name,
+        "solver": next(name for name, own in KINDS.items() if own is kind),
+        "batches": batches,
         "way": way,
         "steps": last + 1,
         "goal": goal,
@@ -104,19 +137,23 @@ def training(data: str, kind: type, way: str, goal: float | None) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="*", default=["iris", "digits"])
+    parser.add_argument("--solvers", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--ways", nargs="*", default=["1e-6", "0.1", "forcing"])
+    parser.add_argument("--batches", type=int, default=1, help="that the data are divided into")
     common.add_output_options(parser, "inexact")
     options = parser.parse_args()
     common.limit_threads()
     rows: list[dict[str, Any]] = []
     for data in options.data:
-        for kind in (QSVT, Shortcut):
-            for way in ("1e-6", "0.1", "forcing"):
+        for name in options.solvers:
+            for way in ("1e-6", *(w for w in options.ways if w != "1e-6")):
                 exact = None if way == "1e-6" else next(r for r in rows[::-1] if r["way"] == "1e-6")
-                rows.append(training(data, kind, way, exact and exact["goal"]))
+                goal = exact and exact["goal"]
+                rows.append(training(data, KINDS[name], way, goal, options.batches))
                 exact = exact or rows[-1]
                 row = rows[-1]
                 print(
-                    f"{data:7}{kind.name:9}{way:8} {row['steps']:3} steps to {row['loss']:.4f}  "
+                    f"{data:7}{name:9}{way:8} {row['steps']:3} steps to {row['loss']:.4f}  "
                     f"layers {row['layers']:.1e}: {exact['layers'] / row['layers']:.1f} fewer, "
                     f"amplified {exact['amplified'] / row['amplified']:.1f}  fallbacks "
                     f"{row['fallbacks']}  κ at most {row['largest_condition_number']:.0e}",

@@ -31,7 +31,9 @@ import tensorflow as tf
 
 from keras_qnewton.solvers import QSVT, DampedLeastSquares, Exact, Shortcut
 from keras_qnewton.solvers.quantum.encodings import Dilation, pad
+from keras_qnewton.solvers.quantum.readout import CircuitRun
 from keras_qnewton.solvers.quantum.resources import Resources, depth
+from keras_qnewton.solvers.quantum.tomography import Reading
 
 EPSILON, TOLERANCE = 1e-3, 1e-6
 HIDDEN = 5
@@ -60,17 +62,21 @@ class Recorded(Exact):
         self.layers = np.zeros(2)
         self._query: dict[Any, float] = {}
 
-    def read(self, backend, encoding, transform, state, dtype, run):  # type: ignore[no-untyped-def]
+    def read(self, run: CircuitRun) -> Reading:
         """See `Exact`."""
-        reading = super().read(backend, encoding, transform, state, dtype, run)
-        p = float(np.sum(np.square(reading.amplitudes[self.part or slice(None)])))
-        self._add(encoding, transform.degree, p)
+        reading = super().read(run)
+        part = self.part or slice(None)
+        if run.encoding.name == "kernel":
+            # The solution is before the basis vector that was reflected: a wrong length costs.
+            part = slice(int(np.argmax(run.state)))
+        p = float(np.sum(np.square(reading.amplitudes[part])))
+        self._add(run.encoding, run.transform.degree, p)
         return reading
 
-    def probabilities(self, backend, encoding, transform, state, dtype, run):  # type: ignore[no-untyped-def]
+    def probabilities(self, run: CircuitRun) -> tuple[np.ndarray, int]:
         """A search counts as one run."""
-        reading = super().read(backend, encoding, transform, state, dtype, run[0])
-        self._add(encoding, transform.degree, 1.0)
+        reading = super().read(run)
+        self._add(run.encoding, run.transform.degree, 1.0)
         return np.square(reading.amplitudes), 0
 
     def _add(self, encoding: Any, degree: int, success: float) -> None:

@@ -111,6 +111,34 @@ class SolverToTolerance(Protocol):
         ...
 
 
+@runtime_checkable
+class CarryingSolver(Protocol):
+    """A solver that costs less where it is told how long solutions are.
+
+    Attributes:
+        carries: Whether training steps hand lengths on: the state has them then.
+    """
+
+    carries: bool
+
+    def solve_from(
+        self, matrix: Array, rhs: Array, lengths: Array, tolerance: Scalar | None
+    ) -> tuple[Solution, Array]:
+        """`SolverToTolerance.solve_to`; in a graph, too.
+
+        Args:
+            matrix: A `[N, N]`.
+            rhs: b `[N]`.
+            lengths: ‖x‖/‖b‖ as guessed for b, and for the residuals of refinement, float64 `[2]`.
+                A guess from another b is negative: it says where to look. Zero is not known.
+            tolerance: Relative residual that is enough, a scalar; None for the solver's own.
+
+        Returns:
+            The solution, and the lengths that were found, float64 `[2]`.
+        """
+        ...
+
+
 class AbsoluteSolver(Protocol):
     """A solver of saddle-free systems, too."""
 

@@ -269,7 +269,7 @@ def _prices(
         known = tf.math.is_finite(k) & (k > 0)
         unknown = tf.constant(math.nan, tf.float64)
         safe = tf.where(known, tf.maximum(k, 1.0), tf.ones_like(k))
-        quantum = at.cost.seconds(size, safe, d, at.gate_time, **told)
+        quantum = at.quantum_price.seconds(size, safe, d, at.gate_time, told)
         conjugate = cg.seconds(size, safe, d)
         return (
             index,
@@ -309,7 +309,8 @@ def _break_even(scheduler: Scheduler, systems: _Systems, by_lu: np.ndarray) -> n
     def quantum(gate_times: tf.Tensor) -> tf.Tensor:
         def seconds(row: tf.Tensor) -> tf.Tensor:
             told = _told(scheduler, row)
-            return scheduler.cost.seconds(size, tf.maximum(row[0], 1.0), row[1], row[2], **told)
+            kappa = tf.maximum(row[0], 1.0)
+            return scheduler.quantum_price.seconds(size, kappa, row[1], row[2], told)
 
         return tf.map_fn(seconds, systems.rows(gate_times), fn_output_signature=tf.float64)
 

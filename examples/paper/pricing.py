@@ -35,6 +35,8 @@ _SOLVERS = {
     "QSVT circuit": QSVT("emulator", ENCODING, max_degree=10**9),
     "shortcut circuit": Shortcut("emulator", ENCODING, max_degree=10**9),
 }
+# Their routes.
+CIRCUITS = ("qsvt", "shortcut")
 # Name, cost model. The paper's first.
 MODELS = {
     "paper": AsymptoticQLSA(),
@@ -141,7 +143,7 @@ def priced(
 def saved_against_best(projection: Projection) -> float:
     """Share of the best classical routes' time that scheduling circuits among them saves."""
     best = projection.seconds["best classical"]
-    quantum = np.array(projection.routes) == "qsvt"
+    quantum = np.isin(projection.routes, CIRCUITS)
     with_circuits = np.where(quantum, np.fmin(projection.seconds["scheduled"], best), best)
     return 1.0 - float(np.nansum(with_circuits)) / float(np.nansum(best))
 
@@ -184,4 +186,4 @@ def quantum_share(projection: Projection, block: str | None = None) -> float:
         for route, d in zip(projection.routes, projection.decisions, strict=True)
         if block is None or str(d.block) == block
     ]
-    return sum(route == "qsvt" for route in routes) / len(routes)
+    return sum(route in CIRCUITS for route in routes) / len(routes)

@@ -22,10 +22,10 @@ from keras_qnewton import _tf_private
 from keras_qnewton.conditioning.lanczos import EPSILON
 from keras_qnewton.directions.block_step import FIXED_ROUTES
 from keras_qnewton.scheduling import Scheduler
-from keras_qnewton.solvers import LDL, Eigen
+from keras_qnewton.solvers import LDL, Eigen, on_host
 from keras_qnewton.solvers.checks import passes
 from keras_qnewton.state import FactorKind
-from keras_qnewton.types import Solution, Solver
+from keras_qnewton.types import CarryingSolver, Solution, Solver
 
 # c in ‖Ax - b‖ ≤ c u κ ‖b‖, the residual of a backward stable solve (Higham 2002, section 7.1).
 _ROUNDING = 8.0
@@ -40,11 +40,14 @@ class Answer(NamedTuple):
         x: `[N]`, float64.
         residual: ``||A x - b|| / ||b||``, float64 scalar; NaN where there is no solution.
         route: Solver that gave it, int32 index into `FIXED_ROUTES` + the scheduler's routes.
+        lengths: As a circuit found them, or as they were guessed, float64 `[2]`; empty where no
+            solver is told.
     """
 
     x: tf.Tensor
     residual: tf.Tensor
     route: tf.Tensor
+    lengths: tf.Tensor | tuple[()] = ()
 
 
 class System(NamedTuple):
@@ -57,6 +60,7 @@ class System(NamedTuple):
         definite: Whether A is known to be positive definite while the graph is traced.
         indefinite: Whether it is known not to be when the step runs, scalar bool.
         tolerance: Of a circuit's solution, float64 scalar; None for the scheduler's.
+        lengths: Of solutions as they are guessed, float64 `[2]`; None where no solver is told.
     """
 
     matrix: tf.Tensor
@@ -65,6 +69,7 @@ class System(NamedTuple):
     definite: bool
     indefinite: tf.Tensor
     tolerance: tf.Tensor | None = None
+    lengths: tf.Tensor | None = None
 
 
 class Attempts:
@@ -104,19 +109,21 @@ class Attempts:
         scheduler, definite = self._scheduler, self._system.definite
         # A circuit is a host call: it must not be in a graph that could never choose it.
         quantum, size = scheduler.quantum, int(self._system.rhs.shape[0])
+        guessed = () if self._system.lengths is None else self._system.lengths
         if quantum is None or quantum.name not in scheduler.possible(size, definite):
-            return self._classical(predicted)
+            return self._classical(predicted)._replace(lengths=guessed)
         circuit = scheduler.routes.index(quantum.name)
         answer = _tf_private.cond(
             tf.equal(index, circuit),
-            lambda: self._by(circuit),
-            lambda: self._unsolved(len(FIXED_ROUTES) + circuit),
+            lambda: self._by_circuit(circuit),
+            lambda: self._unsolved(len(FIXED_ROUTES) + circuit)._replace(lengths=guessed),
         )
-        return _tf_private.cond(
+        solved = _tf_private.cond(
             passes(answer.residual, self._of_circuits),
-            lambda: answer,
+            lambda: answer._replace(lengths=()),
             lambda: self._classical(predicted),
         )
+        return solved._replace(lengths=answer.lengths)
 
     def _classical(self, predicted: tf.Tensor) -> Answer:
         scheduler, definite = self._scheduler, self._system.definite
@@ -159,6 +166,16 @@ class Attempts:
         solution = self._solved(self._scheduler.solvers[route], FactorKind.FIRST_ROUTE + route)
         return Answer(solution.x, solution.residual, tf.constant(len(FIXED_ROUTES) + route))
 
+    def _by_circuit(self, route: int) -> Answer:
+        """By the quantum solver, which is told lengths if it takes them."""
+        system, solver = self._system, self._scheduler.quantum
+        if system.lengths is None or not isinstance(solver, CarryingSolver):
+            return self._by(route)
+        given = system.matrix, system.rhs, system.lengths, system.tolerance
+        solution, lengths = on_host.solve_from(solver, *given)
+        found = tf.constant(len(FIXED_ROUTES) + route)
+        return Answer(solution.x, solution.residual, found, lengths)
+
     def _unsolved(self, route: int) -> Answer:
         nan = tf.constant(math.nan, tf.float64)
         return Answer(tf.zeros_like(self._system.rhs), nan, tf.constant(route))
@@ -182,4 +199,5 @@ class Attempts:
 def _better(first: Answer, second: Answer) -> Answer:
     """The answer with the smaller residual; the second if the first has none."""
     take = (second.residual < first.residual) | ~tf.math.is_finite(first.residual)
-    return Answer(*(tf.where(take, b, a) for a, b in zip(first, second, strict=True)))
+    pairs = zip(first[:3], second[:3], strict=True)
+    return Answer(*(tf.where(take, b, a) for a, b in pairs))

@@ -71,6 +71,8 @@ class BlockStep(NamedTuple):
         added_shift: ε of reshaping, likewise.
         error_bound: Of a reshaped system's solution, as checked; NaN if none was tried.
         alpha: α/‖A‖₂ of a block encoding of the system, float64; NaN where it was not measured.
+        lengths: For the next step's circuit: ‖x‖/‖g‖, that of refinements, and the shift that
+            they are of, float64 `[3]`; empty where no solver is told.
     """
 
     x: tf.Tensor
@@ -86,6 +88,7 @@ class BlockStep(NamedTuple):
     added_shift: tf.Tensor
     error_bound: tf.Tensor
     alpha: tf.Tensor
+    lengths: tf.Tensor | tuple[()] = ()
 
 
 def explain(rule: int) -> str:
@@ -122,6 +125,7 @@ def unscheduled(
         tf.constant(math.nan, tf.float64),
         *not_reshaped(),
         tf.constant(math.nan, tf.float64),
+        no_lengths(scheduler),
     )
 
 
@@ -129,7 +133,8 @@ def unknown(size: int, dtype: tf.DType, scheduler: Scheduler) -> BlockStep:
     """A step of zeros `[size]` of which no number is known."""
     nan, none = tf.constant(math.nan, tf.float64), tf.constant(0)
     zeros = tf.zeros([size], dtype)
-    return BlockStep(zeros, nan, nan, none, none, none, nan, _unpriced(scheduler), *(nan,) * 5)
+    numbers = nan, nan, none, none, none, nan, _unpriced(scheduler), *(nan,) * 5
+    return BlockStep(zeros, *numbers, no_lengths(scheduler))
 
 
 def learned(
@@ -145,6 +150,11 @@ def learned(
     """
     rule = tf.constant(RULES_LEARNED[update] + (0 if asked_for else _BY_DATA))
     return blank._replace(rule=rule, products=tf.cast(evaluations, tf.float64))
+
+
+def no_lengths(scheduler: Scheduler) -> tf.Tensor | tuple[()]:
+    """`BlockStep.lengths` of a system that no circuit has solved."""
+    return tf.zeros([3], tf.float64) if scheduler.carries else ()
 
 
 def measured_alpha(measured: Mapping[str, Any]) -> tf.Tensor:

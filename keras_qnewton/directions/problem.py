@@ -28,10 +28,12 @@ class BlockProblem:
             never are.
         semidefinite: Whether H_k is positive semidefinite by construction, before it is pruned.
         kept: The block's values that last from step to step.
-        agreed: Makes tensors those that all workers have, which solve the block together; see
-            `Replicas.agreed`.
         tolerance: Largest relative residual of a circuit's solution, float64 scalar; None for
             the scheduler's.
+        lengths: `BlockStep.lengths` of the last attempt, or step, float64 `[3]`; None where no
+            solver is told.
+        agreed: Makes tensors those that all workers have, which solve the block together; see
+            `Replicas.agreed`.
     """
 
     part: Part
@@ -43,6 +45,7 @@ class BlockProblem:
     semidefinite: bool = False
     kept: KeptBlock = dataclasses.field(default_factory=KeptBlock)
     tolerance: tf.Tensor | None = None
+    lengths: tf.Tensor | None = None
     agreed: Callable[..., Sequence[tf.Tensor]] = lambda *tensors: tensors
 
     @classmethod

@@ -15,6 +15,7 @@ from keras_qnewton.directions.block_step import (
     RULE_SADDLE_FREE,
     BlockStep,
     measured_alpha,
+    no_lengths,
     not_reshaped,
     unscheduled,
 )
@@ -189,6 +190,7 @@ class Absolute(Direction[AbsoluteState]):
             state.products,
             *not_reshaped(),
             measured_alpha(measured),
+            no_lengths(scheduler),
         )
 
 

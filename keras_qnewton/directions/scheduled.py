@@ -22,6 +22,7 @@ from keras_qnewton.directions.block_step import (
 )
 from keras_qnewton.directions.direction import Direction
 from keras_qnewton.directions.ends import Ends, ends_of
+from keras_qnewton.directions.lengths import at_shift, left_by
 from keras_qnewton.directions.problem import BlockProblem
 from keras_qnewton.directions.reshaping import Candidates, Reshaping, Trade
 from keras_qnewton.directions.spectrum import condition_estimate, largest
@@ -173,7 +174,7 @@ class Scheduled(Direction[ScheduledState]):
         answer = (self._answer_mixed if mixed else self._answer)(damped, choice)
         kappa = damped.condition_number
         step = _block_step(damped, kappa, sparsity, choice, answer, not_reshaped())
-        return step._replace(alpha=measured_alpha(measured))
+        return step._replace(alpha=measured_alpha(measured), lengths=self._lengths(damped, answer))
 
     def _solve_reshaped(
         self, damped: _Damped, reshaping: Reshaping, candidates: Candidates
@@ -217,7 +218,17 @@ class Scheduled(Direction[ScheduledState]):
         error = reshaping.checked_error(_lowest(state, damped.shift), gap, answer.x)
         changes = state.ends.sparsity, trade.shift, error
         step = _block_step(damped, kappa, sparsity, choice, answer, changes)
-        return step._replace(alpha=measured_alpha(measured))
+        lengths = () if damped.problem.lengths is None else damped.problem.lengths
+        return step._replace(alpha=measured_alpha(measured), lengths=lengths)
+
+    def _lengths(self, damped: _Damped, answer: Answer) -> tf.Tensor | tuple[()]:
+        """`BlockStep.lengths`."""
+        if damped.problem.lengths is None:
+            return ()
+        found = answer.lengths
+        if isinstance(found, tuple):
+            found = at_shift(damped.problem.lengths, damped.shift)
+        return left_by(answer.x, damped.rhs, found[1], damped.shift)
 
     def _choice(
         self,
@@ -287,7 +298,7 @@ class Scheduled(Direction[ScheduledState]):
         return _tf_private.cond(
             passes(residual, tolerance),
             lambda: Answer(x, residual, tf.constant(len(FIXED_ROUTES))),
-            lambda: self._answer(damped, choice),
+            lambda: self._answer(damped, choice)._replace(lengths=()),
         )
 
     def _answer(self, damped: _Damped, choice: Choice) -> Answer:
@@ -302,6 +313,7 @@ class Scheduled(Direction[ScheduledState]):
             definite=is_bounded(problem, self._settings),
             indefinite=ritz + damped.shift < 0,
             tolerance=problem.tolerance,
+            lengths=None if problem.lengths is None else at_shift(problem.lengths, damped.shift),
         )
 
         def solved(solver: Solver, kind: int) -> Solution:

@@ -54,9 +54,15 @@ class FunctionCost(Policy):
     ) -> tf.Tensor:
         """The function's value, scalar float64; `measured` as far as it has such arguments."""
         given = (size, condition_number, sparsity, gate_time)
-        wanted = accepted(self.function, measured)
+        wanted = completed(self.function, measured)
         try:
-            return float64(self.function(*given, **wanted))
+            seconds = self.function(*given, **wanted)
+            if seconds is None:
+                raise ValueError(
+                    "Argument `cost` must return seconds, a number. "
+                    f"Received: None from {self.function!r}"
+                )
+            return float64(seconds)
         except _NO_VALUE:
             if tf.executing_eagerly():
                 raise
@@ -86,12 +92,30 @@ def accepted(
     return {name: value for name, value in measured.items() if name in names}
 
 
+def completed(
+    function: Callable[..., Any], measured: Mapping[str, Any], positional: int = 4
+) -> dict[str, Any]:
+    """`accepted`, and None for what `function` cannot do without and nobody measured."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return {}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    required = {
+        p.name: None
+        for k, p in enumerate(parameters)
+        if p.default is p.empty and p.kind in kinds and (k >= positional or p.kind is kinds[1])
+    }
+    known = {name: None for name in required if name in (*MEASURED, "tolerance")}
+    return {**known, **accepted(function, measured, positional)}
+
+
 def _on_host(
     function: CostFunction, given: tuple[Scalar, ...], measured: Mapping[str, Any]
 ) -> tf.Tensor:
     """The function's value of numbers, by a host call."""
-    names = [name for name, value in measured.items() if not isinstance(value, str)]
-    texts = {name: value for name, value in measured.items() if isinstance(value, str)}
+    texts = {k: value for k, value in measured.items() if value is None or isinstance(value, str)}
+    names = [name for name in measured if name not in texts]
 
     def call(*numbers: np.ndarray) -> np.ndarray:
         size, *others = (value.item() for value in numbers)

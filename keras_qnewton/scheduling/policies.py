@@ -26,7 +26,7 @@ _AUTO = ("cholesky", "lu")
 # Attributes that an object must have to be given for each argument.
 _NEEDED = {
     "classical": ("name", "solve"),
-    "quantum": ("name", "solve", "qubits"),
+    "quantum": ("name", "host", "solve", "qubits"),
     "cost": ("seconds",),
     "classical_cost": ("seconds",),
 }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from keras_qnewton.scheduling.cost import CostModel
-from keras_qnewton.scheduling.function_cost import MEASURED, FunctionCost, accepted
-from keras_qnewton.types import QuantumSolver
+from keras_qnewton.scheduling.function_cost import MEASURED, FunctionCost, accepted, completed
+from keras_qnewton.scheduling.numbers import float64
+from keras_qnewton.types import QuantumSolver, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,26 @@ class QuantumPrice:
         if of_cost:
             return found
         return accepted(self._function, found | {"encoding": self.encoding})
+
+    def seconds(
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        gate_time: Scalar,
+        measured: Mapping[str, Any] | None = None,
+    ) -> tf.Tensor:
+        """The price, scalar float64.
+
+        Args:
+            size: As `CostModel.seconds` has all but the last.
+            condition_number: See there.
+            sparsity: See there.
+            gate_time: See there.
+            measured: From `measure`; None for the cost model's own suppositions.
+        """
+        told = completed(self.cost.seconds, measured or {})
+        return float64(self.cost.seconds(size, condition_number, sparsity, gate_time, **told))
 
     def of_tolerance(self, tolerance: tf.Tensor | None) -> dict[str, Any]:
         """The relative residual that is enough, for a cost model that has an argument for it.

@@ -148,6 +148,11 @@ class Scheduler(registry.Policy):
         return self._policies.classical_cost
 
     @property
+    def carries(self) -> bool:
+        """Whether the quantum solver is told how long the last step's solutions were."""
+        return bool(getattr(self.quantum, "carries", False))
+
+    @property
     def solvers(self) -> tuple[Solver, ...]:
         """The solvers to choose from, classical ones first."""
         return self.classical if self.quantum is None else (*self.classical, self.quantum)
@@ -239,8 +244,7 @@ class Scheduler(registry.Policy):
             for k, model in enumerate(self.classical_cost)
         ]
         if self.quantum is not None:
-            price = self.cost.seconds(size, kappa, d, self.gate_time, **(measured or {}))
-            prices.append(float64(price))
+            prices.append(self.quantum_price.seconds(size, kappa, d, self.gate_time, measured))
         return tf.stack(prices)
 
     def choose_index(

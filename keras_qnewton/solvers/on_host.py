@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import relative_residual
 from keras_qnewton.solvers.quantum.host import host_solve, host_solve_absolute
-from keras_qnewton.types import AbsoluteSolver, Solution, Solver, SolverToTolerance
+from keras_qnewton.types import AbsoluteSolver, CarryingSolver, Solution, Solver, SolverToTolerance
 
 
 def solve(
@@ -39,10 +39,23 @@ def solve(
         return solver.solve(matrix, rhs)
 
     def on_host(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-        return np.asarray(solver.solve(matrix, rhs).x, np.float64)
+        # Copies: a solver may write into what it is given.
+        return np.asarray(solver.solve(matrix.copy(), rhs.copy()).x, np.float64)
 
     x = host_solve(on_host, matrix, rhs, str(solver.name))
     return Solution(x, relative_residual(matrix, x, rhs), str(solver.name))
+
+
+def solve_from(
+    solver: CarryingSolver,
+    matrix: TensorLike,
+    rhs: TensorLike,
+    lengths: tf.Tensor,
+    tolerance: tf.Tensor | None,
+) -> tuple[Solution, tf.Tensor]:
+    """``solver.solve_from(...)``; such solvers make their host calls themselves."""
+    solution, left = solver.solve_from(matrix, rhs, lengths, tolerance)
+    return solution, tf.cast(left, tf.float64)
 
 
 def solve_absolute(
@@ -53,7 +66,7 @@ def solve_absolute(
         return solver.solve_absolute(matrix, rhs, damping)
 
     def on_host(matrix: np.ndarray, rhs: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
-        solution = solver.solve_absolute(matrix, rhs, damping)
+        solution = solver.solve_absolute(matrix.copy(), rhs.copy(), damping)
         return np.asarray(solution.x, np.float64), float(solution.residual)
 
     name = str(solver.name)

@@ -1,8 +1,9 @@
 """The optimizer's variables that one Newton step leaves to the next.
 
     Memory      damping λ, whether it is of rescaled weights, number m of batches that are
-                averaged, loss L(w) and weights w of the last step, and with a forcing term its
-                ‖g‖ and η; read before a step, assigned after it
+                averaged, loss L(w) and weights w of the last step, with a forcing term its ‖g‖
+                and η, and for a circuit that wants them its solutions' lengths; read before a
+                step, assigned after it
     KeptBlock   a block H_k `[N, N]`, averaged over m batches, the ends of its spectrum, and one
                 factorisation; each assigned in the branch of the graph that computes it
 
@@ -51,6 +52,7 @@ class Memory(NamedTuple):
         rescaled: Whether λ is of rescaled weights from here on, boolean scalar.
         forced: ‖g‖ and η of the last step that was taken, float64 `[2]`, zeros before it; None
             where circuits are solved to a fixed tolerance.
+        lengths: `BlockStep.lengths` by block, float64 `[3]` each; empty where no solver is told.
     """
 
     damping: tf.Tensor
@@ -59,6 +61,7 @@ class Memory(NamedTuple):
     weights: Sequence[tf.Tensor]
     rescaled: tf.Tensor
     forced: tf.Tensor | None = None
+    lengths: Mapping[str, tf.Tensor] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,8 @@ class NewtonState:
         weights: w before the last step, one variable a weight; empty if none are kept.
         blocks: The kept blocks, by name of their part.
         forced: ‖g‖ and η, float64 `[2]`; None if the scheduler forces nothing.
+        lengths: `BlockStep.lengths`, float64 `[3]`, by name of the block; empty if no solver is
+            told.
     """
 
     damping: keras.Variable
@@ -83,6 +88,7 @@ class NewtonState:
     weights: Sequence[keras.Variable]
     blocks: Mapping[str, KeptBlock]
     forced: keras.Variable | None = None
+    lengths: Mapping[str, keras.Variable] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def create(
@@ -128,6 +134,8 @@ class NewtonState:
                 kept(shape, "factor") for shape in ((2,), (part.size,), (part.size, part.size))
             ]
         forced = kept((2,), "forced") if settings.scheduler.forcing is not None else None
+        carrying = dense if settings.scheduler.carries else []
+        lengths = {part.name: kept((3,), "lengths") for part in carrying}
         return cls(
             damping=damping,
             count=count,
@@ -139,6 +147,7 @@ class NewtonState:
                 for name, variables in blocks.items()
             },
             forced=forced,
+            lengths=lengths,
         )
 
     def of_weights(self, positions: Sequence[int]) -> NewtonState:
@@ -165,6 +174,7 @@ class NewtonState:
             weights=[tf.convert_to_tensor(v) for v in self.weights],
             rescaled=damping < 0,
             forced=None if self.forced is None else tf.convert_to_tensor(self.forced),
+            lengths={name: tf.convert_to_tensor(v) for name, v in self.lengths.items()},
         )
 
     def remember(self, memory: Memory) -> None:
@@ -176,6 +186,8 @@ class NewtonState:
             kept.assign(weight)
         if self.forced is not None and memory.forced is not None:
             self.forced.assign(memory.forced)
+        for name, lengths in memory.lengths.items():
+            self.lengths[name].assign(lengths)
 
 
 def check_state(

@@ -37,7 +37,7 @@ from keras_qnewton.state import Both, Here, Memory, NewtonState
 from keras_qnewton.step.batch import Batch, batches_to_average, value_and_gradient
 from keras_qnewton.step.checks import checked_loss, sound
 from keras_qnewton.step.quadratic_model import QuadraticModel, scaled
-from keras_qnewton.step.system import System
+from keras_qnewton.step.system import System, remembered
 from keras_qnewton.step.trial import Trial, first_sufficient, judged, lengthened
 
 
@@ -94,11 +94,12 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
 
     model = QuadraticModel(batch, system, curvature.value_error())
 
-    def attempt(damping: tf.Tensor) -> Trial:
-        blocks = system.solve(scale.of_blocks(damping))
+    def attempt(damping: tf.Tensor, before: Trial) -> Trial:
+        blocks = system.solve(scale.of_blocks(damping), before.blocks)
         return judged(model, blocks, damping, loss, policy.adaptive)
 
     blank = [unknown(part.size, curvature.dtype, settings.scheduler) for part in batch.parts]
+    blank = remembered(blank, batch.parts, last.lengths)
     trial, attempts = first_sufficient(
         attempt, Trial.before_any(blank, first_damping, loss), policy
     )
@@ -121,6 +122,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
             weights=batch.weights,
             rescaled=tf.where(known, next_rescaled, last.rescaled) & ~noisy,
             forced=system.forced_after(trial.accepted, last.forced),
+            lengths=system.lengths_after(trial.blocks, last.lengths),
         ),
         attempts=attempts,
         full=share.full,

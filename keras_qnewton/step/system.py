@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import DampingScale
+from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.directions import (
     BlockProblem,
@@ -26,6 +27,7 @@ from keras_qnewton.directions import (
     direction,
     max_rank,
 )
+from keras_qnewton.directions.lengths import of_another_gradient
 from keras_qnewton.loss import SummedLoss
 from keras_qnewton.norms import double_norm
 from keras_qnewton.replicas import Replicas
@@ -141,6 +143,17 @@ class System:
             return last
         return tf.where(accepted, self.forced, last)
 
+    def lengths_after(
+        self, blocks: Sequence[BlockStep], last: Mapping[str, tf.Tensor]
+    ) -> Mapping[str, tf.Tensor]:
+        """`Memory.lengths` for the next step; a block that took no part keeps its own."""
+        found = {
+            problem.part.name: of_another_gradient(block.lengths)
+            for problem, block in zip(self.problems, blocks, strict=True)
+            if not isinstance(block.lengths, tuple)
+        }
+        return {name: found.get(name, lengths) for name, lengths in last.items()}
+
     def scale(self, loss: tf.Tensor) -> DampingScale:
         """What λ is relative to.
 
@@ -159,10 +172,19 @@ class System:
         scale = scale.or_of_gradient(gradient, points, loss, self.share.count)
         return tf.nest.pack_sequence_as(scale, self._agreed(tf.nest.flatten(scale)))
 
-    def solve(self, dampings: Sequence[tf.Tensor]) -> list[BlockStep]:
-        """x of each block at its own λ, float64 scalars."""
+    def solve(self, dampings: Sequence[tf.Tensor], before: Sequence[BlockStep]) -> list[BlockStep]:
+        """x of each block at its own λ, float64 scalars.
+
+        Args:
+            dampings: λ, one a block.
+            before: The last attempt's; of the first one, what the last step left.
+        """
         found = []
-        for (method, problem, ready), damping in zip(self._blocks(), dampings, strict=True):
+        for (method, problem, ready), damping, last in zip(
+            self._blocks(), dampings, before, strict=True
+        ):
+            if not isinstance(last.lengths, tuple):
+                problem = dataclasses.replace(problem, lengths=last.lengths)
             block = method.solve(problem, ready, damping)
             # One of m batches that share the work.
             part = self.share.part(averaged=problem.kept.averages)
@@ -202,6 +224,14 @@ class System:
 
     def _blocks(self) -> list[tuple[Direction, BlockProblem, DirectionState]]:
         return list(zip(self.methods, self.problems, self.prepared, strict=True))
+
+
+def remembered(
+    blank: Sequence[BlockStep], parts: Sequence[Part], lengths: Mapping[str, tf.Tensor]
+) -> list[BlockStep]:
+    """Blocks before any attempt, with the lengths of solutions that the last step left."""
+    pairs = zip(blank, parts, strict=True)
+    return [b._replace(lengths=lengths.get(part.name, b.lengths)) for b, part in pairs]
 
 
 def _forced(

@@ -83,13 +83,13 @@ def judged(
 
 
 def first_sufficient(
-    attempt: Callable[[tf.Tensor], Trial], start: Trial, policy: Damping
+    attempt: Callable[[tf.Tensor, Trial], Trial], start: Trial, policy: Damping
 ) -> tuple[Trial, tf.Tensor]:
     """The first attempt that suffices, each at a larger λ on the same curvature, or the last; and
     how many were made, int32 scalar.
 
     Args:
-        attempt: Makes one at λ.
+        attempt: Makes one at λ, after another one.
         start: From `Trial.before_any`. The first attempt is the loop's first pass, so that its
             operations are built once.
         policy: Says what suffices, how λ grows, and how often.
@@ -102,7 +102,7 @@ def first_sufficient(
 
     def again(tries: tf.Tensor, trial: Trial) -> tuple[tf.Tensor, Trial]:
         damping = tf.where(tries == 0, trial.damping, policy.raised(trial.damping))
-        return tries + 1, attempt(damping)
+        return tries + 1, attempt(damping, trial)
 
     start_at = tf.constant(0), start
     tries, trial = _tf_private.while_loop(unsatisfied, again, start_at, parallel_iterations=1)

@@ -75,3 +75,64 @@ def test_a_classical_solver_of_ones_own_is_called_on_the_host_too():
     model = compiled(QNewton(scheduler=Scheduler(classical=mine, quantum=None)))
     losses = fit(model, steps=2)
     assert losses[-1] < losses[0] and mine.calls >= 2
+
+
+class Careless(Mine):
+    """Writes into what it is given."""
+
+    def solve(self, matrix, rhs):
+        solution = super().solve(matrix, rhs)
+        matrix[:] = 0
+        rhs[:] = 0
+        return solution
+
+
+class Odd(Mine):
+    """Answers in another form."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def solve(self, matrix, rhs):
+        return Solution(self.form(super().solve(matrix, rhs).x), 0.0, self.name)
+
+
+def test_what_it_is_given_is_its_own():
+    _, decisions = trained(Careless())
+    assert {d.solved_by for d in decisions} == {"mine"}
+    assert max(d.residual for d in decisions) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "form, solved_by",
+    [
+        (list, "mine"),
+        (lambda x: x.astype(complex), "mine"),
+        (lambda x: x[:, None], "lu"),
+        (lambda x: np.append(x, 0.0), "lu"),
+        (lambda x: np.full_like(x, np.nan), "lu"),
+        (lambda x: np.full_like(x, np.inf), "lu"),
+        (lambda x: None, "lu"),
+    ],
+    ids=["list", "complex", "column", "too long", "NaN", "Inf", "None"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_answers_of_any_form_are_used_or_replaced(form, solved_by):
+    losses, decisions = trained(Odd(form))
+    assert {d.solved_by for d in decisions} == {solved_by}
+    assert losses[-1] < losses[0]
+
+
+def test_what_is_missing_is_named():
+    class WithoutHost:
+        name = "mine"
+
+        def qubits(self, size):
+            return 3
+
+        def solve(self, matrix, rhs):
+            return Solution(np.linalg.solve(matrix, rhs), 0.0, self.name)
+
+    with pytest.raises(ValueError, match=r"Argument `quantum` must be .*`host`"):
+        trained(WithoutHost())

@@ -127,6 +127,35 @@ def test_any_callable_is_told_what_it_has_arguments_for():
     )
 
 
+class NeedsAll:
+    def seconds(self, size, condition_number, sparsity, gate_time, alpha, encoding):
+        return gate_time * condition_number * (1.0 if alpha is None else alpha)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        NeedsAll(),
+        lambda n, kappa, d, seconds, alpha, encoding: seconds * kappa * (alpha or 1.0),
+        lambda n, kappa, d, seconds, *, success, tolerance: seconds * kappa,
+    ],
+    ids=["a class", "six arguments", "keywords"],
+)
+def test_what_nobody_measured_is_none(cost):
+    """Arguments without a default, before any matrix is there."""
+    chooser, told = handed_over(cost, hessian(12), quantum=QSVT(encoding="frobenius"))
+    assert float(chooser.predict(12, 9.0, 12)[-1]) == pytest.approx(9e-9)
+    measured = float(chooser.predict(12, 9.0, 12, measured=told)[-1])
+    alpha = 1.0 if "alpha" not in told else float(told["alpha"])
+    assert measured == pytest.approx(9e-9 * alpha)
+
+
+def test_a_price_that_is_none_is_an_error():
+    chooser, _ = handed_over(lambda n, kappa, d, seconds: None, hessian(12))
+    with pytest.raises(ValueError, match="Argument `cost` must return seconds"):
+        chooser.predict(12, 9.0, 12)
+
+
 class Callable:
     def __call__(self, n, kappa, d, gate_time):
         return gate_time * d * math.log2(n) * np.sqrt(kappa)

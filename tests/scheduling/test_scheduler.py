@@ -299,7 +299,7 @@ def test_a_cost_model_of_ones_own():
         ({"cost": 3}, "`cost` must be a registered name, a function or an object with `seconds`"),
         ({"classical": None}, "`classical` must be a registered name or an object"),
         ({"classical": Classical}, "`classical` must be a registered name or an object"),
-        ({"quantum": Classical()}, "`quantum` must be .* with `name`, `solve`, `qubits`"),
+        ({"quantum": Classical()}, "`quantum` must be .* with `name`, `host`, `solve`, `qubits`"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -11,7 +11,7 @@ from keras_qnewton.solvers import QSVT, Exact, Shots
 from keras_qnewton.solvers.quantum.backends import SamplingBackend, load
 from keras_qnewton.solvers.quantum.backends.sampling import sampled
 from keras_qnewton.solvers.quantum.encodings import Dilation
-from keras_qnewton.solvers.quantum.readout import tomography
+from keras_qnewton.solvers.quantum.tomography import tomography
 from keras_qnewton.solvers.quantum.transforms import inversion
 
 from .systems import relative_error, symmetric, vector

@@ -11,8 +11,9 @@ from keras_qnewton.registry import registered, resolve
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.backends.choice import choose
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding
-from keras_qnewton.solvers.quantum.readout import Reading, Readout
+from keras_qnewton.solvers.quantum.readout import CircuitRun, Readout
 from keras_qnewton.solvers.quantum.resources import Resources
+from keras_qnewton.solvers.quantum.tomography import Reading
 from keras_qnewton.solvers.quantum.transforms import Transform
 
 
@@ -87,7 +88,8 @@ class CircuitRuns:
         number: int,
     ) -> Reading:
         """A run, its amplitudes checked for their shape."""
-        outcome = self._readout().read(backend, encoding, plan, vector, self.dtype, number)
+        run = CircuitRun(backend, encoding, plan, vector, self.dtype, number)
+        outcome = self._readout().read(run)
         if np.shape(outcome.amplitudes) != vector.shape:
             # Another shape would broadcast, and read as a solution.
             raise ValueError(

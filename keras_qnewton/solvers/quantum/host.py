@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.solvers.arrays import Scalar, TensorLike
+
 
 def host_solve(
     solve: Callable[[np.ndarray, np.ndarray], np.ndarray],
@@ -37,6 +39,50 @@ def host_solve(
 
     x = tf.numpy_function(call, [tf.cast(matrix, tf.float64), tf.cast(rhs, tf.float64)], tf.float64)
     return tf.cast(tf.ensure_shape(x, rhs.shape), rhs.dtype)
+
+
+def host_solve_from(
+    solve: Callable[
+        [np.ndarray, np.ndarray, np.ndarray, float], tuple[np.ndarray, tuple[float, float]]
+    ],
+    matrix: tf.Tensor,
+    rhs: tf.Tensor,
+    lengths: TensorLike,
+    tolerance: Scalar,
+    solver: str,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`host_solve` for a solver that is told lengths of solutions; see `types.CarryingSolver`.
+
+    Args:
+        solve: From float64 arrays `[N, N]`, `[N]` and `[2]`, and a tolerance, to the solution `[N]`
+            and its lengths.
+        matrix: Tensor `[N, N]`.
+        rhs: Tensor `[N]`.
+        lengths: Float64 `[2]`.
+        tolerance: A number or a scalar tensor.
+        solver: Name for the warning.
+
+    Returns:
+        Solution `[N]` of the dtype and static shape of `rhs`, and lengths, float64 `[2]`: zeros of
+        a failure.
+    """
+
+    def call(
+        matrix: np.ndarray, rhs: np.ndarray, lengths: np.ndarray, tolerance: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        left = [(0.0, 0.0)]
+
+        def answer() -> tuple[np.ndarray, float]:
+            x, found = solve(matrix, rhs, lengths, float(tolerance))
+            left.append(found)
+            return x, 0.0
+
+        return _guarded(answer, rhs, solver)[0], np.asarray(left[-1], np.float64)
+
+    given = [tf.cast(value, tf.float64) for value in (matrix, rhs, lengths)]
+    asked = tf.cast(tf.convert_to_tensor(tolerance, dtype_hint=tf.float64), tf.float64)
+    x, left = tf.numpy_function(call, [*given, asked], [tf.float64, tf.float64])
+    return tf.cast(tf.ensure_shape(x, rhs.shape), rhs.dtype), tf.ensure_shape(left, [2])
 
 
 def host_solve_absolute(

@@ -65,6 +65,7 @@ def search(
     encoding: BlockEncoding,
     rhs: np.ndarray,
     project: Projector,
+    start: float | None = None,
 ) -> FoundNorm:
     """T for A and b by projections; see `solution_norm`.
 
@@ -72,6 +73,7 @@ def search(
         encoding: Of A ⊕ c, see `KernelProblem.of`, c between A's singular values.
         rhs: b `[N]`, not zero.
         project: Measures.
+        start: T to begin at; None for the middle of what it can be.
     """
 
     def probe(norm: float, number: int) -> tuple[float, float]:
@@ -80,7 +82,7 @@ def search(
         return float(np.sum(found[: len(rhs)])), float(found[len(rhs)])
 
     ends = encoding.singular_values
-    return find_norm(probe, 1 / ends[1], 1 / ends[0])
+    return find_norm(probe, 1 / ends[1], 1 / ends[0], start)
 
 
 def of_length(matrix: np.ndarray, rhs: np.ndarray, direction: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
+from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.circuit_depth import coarsened as coarsened_in_graph
 from keras_qnewton.solvers.quantum.circuit_depth import shortcut_depth
@@ -20,17 +21,24 @@ from keras_qnewton.solvers.quantum.circuit_runs import note_first
 from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad, padded_qubits
 from keras_qnewton.solvers.quantum.encodings.kernel import augmented
+from keras_qnewton.solvers.quantum.host import host_solve_from
 from keras_qnewton.solvers.quantum.inexact import HostState
 from keras_qnewton.solvers.quantum.kernel_polynomial import kernel_degree
 from keras_qnewton.solvers.quantum.kernel_problem import KernelProblem, of_length, search
+from keras_qnewton.solvers.quantum.readout import CircuitRun
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.spectrum import spectrum_of
+from keras_qnewton.solvers.quantum.tomography import Reading
 from keras_qnewton.solvers.quantum.transforms import Transform, coarsened
 from keras_qnewton.solvers.scaling import exponent_of, matrix_exponent
 from keras_qnewton.types import Solution
 
 # Largest ε of a direction that is worth a run.
 _COARSEST = 0.25
+# ε from which on a run takes fewer queries than a projection of the search.
+_COARSE = 0.05
+# Success probability of a run below which its T, off by a factor of 9, is searched for after all.
+_UNLIKELY = 0.05
 
 
 class PreparedMatrix(NamedTuple):
@@ -39,13 +47,18 @@ class PreparedMatrix(NamedTuple):
     Attributes:
         matrix: A `[N, N]`, float64, of an ordinary scale.
         encoding: Block encoding of ``A ⊕ ‖A‖``, padded: as large in α as any that is run.
-        norm: ‖x‖ of the first run, in the units of `matrix` and of the scaled right-hand side;
-            None if it has to be found.
+        lengths: ‖x‖ for right-hand sides of length 1: of the first run, and of refinements. In
+            units of the matrix as it was given. A negative one is where a search begins; zero, or
+            not finite, if nothing is known.
     """
 
     matrix: np.ndarray
     encoding: BlockEncoding
-    norm: float | None = None
+    lengths: tuple[float, ...] = (0.0, 0.0)
+
+    def from_lengths(self, lengths: tuple[float, float]) -> PreparedMatrix:
+        """With lengths of earlier solutions."""
+        return self._replace(lengths=lengths)
 
 
 @register("solver", "shortcut")
@@ -60,13 +73,17 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
     less than `QSVT`'s, and a success probability near 1 in place of one that falls with 1/κ².
     A call of the encoding comes with two preparations of b.
 
-    T is found by a few kernel projections (`solution_norm`), whose calls are counted, for each
-    refinement anew; or it is given to `solve`. Length and sign of x come from a product with A on
+    T is found by a few kernel projections (`solution_norm`), whose calls are counted; or it is
+    given to `solve`; or, in training, that of an attempt before is taken. That of a step before is
+    where the search begins, or taken by coarse runs (`solve_from`). The first refinement finds one
+    of its own, which later ones share. Length and sign of x come from a
+    product with A on
     the classical side, of the direction that is read. A may be indefinite. Refinement, simulation
     and what is said of them are `QSVT`'s.
 
     Eagerly, `details` holds what `QSVT`'s does, in "queries" and "shots" those of the search, too;
-    "probes", the projections of all searches; and "norm_ratio", ‖x‖/T of the first run.
+    "probes", the projections of all searches; "norm_ratio", ‖x‖/T of the first run; and "lengths",
+    ‖x‖/‖b‖ of the first run and of the last refinement.
 
     Source: A. M. Dalzell, "A shortcut to an optimal quantum linear system solver" (2024),
     arXiv:2406.12086, sections 2 to 4.
@@ -87,6 +104,8 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
     """
 
     name = "shortcut"
+    # Whether a training step is told the lengths that the last one found.
+    carries = True
     # Of a reflection whose T came from a search, whatever A and b are: 0.98 where T is right.
     success_probability = 0.9
     # 1/x keeps the share of small eigenvectors that noise has none of: it reads residuals better.
@@ -169,11 +188,54 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
                     f"Argument `norm` must be a positive number. Received: norm={norm!r}"
                 )
             values = np.asarray(tf.convert_to_tensor(rhs), np.float64)
-            matrix = np.asarray(state.matrix, np.float64)
-            # In the units that a run has of both sides.
-            scaled = math.ldexp(norm, matrix_exponent(matrix) - exponent_of(values))
-            state = dataclasses.replace(state, prepared=state.prepared._replace(norm=scaled))
+            unit = exponent_of(values)
+            # Of a right-hand side of length 1; no norm over- or underflows on the way.
+            length = math.ldexp(norm, -unit) / float(np.linalg.norm(np.ldexp(values, -unit)))
+            state = dataclasses.replace(state, prepared=state.prepared.from_lengths((length, 0.0)))
         return super().compute(state, rhs)
+
+    def solve_from(
+        self,
+        matrix: TensorLike,
+        rhs: TensorLike,
+        lengths: TensorLike,
+        tolerance: Scalar | None = None,
+    ) -> tuple[Solution, tf.Tensor]:
+        """`solve_to` with the lengths of earlier solutions; see `types.CarryingSolver`."""
+        matrix = check_matrix(matrix)
+        rhs = check_rhs(rhs, matrix.shape[0], matrix.dtype)
+        asked = self._tolerance(rhs.dtype) if tolerance is None else tolerance
+
+        def on_host(
+            matrix: np.ndarray, rhs: np.ndarray, lengths: np.ndarray, tolerance: float
+        ) -> tuple[np.ndarray, tuple[float, float], dict[str, Any]]:
+            solver = self if tolerance <= self.tolerance else self.at(tolerance)
+            prepared = solver._ready(matrix).from_lengths((float(lengths[0]), float(lengths[1])))
+            least = max(solver.tolerance, float(np.finfo(dtype).eps))
+            x, details = solver._refine(matrix, rhs, prepared, least)
+            return x, details["lengths"], details
+
+        dtype = rhs.dtype.as_numpy_dtype
+        if tf.executing_eagerly():
+            a, b, before = (np.asarray(v, np.float64) for v in (matrix, rhs, lengths))
+            found, left, details = on_host(a, b, before, float(asked))
+            x = tf.constant(found, rhs.dtype)
+            solution = Solution(x, relative_residual(matrix, x, rhs), self.name, details)
+            return solution, tf.constant(left, tf.float64)
+        x, left = host_solve_from(
+            lambda *given: on_host(*given)[:2], matrix, rhs, lengths, asked, self.name
+        )
+        return Solution(x, relative_residual(matrix, x, rhs), self.name), left
+
+    def _refine(
+        self, matrix: np.ndarray, rhs: np.ndarray, prepared: PreparedMatrix, tolerance: float
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        exponent = matrix_exponent(matrix)
+        scaled = tuple(math.ldexp(length, exponent) for length in prepared.lengths)
+        prepared = prepared._replace(lengths=scaled)
+        x, details = super()._refine(matrix, rhs, prepared, tolerance)
+        details["lengths"] = tuple(math.ldexp(v, -exponent) for v in details["lengths"])
+        return x, details
 
     def measured(
         self, matrix: tf.Tensor, norm: tf.Tensor, condition_number: tf.Tensor
@@ -199,7 +261,7 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
         encoding = prepared.encoding
         degree = self._degree(encoding.effective_condition_number)
         found = self._no_run(degree, 2 + encoding.qubits, encoding)
-        return {**found, "probes": 0, "norm_ratio": None}
+        return {**found, "probes": 0, "norm_ratio": None, "lengths": prepared.lengths}
 
     def _first_circuit(
         self, state: HostState[PreparedMatrix], rhs: np.ndarray
@@ -239,43 +301,63 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
             details["queries"] += plan.degree * max(shots, 1)
             details["shots"] += shots
 
-        def guess(rhs: np.ndarray, number: int) -> float:
+        def found_by_search(rhs: np.ndarray, number: int, start: float | None = None) -> float:
             def measure(problem: KernelProblem, plan: Transform, probe: int) -> np.ndarray:
-                found, shots = readout.probabilities(
-                    backend, problem.kernel, plan, problem.start, self.dtype, (number, probe)
-                )
+                of = backend, problem.kernel, plan, problem.start, self.dtype, number, probe
+                found, shots = readout.probabilities(CircuitRun(*of))
                 counted(plan, shots)
                 return found
 
-            if number == 0 and prepared.norm is not None:
-                given = prepared.norm / float(np.linalg.norm(rhs))
-                return min(max(given, 1 / ends[1]), 1 / ends[0])
-            found = search(encoding, rhs, measure)
+            found = search(encoding, rhs, measure, start)
             details["probes"] += found.probes
             return found.norm
 
-        def run(rhs: np.ndarray, number: int) -> np.ndarray:
-            problem = KernelProblem.of(encoding, rhs, guess(rhs, number))
+        def reflected(rhs: np.ndarray, number: int, norm: float) -> tuple[KernelProblem, Reading]:
+            problem = KernelProblem.of(encoding, rhs, norm)
             plan = problem.reflection(self.epsilon)
             outcome = self._read(backend, problem.kernel, plan, problem.start, number)
             counted(plan, outcome.shots)
-            direction = outcome.amplitudes[: len(rhs)]
-            answer = of_length(matrix, rhs, direction)
+            return problem, of_solution(outcome, len(rhs))
+
+        # Of the first run, and of the last refinement.
+        lengths = list(prepared.lengths)
+
+        def run(rhs: np.ndarray, number: int) -> np.ndarray:
+            kind = min(number, 1)
+            told = abs(lengths[kind]) if math.isfinite(lengths[kind]) else 0.0
+            # Of another right-hand side, the length is a guess, which a search makes sure of.
+            known = told > 0 and (lengths[kind] > 0 or self.epsilon >= _COARSE)
+            if known:
+                norm = min(max(told, 1 / ends[1]), 1 / ends[0])
+            else:
+                norm = found_by_search(rhs, number, told or None)
+            problem, outcome = reflected(rhs, number, norm)
+            if known and not (outcome.confident and outcome.success_probability > _UNLIKELY):
+                # Lengths that were carried were of other systems than this one.
+                problem, outcome = reflected(rhs, number, found_by_search(rhs, number))
+            answer = of_length(matrix, rhs, outcome.amplitudes[: len(rhs)])
+            lengths[kind] = float(np.linalg.norm(answer)) / float(np.linalg.norm(rhs))
+            details["lengths"] = tuple(lengths)
             if number == 0:
-                # Of x alone, without the last basis vector's share.
-                share = np.sum(np.square(direction)) / np.sum(np.square(outcome.amplitudes))
-                success = float(share) * outcome.success_probability
-                kernel = problem.kernel
+                plan, kernel = problem.reflection(self.epsilon), problem.kernel
+                success = outcome.success_probability
                 resources = Resources(kernel, plan, success, accuracy=self.epsilon)
-                note_first(details, outcome._replace(success_probability=success), resources)
-                scale = float(np.linalg.norm(rhs))
+                note_first(details, outcome, resources)
                 details.update(
                     {
                         "degree": plan.degree,
                         "alpha": kernel.alpha,
-                        "norm_ratio": float(np.linalg.norm(answer)) / (problem.norm * scale),
+                        "norm_ratio": lengths[0] / problem.norm,
                     }
                 )
             return answer
 
         return run
+
+
+def of_solution(outcome: Reading, size: int) -> Reading:
+    """The reading with the success probability of x alone, without the last basis vector."""
+    squares = np.square(outcome.amplitudes)
+    total = float(np.sum(squares))
+    share = float(np.sum(squares[:size])) / total if total > 0 else 0.0
+    return outcome._replace(success_probability=share * outcome.success_probability)

@@ -36,7 +36,10 @@ class FoundNorm(NamedTuple):
 
 
 def find_norm(
-    probe: Callable[[float, int], tuple[float, float]], shortest: float, longest: float
+    probe: Callable[[float, int], tuple[float, float]],
+    shortest: float,
+    longest: float,
+    start: float | None = None,
 ) -> FoundNorm:
     """‖x‖ within a factor of about 1.2, from projections.
 
@@ -45,9 +48,12 @@ def find_norm(
             N places and of the last.
         shortest: The least that ‖x‖ can be, positive.
         longest: The most.
+        start: Where to begin; None for the middle, in logarithms.
     """
     low, high = shortest, longest
     guess, number = math.sqrt(low * high), 0
+    if start is not None:
+        guess = min(max(start, low), high)
     while high > _SURELY * low and number < _MAX_PROBES:
         number += 1
         of_x, of_last = probe(guess, number)
