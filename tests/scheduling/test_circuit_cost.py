@@ -14,7 +14,7 @@ from keras_qnewton.scheduling.cost import preparation_depth
 from keras_qnewton.scheduling.reading import repetitions, success_of_noise
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.solvers.quantum.circuit_depth import _sparse, circuit_depth, inverse_degree
-from keras_qnewton.solvers.quantum.encodings import ENCODINGS
+from keras_qnewton.solvers.quantum.encodings import ENCODINGS, pad
 from keras_qnewton.solvers.quantum.gates import preparation
 from keras_qnewton.solvers.quantum.polynomial import inverse_degree as polynomials_degree
 from keras_qnewton.solvers.quantum.resources import Resources, depth
@@ -64,9 +64,24 @@ def test_depth_of_pruned_matrices(qubits, d):
     matrix = np.random.default_rng([d, qubits]).normal(size=(size, size))
     encoding = ENCODINGS["sparse"](prune(matrix + matrix.T + 5 * np.eye(size), d).matrix.numpy())
     rows, n = tf.constant(float(size), tf.float64), tf.constant(float(qubits), tf.float64)
-    predicted = float(_sparse(n, rows, tf.constant(float(d), tf.float64)))
+    predicted = float(_sparse(rows, n, rows, tf.constant(float(d), tf.float64)))
     assert predicted == pytest.approx(depth(encoding.gates()), rel=0.1)
     assert encoding.alpha <= np.sqrt(d) * np.linalg.norm(encoding.matrix, 2) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("size", [5, 9, 12, 17, 24, 33, 60])
+@pytest.mark.parametrize("d", [2, 4, None])
+def test_depth_of_padded_matrices(size, d):
+    """Rows of padding have one entry, so that a call of the encoding has fewer layers."""
+    matrix = np.random.default_rng(size).normal(size=(size, size))
+    matrix = matrix + matrix.T + 5 * np.eye(size)
+    if d is not None:
+        matrix = prune(matrix, d).matrix.numpy()
+    encoding = ENCODINGS["sparse"](pad(matrix))
+    n = encoding.system_qubits
+    given = [float(v) for v in (size, n, 1 << n, (matrix != 0).sum(1).max())]
+    predicted = float(_sparse(*(tf.constant(v, tf.float64) for v in given)))
+    assert 1 / 1.3 <= predicted / depth(encoding.gates()) <= 1.3
 
 
 @pytest.mark.parametrize("qubits", [6, pytest.param(7, marks=pytest.mark.slow)])

@@ -9,8 +9,9 @@ With n = ⌈log₂ N⌉ system qubits, N' = 2^n, and layers as `resources.depth`
     dilation    N' (N' - 1) (6 + 22 ⌈log₂(n - 1)⌉) + 2N' - 1 - 4 (2k + 1),     exact
                 k = ⌊2N'/3⌋; 6 for n = 1
     frobenius   2 N'² - 2 (n - 1)                                              exact
-    sparse      N' d (4 + 2.95 l + 0.11 l²), l = log₂(N'/d),                   fitted
+    sparse      M d (4 + 2.95 l + 0.11 l²), M = √(N N'), l = log₂(M/d),        fitted
                 at most 4 N'² - 4 N' - 2n + 3                                  exact for d = N'
+                and, where N < N', 1.1 N² (4 + 1.475 log₂(N'/N))               fitted
 
 The exact ones follow from how the circuits are built and hold for any n (dilation: each of the
 rotations waits for the one before, and k is the place of 1…1 in the Gray code, next to which a
@@ -141,7 +142,7 @@ def _call(encoding: str, size: Scalar, sparsity: Scalar, layers: Scalar | None) 
         # Padding is a part of the graph of non-zeros that nothing connects to the rest.
         flagged = (float64(size) < rows) | ((d <= 2) & (rows > 2))
         ancillas = tf.where(flagged, n + 1, n)
-        query, largest = _sparse(n, rows, d), tf.sqrt(d)
+        query, largest = _sparse(float64(size), n, rows, d), tf.sqrt(d)
     return _Call(query if layers is None else float64(layers), ancillas, largest)
 
 
@@ -190,10 +191,14 @@ def _dilation(n: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     return tf.where(n < 2, tf.constant(6.0, tf.float64), many)
 
 
-def _sparse(n: tf.Tensor, rows: tf.Tensor, d: tf.Tensor) -> tf.Tensor:
-    doublings = _log2(rows / d)
-    fitted = rows * d * (4 + 2.95 * doublings + 0.11 * doublings**2)
-    return tf.minimum(fitted, 4 * rows**2 - 4 * rows - 2 * n + 3)
+def _sparse(size: tf.Tensor, n: tf.Tensor, rows: tf.Tensor, d: tf.Tensor) -> tf.Tensor:
+    # Rows of padding have one entry each.
+    between = tf.sqrt(size * rows)
+    doublings = _log2(tf.maximum(between / d, 1.0))
+    fitted = between * d * (4 + 2.95 * doublings + 0.11 * doublings**2)
+    full = 1.1 * size**2 * (4 + 1.475 * _log2(rows / size))
+    whole = 4 * rows**2 - 4 * rows - 2 * n + 3
+    return tf.minimum(fitted, tf.where(size < rows, tf.minimum(full, whole), whole))
 
 
 def projector_layers(ancillas: tf.Tensor) -> tf.Tensor:
