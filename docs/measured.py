@@ -245,7 +245,52 @@ def _code(text: str) -> str:
 
 
 # By what a page calls it: the file of its results, and how it is made of them.
+def paper(runs: list[dict[str, Any]]) -> list[list[str]]:
+    """Of `examples/paper`: the perceptron's break-even gate times by cost model."""
+    blocks = [run for run in runs if run["part"] == "block" and run["family"] == "mlp"]
+    prices = {r["model"]: r for r in runs if r["part"] == "price" and r["family"] == "mlp"}
+    machines = [run for run in runs if run["part"] == "machine"]
+    nearest = min(machines, key=lambda run: run["seconds"])["seconds"]
+    slow = {run["model"]: run["times_too_slow"] for run in machines if run["seconds"] == nearest}
+    rows = []
+    for model, price in prices.items():
+        even = [block["break_even"][model] for block in blocks]
+        saved = zip(price["gate_times"], price["saved_against_lu"], strict=True)
+        enough = max((time for time, share in saved if share >= 0.9), default=None)
+        rows.append(
+            [
+                model,
+                f"{min(even):.0e} to {max(even):.0e} s",
+                "none down to 1e-18 s" if enough is None else f"{enough:.0e} s",
+                f"{slow[model]:.0e}",
+            ]
+        )
+    too_slow = f"gates of {1e9 * nearest:.0f} ns are too slow by"
+    head = ["cost model", "breaks even with LU", "saves 90 %, from", too_slow]
+    return [head, *rows]
+
+
+def peers_quantum(runs: list[dict[str, Any]]) -> list[list[str]]:
+    """Of `benchmarks/peers_quantum.py`."""
+    rows = [
+        [
+            f"{run['condition_number']:g}",
+            run["solver"],
+            f"{run['error']:.1e}",
+            f"{run['success']:.2f}",
+            f"{run['queries']}",
+            "" if run["gates"] is None else f"{run['gates']:,}",
+            "" if run["qubits"] is None else f"{run['qubits']}",
+            f"{run['seconds']:.2g} s",
+        ]
+        for run in runs
+    ]
+    return [["κ", "circuit", "error", "success", "queries", "gates", "qubits", "seconds"], *rows]
+
+
 TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
+    "paper": ("paper", paper),
+    "peers_quantum": ("peers_quantum", peers_quantum),
     "whole_wait": ("whole_wait", _whole_wait),
     "quasi_newton_cost": ("quasi_newton_cost", _quasi_newton_cost),
     "random_problems": ("random_problems", _random_problems),
