@@ -4,6 +4,9 @@
     batch K              the step of all K: the mean of their losses is what is linearised, solved
                          for and tried
 
+A batch whose loss has NaN or Inf is refused when it comes. What else fails the step of all K drops
+them all.
+
 Keras averages gradients over K batches. A Newton step needs the curvature of the same K batches,
 and their loss at every point that it tries. So it is the data that are kept.
 """
@@ -19,6 +22,8 @@ import tensorflow as tf
 from keras_qnewton import _tf_private
 from keras_qnewton.loss import RecordedLoss, at_data, data_of
 from keras_qnewton.replicas import Replicas
+from keras_qnewton.step.checks import finite
+from keras_qnewton.step.earlier_assignments import hold_earlier_assignments
 
 
 class Accumulation:
@@ -72,6 +77,8 @@ class Accumulation:
         Raises:
             ValueError: If XLA compiles the graph, the data have other shapes or dtypes than
                 those that were kept, or cannot be joined and have to be.
+            tf.errors.InvalidArgumentError: At run time, if the batch's loss has NaN or Inf. Such a
+                batch is not kept.
         """
         self._check_graph()
         joined = all(_grows(data_of(loss)) for loss in losses)
@@ -84,12 +91,13 @@ class Accumulation:
             taken = step(each(lambda of: at_data(of.loss, *of.batches), added))
             return [tf.constant(True), *taken]
 
+        # Not in the branches: variables of several devices cannot enter one. Before the step: one
+        # that fails would fail again with the same batches.
+        assigned = each(lambda of: of.kept.assign(of.rows, unless=last), added)
         # Weights of several devices cannot enter one operation, as that of `_tf_private.cond` is.
         cond = _tf_private.cond if replicas is None else tf.cond
-        done, *found = cond(last, take, lambda: [tf.constant(True), *none()])
-        # Not in the branches: variables of several devices cannot enter one.
-        with tf.control_dependencies([done]):
-            each(lambda of: of.kept.assign(of.rows, unless=last), added)
+        with tf.control_dependencies([op for some in assigned for op in some]):
+            _, *found = cond(last, take, lambda: [tf.constant(True), *none()])
         return found
 
     def _added(self, at: int, loss: RecordedLoss, number: tf.Tensor, joined: bool) -> _Added:
@@ -105,7 +113,10 @@ class Accumulation:
         rows = [t if joined else t[None] for t in data]
         kept = self._kept.setdefault(at, _Kept())
         kept.prepare(rows)
-        with tf.control_dependencies(_of_one_length(rows)):
+        value = finite(loss.value, "The loss")
+        # The batch's statistics are not taken in, either.
+        hold_earlier_assignments(value.op)
+        with tf.control_dependencies([value.op, *_of_one_length(rows)]):
             # What a step that failed has left is dropped.
             first = tf.equal(tf.convert_to_tensor(number) % self._batches, 0)
             before = [v[: tf.where(first, 0, tf.shape(v)[0])] for v in kept.values()]
@@ -155,10 +166,12 @@ class _Kept:
     def values(self) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(variable) for variable in self._variables or ()]
 
-    def assign(self, rows: Sequence[tf.Tensor], unless: tf.Tensor) -> None:
+    def assign(self, rows: Sequence[tf.Tensor], unless: tf.Tensor) -> list[tf.Operation]:
         """Keeps `rows`, or none."""
-        for variable, value in zip(self._variables or (), rows, strict=True):
-            variable.assign(value[: tf.where(unless, 0, tf.shape(value)[0])])
+        return [
+            variable.assign(value[: tf.where(unless, 0, tf.shape(value)[0])]).op
+            for variable, value in zip(self._variables or (), rows, strict=True)
+        ]
 
 
 class _Added(NamedTuple):

@@ -114,7 +114,8 @@ class Eigen(Packable[EigenState]):
         square = tf.linalg.matvec(matrix64, product) / unit + damping**2 * x64
         back = _apply(state, values, tf.cast(square, matrix.dtype))
         gap = tf.cast(back, tf.float64) - tf.cast(rhs, tf.float64)
-        x *= _quotient(rhs_unit, unit)
+        # Zero stays zero where the quotient is too large for the dtype: A and λ of nearly nothing.
+        x = tf.math.multiply_no_nan(_quotient(rhs_unit, unit), x)
         return Solution(x, relative_norm(gap, rhs), self.name)
 
 

@@ -87,6 +87,28 @@ def test_an_undamped_step_is_one_of_reweighted_least_squares():
     np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-7)
 
 
+@pytest.mark.parametrize(("dtype", "power"), [("float32", 100), ("float64", 980)])
+def test_a_large_loss_has_finite_curvature_next_to_its_minimum(dtype, power):
+    """Curvature is the loss's slope over errors, which are small there."""
+    nearly = np.array([1.0, -2.0, 0.5])
+    weights = tf.Variable(nearly, dtype=dtype)
+    rows = np.round(64 * X) / 64
+    exact = tf.constant(rows @ nearly, dtype)
+    weights.assign_add(tf.constant([2.0**-20, 0.0, 0.0], dtype))
+
+    def loss_fn():
+        errors = tf.linalg.matvec(tf.constant(rows, dtype), weights) - exact
+        return tf.reduce_sum(tf.abs(errors)) * tf.constant(2.0**power, dtype)
+
+    matrix = block_of(loss_fn, [weights])
+    assert np.all(np.isfinite(matrix))
+    assert np.all(np.linalg.eigvalsh(matrix / np.max(matrix)) > -1e-5)
+    optimizer = QNewton()
+    step = tf.function(lambda: optimizer.minimize(loss_fn, [weights]), autograph=False)
+    losses = [float(step()) for _ in range(5)]
+    assert losses[-1] < losses[0]
+
+
 def test_an_error_of_zero_does_not_pin_its_example():
     exact = tf.Variable([1.0, -2.0, 0.5])
     x = tf.constant(X, tf.float32)

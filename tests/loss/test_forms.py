@@ -140,6 +140,9 @@ SINGLE = {
     "local response": lambda w: tf.nn.local_response_normalization(
         tf.reshape(tf.cast(w, tf.float32), [1, 2, 2, 4]), 1, 1.2, 0.5, 0.7
     ),
+    "local response, all channels": lambda w: tf.nn.local_response_normalization(
+        tf.reshape(tf.cast(w, tf.float32), [1, 2, 4, 2])
+    ),
 }
 CASES = {**DOUBLE, **SINGLE}
 TOLERANCE = {D: 1e-10, tf.float32: 1e-3}

@@ -251,6 +251,59 @@ def test_data_of_another_kind_are_refused():
         np.testing.assert_array_equal(a, b)
 
 
+def normalised():
+    inputs = [keras.Input((4,)), LAYERS.BatchNormalization(), LAYERS.Dense(3, "tanh")]
+    model = keras.Sequential([*inputs, LAYERS.Dense(1)])
+    model.compile(optimizer=QNewton(gradient_accumulation_steps=3), loss="mse")
+    return model
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_batch_of_nan_leaves_everything_as_it_was(kept):
+    keras.utils.set_random_seed(0)
+    model = normalised()
+    model.train_on_batch(X[:32], Y[:32])
+    for k in range(2 + kept):
+        model.train_on_batch(X[32 * (k % 3) :][:32], Y[32 * (k % 3) :][:32])
+    everything = [*model.variables, *model.optimizer.variables]
+    before = [v.numpy() for v in everything]
+    broken = X[:32].copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(tf.errors.InvalidArgumentError, match="The loss has NaN or Inf"):
+        model.train_on_batch(broken, Y[:32])
+    for variable, value in zip(everything, before, strict=True):
+        assert variable.numpy().tobytes() == value.tobytes(), variable.path
+    for _ in range(3 - kept):
+        model.train_on_batch(X[:32], Y[:32])
+    assert len(model.optimizer.decisions) == 2
+    assert np.isfinite(model.evaluate(X, Y, verbose=0))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Norm(LAYERS.Layer):
+    """Has no derivative at 0, but a value."""
+
+    def call(self, x):
+        return keras.ops.norm(x, axis=1, keepdims=True)
+
+
+def test_a_step_that_fails_drops_its_batches_and_training_goes_on():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), LAYERS.Dense(2, use_bias=False), Norm()])
+    model.compile(optimizer=QNewton(gradient_accumulation_steps=2), loss="mse")
+    x, y = X[:16], np.abs(Y[:16])
+    at_zero = x.copy()
+    at_zero[3] = 0
+    model.train_on_batch(at_zero, y)
+    before = model.get_weights()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="gradient of the loss has NaN"):
+        model.train_on_batch(x, y)
+    np.testing.assert_array_equal(model.get_weights(), before)
+    losses = [model.train_on_batch(x, y) for _ in range(5)]
+    assert losses[-1] < losses[0]
+    assert len(model.optimizer.decisions) == 3
+
+
 def test_xla_is_refused_with_both_settings():
     model = dense()
     optimizer = QNewton(gradient_accumulation_steps=2)

@@ -114,6 +114,19 @@ def test_small_batches_train(loss):
     assert model.evaluate(X, labels, verbose=0, batch_size=60) < 0.5 * before
 
 
+@pytest.mark.parametrize("curvature", ["auto", "hessian"])
+def test_a_minimum_without_curvature_is_kept_and_no_step_is_refused(curvature):
+    w = tf.Variable(np.ones(4, "float32"))
+
+    def largest():
+        return tf.reduce_sum(tf.math.top_k(tf.abs(w - 1.0), 2)[0])
+
+    optimizer, losses = steps(largest, [w], 3, curvature)
+    assert losses == [0.0] * 3
+    np.testing.assert_array_equal(w, np.ones(4))
+    assert all(d.accepted and d.loss_after == 0.0 for d in optimizer.decisions)
+
+
 def test_a_plateau_changes_no_weight():
     w = tf.Variable([1.0, -2.0])
     steps(lambda: tf.reduce_sum(tf.nn.relu(w - 5.0)) + 1.0, [w], count=3)

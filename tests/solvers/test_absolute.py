@@ -11,7 +11,7 @@ from numpy.polynomial import chebyshev
 from scipy.special import ellipk
 
 from keras_qnewton import Adaptive, QNewton, Scheduler
-from keras_qnewton.solvers import QSVT
+from keras_qnewton.solvers import QSVT, Eigen
 from keras_qnewton.solvers.quantum.backends import load
 from keras_qnewton.solvers.quantum.backends.cirq import Backend
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding, Dilation
@@ -239,6 +239,16 @@ class Negated:
 def test_wrong_sign_is_found():
     solution = QSVT(backend=Negated()).solve_absolute(symmetric(4), vector(4), 1.0)
     assert solution.residual == np.inf
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [0.0, 1e-30])
+def test_zero_rhs_at_next_to_no_damping(dtype, scale):
+    """One over λ is not finite in single precision, where λ is a double."""
+    matrix = np.zeros([3, 3], dtype)
+    matrix[0, 0] = scale
+    found = Eigen().solve_absolute(matrix, np.zeros(3, dtype), 1e-304 if not scale else 1e-44)
+    np.testing.assert_array_equal(found.x, np.zeros(3))
 
 
 def test_singular_matrix_and_zero_rhs():

@@ -64,7 +64,8 @@ def _slope(part: ConvexPart, z: tf.Tensor) -> tf.Tensor:
         for op, weight in zip(operations, part.signed_weights, strict=True):
             t, kappa = _KINKS[op.type](op, *(next(inputs) for _ in op.inputs))
             gaps.append(t)
-            slopes.append(weight * kappa * t / _size(t))
+            slope = weight * kappa
+            slopes.append(slope * t / _size(t, slope))
     return tape.gradient(gaps, z, slopes)
 
 
@@ -73,8 +74,11 @@ def has_parabola(term: tf.Tensor) -> bool:
     return term.op.type in _KINKS
 
 
-def _size(t: tf.Tensor) -> tf.Tensor:
-    """s, a constant to tapes; 1 where all t are zero."""
+def _size(t: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+    """s, a constant to tapes; 1 where all t are zero. Large enough for `slope` / s to be finite."""
     size = tf.stop_gradient(tf.abs(t))
     nearest = _NEAREST * tf.reduce_mean(size)
-    return tf.maximum(size, tf.where(nearest > 0, nearest, tf.ones_like(nearest)))
+    size = tf.maximum(size, tf.where(nearest > 0, nearest, tf.ones_like(nearest)))
+    # Curvatures are summed over examples, times squares of derivatives.
+    room = 2.0**16 if t.dtype.max > 2.0**64 else 2.0**4
+    return tf.maximum(size, tf.stop_gradient(tf.abs(slope)) / (t.dtype.max / room))

@@ -145,6 +145,8 @@ def normalised_over_channels(op: tf.Operation, inputs: list[Any]) -> list[Any]:
         op.get_attr(name) for name in ("depth_radius", "bias", "alpha", "beta")
     )
     channels = tf.shape(x)[-1]
-    near = tf.linalg.band_part(tf.ones([channels, channels], x.dtype), radius, radius)
+    # `band_part` refuses a band that is wider than the matrix.
+    near = tf.abs(tf.range(channels)[:, None] - tf.range(channels)) <= radius
+    near = tf.cast(near, x.dtype)
     squares = tf.tensordot(tf.square(x), near, 1)
     return [x * tf.pow(bias + alpha * tf.ensure_shape(squares, x.shape), -beta)]
