@@ -14,7 +14,7 @@ minima that are listed count apart. A run ends there, after `--steps`, or once f
 50 steps. SciPy's end by their own tolerances, set to 1e-15.
 
     python benchmarks/classics.py [--problems 1 3 10] [--starts 1 10] [--steps 2000]
-        [--scaling auto none diagonal] [--json FILE]
+        [--scaling auto none diagonal] [--negative-curvature shift] [--json FILE]
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ class Ours:
     Args:
         problem: The problem.
         curvature: QNewton's.
-        scaling: `Adaptive`'s.
+        damping: QNewton's.
     """
 
-    def __init__(self, problem: Classic, curvature: str, scaling: str):
+    def __init__(self, problem: Classic, curvature: str, damping: Adaptive):
         self._problem = problem
         self._x = tf.Variable(np.array(problem.start, "float64"))
-        self._optimizer = QNewton(curvature=curvature, damping=Adaptive(scaling=scaling))
+        self._optimizer = QNewton(curvature=curvature, damping=damping)
         self._optimizer.build([self._x])
         self._fresh = [v.numpy() for v in self._optimizer.variables]
         self._step = tf.function(
@@ -205,7 +205,8 @@ def runs(problem: Classic, options: argparse.Namespace) -> Iterator[tuple[str, f
             yield name, factor, Run(float(value), int(count), ended(problem, value))
     for scaling in options.scaling:
         for form, curvature in FORMS.items():
-            ours = Ours(problem, curvature, scaling)
+            damping = Adaptive(scaling=scaling, negative_curvature=options.negative_curvature)
+            ours = Ours(problem, curvature, damping)
             for factor in options.starts:
                 yield (
                     f"{form} {scaling}",
@@ -243,6 +244,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--starts", nargs="+", type=float, default=[1.0, 10.0])
     parser.add_argument("--steps", type=int, default=2000, help="or evaluations, at most")
     parser.add_argument("--scaling", nargs="+", default=["auto"], help="`Adaptive`'s")
+    parser.add_argument("--negative-curvature", default="auto", help="`Adaptive`'s")
     common.add_output_options(parser, "classics")
     return parser.parse_args()
 

@@ -64,8 +64,9 @@ class NewtonLog(keras.callbacks.Callback):
             them.
 
     Raises:
-        ValueError: At the start of training, if the model's optimizer is no `QNewton`, and no
-            `LossScaleOptimizer` of one.
+        ValueError: If an argument is of another kind. At the start of training, if the model's
+            optimizer is no `QNewton`, and no `LossScaleOptimizer` of one, or the file is there and
+            is no log.
         OSError: At the start of training, if the file cannot be written.
     """
 
@@ -76,6 +77,12 @@ class NewtonLog(keras.callbacks.Callback):
         tensorboard: str | os.PathLike[str] | None = None,
     ):
         super().__init__()
+        for name, value in (("path", path), ("tensorboard", tensorboard)):
+            # A number would be a file that is open already, such as stdout.
+            if value is not None and not isinstance(value, (str, bytes, os.PathLike)):
+                raise ValueError(f"Argument `{name}` must be a path. Received: {name}={value!r}")
+        if on_step is not None and not callable(on_step):
+            raise ValueError(f"Argument `on_step` must be callable. Received: on_step={on_step!r}")
         self.path = path
         self.on_step = on_step
         self.tensorboard = tensorboard

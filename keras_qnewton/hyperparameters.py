@@ -60,6 +60,12 @@ def warn_of_rate(rate: Any, stacklevel: int) -> None:
             f"Received: learning_rate={rate!r}",
             stacklevel=stacklevel + 1,
         )
+    elif largest is not None and largest < 0:
+        warnings.warn(
+            "The learning rate is negative: QNewton's steps would raise the loss, and are refused. "
+            f"Newton's own learning rate is 1.0, the default. Received: learning_rate={rate!r}",
+            stacklevel=stacklevel + 1,
+        )
     elif largest is not None and 0 <= largest <= SMALL:
         warnings.warn(
             f"The learning rate is {largest:.3g}: each of QNewton's steps will be that fraction of "

@@ -33,12 +33,13 @@ _TEXT = (
 _NOT_FINITE = (
     "The loss, or the step itself, was not finite at any damping that was tried. Numbers overflow: "
     "scale the data or the loss, or train in float64; look for functions without a finite "
-    "derivative."
+    "derivative, and for a learning rate that is none."
 )
 _RISES = (
-    "The loss rose at every damping that was tried, however short the step. Does a custom gradient "
-    "belong to another function? Does the loss jump, or draw random numbers anew? Else try "
-    "`damping=Adaptive(initial=1.0, retries=10)`, a smaller learning rate, or float64."
+    "The loss rose at every damping that was tried, however short the step. Is the learning rate "
+    "negative? Does a custom gradient belong to another function? Does the loss jump, or draw "
+    "random numbers anew? Else try `damping=Adaptive(initial=1.0, retries=10)`, a smaller learning "
+    "rate, or float64."
 )
 
 

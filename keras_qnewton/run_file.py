@@ -14,6 +14,7 @@ A leaf without TensorFlow: a page about a log needs nothing of it.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import json
 import math
@@ -132,11 +133,22 @@ def runs_of_file(path: str | os.PathLike[str]) -> list[Run]:
 
 
 def end_line(file: IO[str]) -> None:
-    """Ends a last line that a process was killed in, of a file that is open for appending."""
+    """Ends a last line that a process was killed in, of a file that is open for appending.
+
+    Raises:
+        ValueError: If the file is something else than a log: nothing is to be written into it.
+    """
     with open(file.name, "rb") as written:
         size = written.seek(0, os.SEEK_END)
         if not size:
             return
+        written.seek(0)
+        begins = written.read(80).removeprefix(codecs.BOM_UTF8).lstrip()
+        if begins[:1] not in (b"", b"{"):
+            raise ValueError(
+                "Argument `path` must be a new file, or one that `NewtonLog` wrote. Received: "
+                f"path={file.name!r}, a file that begins with {begins[:20]!r}"
+            )
         written.seek(size - 1)
         if written.read(1) != b"\n":
             file.write("\n")

@@ -49,6 +49,37 @@ def fitted(path, steps):
     return log
 
 
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"epoch,loss\n0,1.0\n", b"[1]\n", b"\xff\xfe"])
+def test_a_file_that_is_no_log_is_not_written_to(tmp_path, content):
+    path = tmp_path / "model.keras"
+    path.write_bytes(content)
+    x, y = regression_data()
+    model = compiled(QNewton())
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"must be a new file, or one that `NewtonLog` wrote"):
+        model.fit(x, y, verbose=0, callbacks=[NewtonLog(path)])
+    assert path.read_bytes() == content
+    assert all((a == b).all() for a, b in zip(model.get_weights(), before, strict=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf{}\n", b'{"run": {"id'])
+def test_a_file_that_is_empty_or_a_torn_log_is_one(tmp_path, content):
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(content)
+    with open(path, "a", encoding="utf-8") as file:
+        end_line(file)
+    assert path.read_bytes().startswith(content)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"path": 1}, {"path": True}, {"tensorboard": 2}, {"on_step": "print"}]
+)
+def test_newton_log_refuses_what_is_no_path(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=rf"Argument `{name}` must be .*Received: {name}="):
+        NewtonLog(**arguments)
+
+
 def test_two_fits_with_one_path_are_two_runs(tmp_path):
     path = tmp_path / "run.jsonl"
     logs = [fitted(path, steps) for steps in (3, 2)]

@@ -127,6 +127,12 @@ def test_a_schedule_that_divides_by_zero_is_refused_at_its_first_step():
     assert_same(model.get_weights(), before)
 
 
+@pytest.mark.parametrize("rate", [-1.0, -1e-3])
+def test_a_negative_rate_is_told_at_once(rate):
+    with pytest.warns(UserWarning, match=rf"is negative.*Received: learning_rate={rate}"):
+        QNewton(rate)
+
+
 def test_a_rate_that_is_no_number_is_told_at_once():
     with pytest.warns(UserWarning, match="The learning rate is not finite"):
         QNewton(float("nan"))
