@@ -96,8 +96,6 @@ WITHOUT_SECOND = {
     "CTCLoss": _Refused(ctc.INSTEAD),
     "CTCLossV2": _Refused(ctc.INSTEAD),
     "CropAndResize": _Refused("Use method='bilinear', or hold the boxes constant.", (1,)),
-    "FractionalAvgPool": _Refused("Use `tf.nn.avg_pool2d`."),
-    "FractionalMaxPool": _Refused("Use `tf.nn.max_pool2d`."),
     "Igamma": _Refused(_HOLD, (0,)),
     "Igammac": _Refused(_HOLD, (0,)),
     "MaxPoolGradV2": _Refused("Pass the window of a max-pooling as Python integers."),

@@ -25,6 +25,12 @@ def image(w):
     return tf.reshape(tf.tanh(w), [1, 4, 4, 1])
 
 
+def images(w):
+    """Two of three rows, six columns and two channels, whose entries differ."""
+    there = tf.tile(tf.reshape(tf.sin(w), [-1]), [5])[:72]
+    return tf.reshape(there * np.linspace(0.5, 1.5, 72), [2, 3, 6, 2])
+
+
 def single(w):
     return tf.cast(image(w), tf.float32)
 
@@ -57,6 +63,12 @@ def pooled(x_of=image, ksize=2, strides=1, padding="SAME", **options):
 def pooled_by_tensors(w):
     window = {"ksize": [1, 3, 3, 1], "strides": [1, 1, 1, 1]}
     return tf.raw_ops.MaxPoolV2(input=image(w), padding="SAME", **window)
+
+
+def by_fractions(kind, overlapping):
+    pool = getattr(tf.nn, f"fractional_{kind}_pool")
+    ratios = [1.0, 1.5, 1.2, 1.0]
+    return lambda w: pool(images(w), ratios, overlapping=overlapping, seed=3)[0]
 
 
 def looked_up(combiner, weights=None):
@@ -104,6 +116,13 @@ DOUBLE = {
     "erosion": lambda w: tf.nn.erosion2d(
         image(w), FILTERS, [1, 1, 1, 1], "VALID", "NHWC", [1, 1, 1, 1]
     ),
+    **{
+        f"{kind} of fractions{', overlapping' if overlapping else ''}": by_fractions(
+            kind, overlapping
+        )
+        for kind in ("max", "avg")
+        for overlapping in (False, True)
+    },
     **{f"lookup, {c}": looked_up(c) for c in ("sum", "mean", "sqrtn")},
     **{f"weighted lookup, {c}": looked_up(c, AMOUNTS) for c in ("sum", "mean", "sqrtn")},
     "safe lookup": lambda w: tf.nn.safe_embedding_lookup_sparse(w, IDS, None, combiner="mean"),

@@ -160,7 +160,6 @@ REFUSED = {
     "DrawBoundingBoxesV2": lambda w: tf.image.draw_bounding_boxes(
         tf.cast(image(w), tf.float32), [[[0.1, 0.1, 0.5, 0.5]]], [[1.0]]
     ),
-    "FractionalMaxPool": lambda w: tf.nn.fractional_max_pool(image(w), 1.4, seed=1)[0],
     "Lu": lambda w: tf.linalg.lu(definite(w))[0],
     "MatrixLogarithm": lambda w: tf.linalg.logm(complex_of(w)),
     "Igamma": lambda w: tf.math.igamma(tf.exp(w), constant(2.0)),

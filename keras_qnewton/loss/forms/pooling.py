@@ -1,4 +1,4 @@
-"""Maxima over windows."""
+"""Maxima over windows, and means over regions that were drawn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_qnewton.loss.forms.table import form
 from keras_qnewton.loss.known_values import known_value
-from keras_qnewton.loss.raw import LossNotReplayableError, raw_op
+from keras_qnewton.loss.raw import LossNotReplayableError, here, raw_op
 
 
 @form("MaxPool", "MaxPool3D", "MaxPoolV2")
@@ -98,3 +98,39 @@ def dilated(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     largest = tf.one_hot(tf.argmax(sums, 0), tf.shape(sums)[0], True, False, axis=0)
     found = tf.reduce_sum(tf.where(largest, sums, tf.zeros_like(sums)), 0)
     return [tf.ensure_shape(found, like.shape)]
+
+
+@form("FractionalMaxPool", "FractionalAvgPool")
+def pooled_by_fractions(op: tf.Operation, inputs: list[Any]) -> list[Any]:
+    """The maximum or the mean of each region, of those that were drawn when the loss was recorded.
+
+    Region k of an axis begins at `edges[k]` and ends before `edges[k + 1]`, or with that row where
+    regions overlap.
+    """
+    (x,) = inputs
+    # TensorFlow says of their length that there is one less; `tf.unique` has it forget that.
+    edges = [tf.unique(here(t)).y for t in op.outputs[1:]]
+    overlapping = int(op.get_attr("overlapping"))
+    ends = [tf.minimum(e[1:] + overlapping, e[-1]) for e in edges]
+    lengths = [tf.cast(end - e[:-1], tf.int32) for end, e in zip(ends, edges, strict=True)]
+    # As long as the longest of each axis, so that regions are of one shape.
+    offsets = [tf.range(tf.reduce_max(n)) for n in lengths]
+    for axis, (e, offset) in enumerate(zip(edges, offsets, strict=True)):
+        rows = tf.cast(e[:-1], tf.int32)[:, None] + offset
+        last = tf.shape(inputs[0])[axis + 1] - 1
+        x = tf.gather(x, tf.minimum(rows, last), axis=1 + 2 * axis)
+    inside = [o < n[:, None] for o, n in zip(offsets, lengths, strict=True)]
+    regions = inside[0][:, :, None, None] & inside[1]
+    # `[examples, rows, columns, channels, places in the region]`
+    x = tf.transpose(x, [0, 1, 3, 5, 2, 4])
+    x = tf.reshape(x, tf.concat([tf.shape(x)[:4], [-1]], 0))
+    regions = tf.transpose(regions, [0, 2, 1, 3])
+    regions = tf.reshape(regions, tf.concat([tf.shape(regions)[:2], [1, -1]], 0))
+    if op.type == "FractionalMaxPool":
+        x = tf.where(regions, x, x.dtype.min)
+        first = tf.one_hot(tf.argmax(x, -1), tf.shape(x)[-1], True, False)
+        found = tf.reduce_sum(tf.where(first, x, tf.zeros_like(x)), -1)
+    else:
+        counts = tf.cast(tf.math.count_nonzero(regions, -1), x.dtype)
+        found = tf.reduce_sum(tf.where(regions, x, tf.zeros_like(x)), -1) / counts
+    return [tf.ensure_shape(found, op.outputs[0].shape), *(here(t) for t in op.outputs[1:])]
