@@ -12,6 +12,7 @@ import ctypes
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -98,6 +99,51 @@ def registered_gradient(kind: str) -> Callable[..., Any] | None:
         LookupError: If it has none.
     """
     return ops.gradient_registry.lookup(kind)
+
+
+def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`tf.custom_gradient`, whose gradients are freed with the graph that they are of.
+
+    Public alternative tried: `tf.custom_gradient` alone. It registers a gradient for the life of
+    the process, and the gradient holds the tensors that it is closed over, and so their graph.
+    """
+    given = tf.custom_gradient(function)
+
+    def call(*args: tf.Tensor) -> Any:
+        known = len(ops.gradient_registry._registry)
+        results = given(*args)
+        for name in list(ops.gradient_registry._registry)[known:]:
+            _free_with_graph(name)
+        return results
+
+    return call
+
+
+def _free_with_graph(name: str) -> None:
+    """Has the gradient registered under `name` live as long as the graph that is being built."""
+    registry = ops.gradient_registry._registry
+    entry = registry.get(name, {})
+    gradient = entry.get("type")
+    if gradient is None or isinstance(gradient, _Weakly):
+        return
+    graph = tf.compat.v1.get_default_graph()
+    # The outermost function's: those inside of it may be copied, and have the same gradients.
+    while hasattr(getattr(graph, "outer_graph", None), "outer_graph"):
+        graph = graph.outer_graph
+    graph.add_to_collection("keras_qnewton/gradients", gradient)
+    entry["type"] = _Weakly(gradient, lambda: registry.pop(name, None))
+
+
+class _Weakly:
+    """A gradient that something else holds."""
+
+    def __init__(self, gradient: Callable[..., Any], then: Callable[[], object]):
+        self._gradient = weakref.ref(gradient, lambda _: then())
+
+    def __call__(self, op: tf.Operation, *upstream: Any) -> Any:
+        gradient = self._gradient()
+        assert gradient is not None, "The graph of this operation's gradient is gone."
+        return gradient(op, *upstream)
 
 
 def vectorize_over_batches(kind: str, inputs: Sequence[int]) -> None:

@@ -150,6 +150,12 @@ def convolution():
     return keras.Sequential([L.Input((4,)), L.Reshape((2, 2, 1)), *layers])
 
 
+def with_forms():
+    """Operations that are run again as something else, whose gradients are given."""
+    layers = [L.Dense(4, activation="softsign"), L.Reshape((2, 2, 1)), L.UpSampling2D(2)]
+    return keras.Sequential([L.Input((4,)), *layers, L.Flatten(), L.Dense(1)])
+
+
 class Watched(keras.losses.MeanSquaredError):
     """Keeps a weak reference to each graph in which it is traced."""
 
@@ -170,6 +176,8 @@ class Watched(keras.losses.MeanSquaredError):
         (convolution, {}),
         (perceptron, {"curvature": "hessian", "blocks": "layer"}),
         (perceptron, {"curvature": "quasi_newton"}),
+        (with_forms, {}),
+        (with_forms, {"curvature": "hessian"}),
     ],
 )
 def test_graphs_of_a_dropped_model_are_collected(make, options):

@@ -106,7 +106,7 @@ def run(
 
     used: dict[str, Any] = {}  # new values of what the gradient captured, by placeholder
 
-    @tf.custom_gradient
+    @_tf_private.custom_gradient
     def again(*arguments: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
         outputs = raw_op(op)(list(arguments))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.loss.forms.table import form
 
 
@@ -14,7 +15,7 @@ def softsign(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     """x / (1 + |x|), whose derivative is 1 / (1 + |x|)²."""
     del op
 
-    @tf.custom_gradient
+    @_tf_private.custom_gradient
     def again(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
         return tf.math.softsign(x), lambda u: _slope(u, x)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.loss.forms.table import form
 from keras_qnewton.loss.raw import raw_op
 
@@ -26,7 +27,7 @@ def quantised_in_a_known_range(op: tf.Operation, inputs: list[Any]) -> list[Any]
     """The range is of two numbers."""
     options = {name: op.get_attr(name) for name in ("min", "max", *_FAKE)}
 
-    @tf.custom_gradient
+    @_tf_private.custom_gradient
     def again(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
         ones = tf.ones_like(x)
         inside = tf.raw_ops.FakeQuantWithMinMaxArgsGradient(gradients=ones, inputs=x, **options)
@@ -41,7 +42,7 @@ def quantised(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     options = {name: op.get_attr(name) for name in _FAKE}
     slopes = getattr(tf.raw_ops, f"{op.type}Gradient")
 
-    @tf.custom_gradient
+    @_tf_private.custom_gradient
     def again(x: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, Any]:
         ones = tf.ones_like(x)
         inside, *_ = slopes(gradients=ones, inputs=x, min=low, max=high, **options)

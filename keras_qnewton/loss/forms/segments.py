@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.loss.forms.table import form
 from keras_qnewton.loss.raw import raw_op
 
@@ -16,7 +17,7 @@ _SUMS = ("SparseSegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN")
 def segments_of_rows(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     """Σ s rows of a segment, s = 1, 1/n or 1/√n of its n rows; its transpose is a scattered sum."""
 
-    @tf.custom_gradient
+    @_tf_private.custom_gradient
     def again(
         data: tf.Tensor, indices: tf.Tensor, segments: tf.Tensor, *count: tf.Tensor
     ) -> tuple[tf.Tensor, Any]:

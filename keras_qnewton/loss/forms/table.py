@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.loss.raw import here
 
 # From an operation and its inputs' new values to its outputs'.
@@ -52,12 +53,12 @@ def adjoint_pair(
         remaining = iter(tensors)
         return [next(remaining) if value is None else value for value in known]
 
-    @tf.custom_gradient
+    @_tf_private.custom_gradient
     def apply(x: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, Any]:
         nothing = [None] * len(others)
         return forward(x, *all_of(others)), lambda u: [transposed(u, x, *others), *nothing]
 
-    @tf.custom_gradient
+    @_tf_private.custom_gradient
     def transposed(u: tf.Tensor, x: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, Any]:
         nothing = [None] * (1 + len(others))
         return adjoint(u, x, *all_of(others)), lambda v: [apply(v, *others), *nothing]
