@@ -49,6 +49,45 @@ def test_the_scale_of_the_loss_changes_nothing(scale):
     np.testing.assert_allclose(final(scale), final(1.0), rtol=0.05)
 
 
+@pytest.mark.parametrize("curvature", ["quasi_newton", "fisher"])
+@pytest.mark.parametrize(
+    "dtype, powers", [("float32", (-84, -40, 60, 96)), ("float64", (-900, -60, 500, 960))]
+)
+def test_powers_of_two_that_are_taken_out_change_nothing(curvature, dtype, powers):
+    """These routes have a scale of their own; see docs/decisions/scale_of_the_loss.md."""
+    rng = np.random.default_rng(0)
+    x, start = rng.normal(size=(24, 3)), rng.normal(size=(3, 2))
+    labels = tf.one_hot(rng.integers(0, 2, 24), 2, dtype=dtype)
+    batches = tf.Variable(x, dtype=dtype, shape=[None, 3]), tf.Variable(labels, shape=[None, 2])
+    w, scale = tf.Variable(start, dtype=dtype), tf.Variable(1, dtype=dtype)
+    optimizer = QNewton(curvature=curvature)
+    optimizer.build([w])
+    fresh = [v.numpy() for v in optimizer.variables]
+
+    def loss():
+        logits = tf.matmul(tf.convert_to_tensor(batches[0]), w)
+        each = tf.nn.softmax_cross_entropy_with_logits(tf.convert_to_tensor(batches[1]), logits)
+        return scale * tf.reduce_mean(each)
+
+    step = tf.function(lambda: optimizer.minimize(loss, [w]), autograph=False)
+
+    def trained(power):
+        for state, value in zip([w, *optimizer.variables], [start, *fresh], strict=True):
+            state.assign(tf.cast(value, state.dtype))
+        scale.assign(np.ldexp(np.ones([], dtype), power))
+        for k in range(6):
+            rows = slice(12 * (k % 2), 12 * (k % 2) + 12)
+            batches[0].assign(tf.cast(x[rows], dtype))
+            batches[1].assign(labels[rows])
+            step()
+        return w.numpy()
+
+    first, *others = (trained(power) for power in powers)
+    assert np.any(first != start.astype(dtype))
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=100 * np.finfo(dtype).eps)
+
+
 @pytest.mark.slow
 def test_warm_up_from_zero_learning_rate():
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 50, warmup_target=1.0, warmup_steps=3)
