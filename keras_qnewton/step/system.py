@@ -36,8 +36,6 @@ from keras_qnewton.state import NewtonState
 from keras_qnewton.step.batch import Batch, Share
 from keras_qnewton.step.forming import Forming, formed_before_any_is_kept
 
-_FIELDS = len(BlockStep._fields)
-
 
 @dataclasses.dataclass(frozen=True)
 class System:
@@ -189,9 +187,13 @@ class System:
             # One of m batches that share the work.
             part = self.share.part(averaged=problem.kept.averages)
             found.append(block._replace(x=tf.cast(part, block.x.dtype) * block.x))
-        owners = [owner for owner, block in zip(self._owners, found, strict=True) for _ in block]
-        flat = self._agreed([number for block in found for number in block], owners)
-        return [BlockStep(*flat[k : k + _FIELDS]) for k in range(0, len(flat), _FIELDS)]
+        flat = [tf.nest.flatten(block) for block in found]
+        owners = [o for o, numbers in zip(self._owners, flat, strict=True) for _ in numbers]
+        agreed = iter(self._agreed([number for numbers in flat for number in numbers], owners))
+        return [
+            tf.nest.pack_sequence_as(block, [next(agreed) for _ in numbers])
+            for block, numbers in zip(found, flat, strict=True)
+        ]
 
     def _agreed(
         self, tensors: Sequence[tf.Tensor], owners: Sequence[int] | None = None
