@@ -201,12 +201,12 @@ def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor]
 
 
 def _in_one_plus_exp(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor | None:
-    """t of 1 + exp(t), or of another number that is not negative in the place of 1."""
+    """t of 1 + exp(t), or of another number in the place of 1 that is not small."""
     op, inputs = tensor.op, _moving_inputs(tensor.op, moving)
     if op.type not in ("AddV2", "Add") or len(inputs) != 1 or inputs[0].op.type != "Exp":
         return None
     (other,) = [tf.get_static_value(t) for t in op.inputs if t is not inputs[0]]
-    return inputs[0].op.inputs[0] if other is not None and np.all(other >= 0) else None
+    return inputs[0].op.inputs[0] if other is not None and np.all(other > _SMALL) else None
 
 
 def _logit(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor | None:

@@ -20,7 +20,7 @@ TWICE_DIFFERENTIABLE = _names(
     BesselJ1 BesselK0 BesselK0e BesselK1 BesselK1e BesselY0 BesselY1 Betainc BiasAdd BiasAddGrad
     BiasAddV1 BroadcastTo Cast Cholesky ClipByValue Complex ComplexAbs Concat ConcatV2 Conj
     ConjugateTranspose Conv2D Conv2DBackpropFilter Conv2DBackpropInput Conv3D
-    Conv3DBackpropFilterV2 Conv3DBackpropInputV2 Cos Cosh Cross Cumprod Cumsum CumulativeLogsumexp
+    Conv3DBackpropFilterV2 Conv3DBackpropInputV2 Cos Cosh Cross Cumprod Cumsum
     Dawsn DepthToSpace DepthwiseConv2dNative DepthwiseConv2dNativeBackpropFilter
     DepthwiseConv2dNativeBackpropInput Diag DiagPart Digamma Div DivNoNan DynamicPartition
     DynamicStitch Eig Einsum Elu EluGrad EnsureShape Erf Erfc Erfinv EuclideanNorm Exp ExpandDims

@@ -211,7 +211,7 @@ def test_a_wrong_guess_is_refuted(monkeypatch):
     problem = Problem(attention)
     expected, _ = reference(problem.variables, problem.outputs, problem.loss)
     monkeypatch.setattr(
-        "keras_qnewton.curvature.structured_gauss_newton.examples_apart",
+        "keras_qnewton.curvature.seen_rows.examples_apart",
         lambda *_: ExamplesApart(5, None),
     )
     matrix, how = formed(problem)
