@@ -110,9 +110,9 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     given = tf.custom_gradient(function)
 
     def call(*args: tf.Tensor) -> Any:
-        known = len(ops.gradient_registry._registry)
+        known = set(ops.gradient_registry._registry)
         results = given(*args)
-        for name in list(ops.gradient_registry._registry)[known:]:
+        for name in set(ops.gradient_registry._registry) - known:
             _free_with_graph(name)
         return results
 

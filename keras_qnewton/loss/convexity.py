@@ -190,7 +190,9 @@ def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor]
         return Atom(0), probability.op.inputs[0]
     if probability.op.type == "Sub" and tf.get_static_value(probability.op.inputs[0]) == 1:
         probability = _behind_clips(probability.op.inputs[1], moving)
-    logit = _logit(probability, moving)
+        logit = _logit(probability, moving, taken_from_one=True)
+    else:
+        logit = _logit(probability, moving)
     if logit is not None:
         return Atom(-1), logit
     if probability is not argument and probability.op.type == "RealDiv":  # by their sum
@@ -209,8 +211,17 @@ def _in_one_plus_exp(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor | 
     return inputs[0].op.inputs[0] if other is not None and np.all(other > _SMALL) else None
 
 
-def _logit(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor | None:
-    """t or -t of σ(t), written as it is, or as 1 / (1 + exp(-t)) or exp(t) / (1 + exp(t))."""
+def _logit(
+    tensor: tf.Tensor, moving: Collection[str], taken_from_one: bool = False
+) -> tf.Tensor | None:
+    """t or -t of σ(t), written as it is, or as 1 / (1 + exp(-t)) or exp(t) / (1 + exp(t)).
+
+    Args:
+        tensor: σ(t).
+        moving: See `moving_tensors`.
+        taken_from_one: Whether 1 - σ(t) is what is to be log-concave: 1 - c / (a + exp(t)) is so
+            for no c below a.
+    """
     op = tensor.op
     if op.type == "Sigmoid":
         return op.inputs[0]
@@ -218,6 +229,9 @@ def _logit(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor | None:
         return None
     above, exponent = op.inputs[0], _in_one_plus_exp(op.inputs[1], moving)
     number = above.name not in moving and tf.get_static_value(above) is not None
+    if number and taken_from_one and exponent is not None:
+        added = [tf.get_static_value(t) for t in op.inputs[1].op.inputs if t.name not in moving]
+        number = bool(np.all(tf.get_static_value(above) >= added[0]))
     same = exponent is not None and above.op.type == "Exp" and above.op.inputs[0] is exponent
     return exponent if number or same else None
 

@@ -122,7 +122,10 @@ class QuantumCost(Policy, abc.ABC):
 
     @property
     def epsilon(self) -> float | tf.Tensor:
-        """ε; a tensor of a model that is asked for a tolerance in a graph."""
+        """ε; a tensor of a model that is asked for a tolerance in a graph.
+
+        So `depth` and `preparations` take TensorFlow's functions of it, not Python's.
+        """
         return self._epsilon
 
     def to(self: _Cost, tolerance: Scalar) -> _Cost:

@@ -54,8 +54,8 @@ class EitherState:
 def load_earlier(state: Any, variables: Sequence[keras.Variable], store: Mapping[str, Any]) -> bool:
     """Sets the variables from a saved file of an earlier version, if it is one.
 
-    It has no variables of learned steps. They keep their values, and the training goes on from the
-    others.
+    It has no variables of lengths of solutions, and an older one none of learned steps. They keep
+    their values, and the training goes on from the others.
 
     Args:
         state: The optimizer's.
@@ -65,9 +65,13 @@ def load_earlier(state: Any, variables: Sequence[keras.Variable], store: Mapping
     Returns:
         Whether it is such a file.
     """
-    saved = len(store.keys())
-    if getattr(state, "first_learned", None) != saved:
-        return False
-    for k, variable in enumerate(variables[:saved]):
-        variable.assign(store[str(k)])
-    return True
+    newton = getattr(state, "newton", state)
+    lengths = {id(variable) for variable in getattr(newton, "lengths", {}).values()}
+    first = getattr(state, "first_learned", len(variables))
+    for known in (variables, variables[:first]):
+        earlier = [variable for variable in known if id(variable) not in lengths]
+        if len(earlier) == len(store.keys()) < len(variables):
+            for k, variable in enumerate(earlier):
+                variable.assign(store[str(k)])
+            return True
+    return False

@@ -176,6 +176,26 @@ def test_every_rule_is_tested():
     assert set(_COMPOSITIONS) == {"Log", "Log1p", "Sqrt"}  # "log of exp" and others
 
 
+@pytest.mark.parametrize("share, ends_at", [(0.5, "RealDiv"), (1.0, "Tanh")])
+def test_one_less_a_share_of_a_sigmoid_is_not_log_concave(share, ends_at):
+    """The loss is convex in the share, then; of a whole sigmoid, in the logit."""
+    w, found = tf.Variable([0.3, -0.2, 0.9]), []
+
+    @tf.function(autograph=False)
+    def look():
+        def loss():
+            e = tf.exp(tf.tanh(w))
+            return -tf.reduce_sum(tf.math.log(1 - share / (1 + e)))
+
+        recorded = record(loss, [w])
+        (output,) = convex_loss(recorded).outputs
+        found.append(recorded.tensor(output.name).op.type)
+        return recorded.value
+
+    look()
+    assert found == [ends_at]
+
+
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**20), scale=st.floats(0.01, 30.0))
 def test_products_and_roots_equal_the_hessian(problem, seed, scale):

@@ -9,8 +9,9 @@ import tensorflow as tf
 from keras_qnewton.loss.forms.table import form
 from keras_qnewton.loss.known_values import known_value
 
-# Elements along the axis up to which there is a number for each pair of them.
-_LONGEST = 4096
+# Numbers up to which there is one for each pair of elements along the axis, and elements of an axis
+# up to which there is where the others are not known.
+_MOST, _LONGEST = 2**24, 256
 
 
 @form("CumulativeLogsumexp")
@@ -22,7 +23,7 @@ def cumulative_logsumexp(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     """
     x, axis = inputs[0], known_value(inputs[1])
     length = None if axis is None else x.shape[int(axis)]
-    if axis is None or length is None or length > _LONGEST or op.get_attr("exclusive"):
+    if axis is None or not _is_short(x, length) or op.get_attr("exclusive"):
         return [
             tf.math.cumulative_logsumexp(
                 x, inputs[1], exclusive=op.get_attr("exclusive"), reverse=op.get_attr("reverse")
@@ -38,3 +39,11 @@ def cumulative_logsumexp(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     found = tf.reduce_logsumexp(pairs, -1)
     back = [*range(at), x.shape.rank - 1, *range(at, x.shape.rank - 1)]
     return [tf.transpose(found, back)]
+
+
+def _is_short(x: tf.Tensor, length: int | None) -> bool:
+    """Whether pairs of so many elements along an axis fit into memory."""
+    if length is None:
+        return False
+    elements = x.shape.num_elements()
+    return length <= _LONGEST if elements is None else elements * length <= _MOST
