@@ -27,8 +27,17 @@ EXPORTED_BY = {
     "readout": ("keras_qnewton.solvers",),
     "solver": ("keras_qnewton.solvers",),
 }
-# Policies that are given as objects: settings of something else, or a user's own function.
-NOT_BY_NAME = {"Forcing", "FunctionCost", "Pruning", "Reshape", "Scheduler", "StrongWolfe"}
+# Policies that are given as objects: settings of something else, a user's own function, and what a
+# curvature is among several replicas.
+NOT_BY_NAME = {
+    "Forcing",
+    "FunctionCost",
+    "Pruning",
+    "Reshape",
+    "Scheduler",
+    "StrongWolfe",
+    "_OfReplicas",
+}
 
 
 class Class(NamedTuple):

@@ -294,7 +294,7 @@ def test_a_cost_model_of_ones_own():
         ({"tolerance": -1.0}, "`tolerance` must be a positive number"),
         (
             {"cost": "free"},
-            "`cost` must be one of 'asymptotic', 'cg_time', 'circuit', 'detailed', 'lu_time'",
+            "`cost` must be one of 'asymptotic', 'cg_time', 'circuit', 'detailed', 'few_prep",
         ),
         ({"cost": 3}, "`cost` must be a registered name, a function or an object with `seconds`"),
         ({"classical": None}, "`classical` must be a registered name or an object"),
