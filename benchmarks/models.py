@@ -8,6 +8,8 @@ of their own: QNewton() through `minimize` in a `tf.function`, Adam in one of it
 
     dense             64-16-16-10 tanh, batch 512
     cnn               two convolutions of 8 filters on 8 x 8 pixels, batch 512
+    batch_norm        a residual block of two convolutions of 4 filters, each with batch
+                      normalization, on 8 x 8 pixels, batch 256
     lstm10, 28, 100   LSTM(8) on so many steps of 4 numbers, batch 256
     gru               GRU(8) on 10 steps of 4 numbers, batch 256
     transformer       attention of 2 heads, layer normalization, GELU, 8 tokens of 8 numbers,
@@ -75,6 +77,17 @@ def cnn(optimizer: Any) -> Step:
     layers = [L.Conv2D(8, 3, activation="relu"), L.Conv2D(8, 3, activation="relu")]
     model = keras.Sequential([L.Input((8, 8, 1)), *layers, L.GlobalAveragePooling2D(), L.Dense(10)])
     return fitted(model, optimizer, noise(512, 8, 8, 1), labels(512, 10))
+
+
+def batch_norm(optimizer: Any) -> Step:
+    def normalised(z: Any) -> Any:
+        return L.BatchNormalization()(L.Conv2D(4, 3, padding="same", use_bias=False)(z))
+
+    images = keras.Input((8, 8, 1))
+    z = L.ReLU()(normalised(images))
+    z = L.ReLU()(z + normalised(z))
+    model = keras.Model(images, L.Dense(10)(L.GlobalAveragePooling2D()(z)))
+    return fitted(model, optimizer, noise(256, 8, 8, 1), labels(256, 10))
 
 
 def recurrent(layer: Any, steps: int) -> Callable[[Any], Step]:
@@ -175,6 +188,7 @@ def pinn(optimizer: Any) -> Step:
 MODELS: dict[str, Callable[[Any], Step]] = {
     "dense": dense,
     "cnn": cnn,
+    "batch_norm": batch_norm,
     "lstm10": recurrent(L.LSTM, 10),
     "lstm28": recurrent(L.LSTM, 28),
     "lstm100": recurrent(L.LSTM, 100),

@@ -192,6 +192,7 @@ def _quasi_newton(runs: Runs) -> Table:
 
 
 def _pinn(runs: Runs) -> Table:
+    names = {"poisson2d": "Poisson, 2-d", "heat1d": "heat, 1-d", "poisson5d": "Poisson, 5-d"}
     rows = []
     for run in runs:
         reached = run["steps_and_seconds_to"]["1e-05"]
@@ -199,15 +200,16 @@ def _pinn(runs: Runs) -> Table:
         ours = run["method"] == "QNewton()"
         rows.append(
             [
-                str(run["seed"]),
+                names[run["problem"]],
                 _code(run["method"]) if ours else run["method"],
+                f"{1e3 * run['step_seconds_mean']:.1f} ms",
                 f"{run['steps']:,}",
                 level,
                 f"{run['final_l2']:.1e}",
                 f"{run['ms_ours_over_jax']:.2f}" if ours else "",
             ]
         )
-    head = ["seed", "method", "steps", "steps to 1e-5", "L2 error", "time of a step / JAX's"]
+    head = ["problem", "method", "a step", "steps", "to 1e-5", "L2 error", "a step / JAX's"]
     return [head, *rows]
 
 
@@ -245,7 +247,7 @@ def _code(text: str) -> str:
 
 
 # By what a page calls it: the file of its results, and how it is made of them.
-def paper(runs: list[dict[str, Any]]) -> list[list[str]]:
+def _paper(runs: list[dict[str, Any]]) -> list[list[str]]:
     """Of `examples/paper`: the perceptron's break-even gate times by cost model."""
     blocks = [run for run in runs if run["part"] == "block" and run["family"] == "mlp"]
     prices = {r["model"]: r for r in runs if r["part"] == "price" and r["family"] == "mlp"}
@@ -270,7 +272,7 @@ def paper(runs: list[dict[str, Any]]) -> list[list[str]]:
     return [head, *rows]
 
 
-def peers_quantum(runs: list[dict[str, Any]]) -> list[list[str]]:
+def _peers_quantum(runs: list[dict[str, Any]]) -> list[list[str]]:
     """Of `benchmarks/peers_quantum.py`."""
     rows = [
         [
@@ -288,10 +290,37 @@ def peers_quantum(runs: list[dict[str, Any]]) -> list[list[str]]:
     return [["κ", "circuit", "error", "success", "queries", "gates", "qubits", "seconds"], *rows]
 
 
+def _models(runs: Runs) -> Table:
+    of = {(run["model"], run["optimizer"]): run for run in runs}
+    rows = []
+    for model in dict.fromkeys(run["model"] for run in runs):
+        adam, ours = of[model, "Adam"], of[model, "QNewton"]
+        seconds = [f"{run['first_seconds']:.1f} s" for run in (adam, ours)]
+        later = [f"{1e3 * run['step_seconds']:.1f} ms" for run in (adam, ours)]
+        formed = ours["formed_by"].split(":")[0]
+        rows.append([model, f"{ours['weights']:,}", *seconds, *later, f"{ours['route']}, {formed}"])
+    head = ["model", "weights", "first, Adam", "first, `QNewton()`", "later, Adam"]
+    return [[*head, "later, `QNewton()`", "solved by, formed by"], *rows]
+
+
+def _first_step(runs: Runs) -> Table:
+    of = {(run["model"], run["optimizer"]): run for run in runs}
+    rows = []
+    for model in dict.fromkeys(run["model"] for run in runs):
+        adam, ours = of[model, "Adam"], of[model, "QNewton"]
+        parts = [f"{ours[part]:.1f} s" for part in ("tracing", "graph_optimisation", "first_run")]
+        ratio = ours["first_step"] / adam["first_step"]
+        rows.append([model, f"{ours['operations']:,.0f}", *parts, f"{ratio:.1f}"])
+    head = ["model", "operations", "tracing", "optimisation", "first run", "times Adam's"]
+    return [head, *rows]
+
+
 TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
-    "paper": ("paper", paper),
-    "peers_quantum": ("peers_quantum", peers_quantum),
+    "paper": ("paper", _paper),
+    "peers_quantum": ("peers_quantum", _peers_quantum),
     "whole_wait": ("whole_wait", _whole_wait),
+    "models": ("models", _models),
+    "first_step": ("first_step", _first_step),
     "quasi_newton_cost": ("quasi_newton_cost", _quasi_newton_cost),
     "random_problems": ("random_problems", _random_problems),
     "many_models": ("many_models", _many_models),
