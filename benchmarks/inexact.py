@@ -23,6 +23,7 @@ With `--batches 3` steps are of a third of the data each, in turn, and losses of
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import common
@@ -70,7 +71,9 @@ class Searched(Shortcut):
 class Known(Searched):
     """Each run is told how long its solution is."""
 
-    def _runner(self, prepared, details):  # type: ignore[no-untyped-def]
+    def _runner(
+        self, prepared: Any, details: dict[str, Any]
+    ) -> Callable[[np.ndarray, int], np.ndarray]:
         def run(rhs: np.ndarray, number: int) -> np.ndarray:
             x = np.linalg.solve(prepared.matrix, rhs)
             length = float(np.linalg.norm(x) / np.linalg.norm(rhs))

@@ -23,7 +23,6 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -108,7 +107,10 @@ def qrisp(which: str, size: int, kappa: float) -> dict[str, Any]:
     resolved = alpha * np.linalg.norm(np.linalg.inv(matrix), 2)
     if which == "dalzell_inversion":
         length = float(np.linalg.norm(np.linalg.solve(matrix / alpha, rhs)))
-        prepared: Callable[[Any], None] = lambda operand: prepare(operand, rhs)  # noqa: E731
+
+        def prepared(operand: Any) -> None:
+            prepare(operand, rhs)
+
         inverse = dalzell_inversion(encoding, prepared, length, EPSILON, resolved)
         # Of its own source: κ (1 + 1/t) for the sum, l = ⌈κ/2 ln(2/ε)⌉, degree 2 l.
         queries = 2 * math.ceil(resolved * (1 + 1 / length) / 2 * math.log(2 / EPSILON))
@@ -135,7 +137,7 @@ def qrisp(which: str, size: int, kappa: float) -> dict[str, Any]:
     try:
         counts = inverse.resources(QuantumFloat(qubits))
         gates, width = sum(counts["gate counts"].values()), counts.get("qubits")
-    except Exception as error:
+    except Exception as error:  # whatever a peer's count raises, its circuit has run
         print(f"qrisp {which}: no resources, {type(error).__name__}: {error}", file=sys.stderr)
         gates, width = None, None
     others = {"resolved": resolved, "qubits": width, "gates": gates, "seconds": seconds}

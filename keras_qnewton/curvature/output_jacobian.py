@@ -66,22 +66,22 @@ class OutputJacobian:
 
     def transposed(self, vectors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
         """Jᵀ u for the weights `of`."""
-        inside = [self._weights[i] for i in of]
+        return self.transposed_from(self.outputs, vectors, of)
+
+    def transposed_from(
+        self, inside: Sequence[tf.Tensor], seeds: Sequence[tf.Tensor], of: Sequence[int]
+    ) -> list[tf.Tensor]:
+        """Derivatives of tensors that the network made, times `seeds`, for the weights `of`."""
+        weights = [self._weights[i] for i in of]
         return _dense(
-            self._backward.gradient(
-                self.outputs, inside, list(vectors), unconnected_gradients=_ZERO
-            )
+            self._backward.gradient(list(inside), weights, list(seeds), unconnected_gradients=_ZERO)
         )
 
     def gradient(
-        self,
-        inside: Sequence[tf.Tensor],
-        seeds: Sequence[tf.Tensor],
-        of: Sequence[int] | None = None,
+        self, inside: Sequence[tf.Tensor], seeds: Sequence[tf.Tensor]
     ) -> list[tf.Tensor | None]:
-        """Derivatives of tensors that the network made, times `seeds`, one a weight of `of`."""
-        weights = self._weights if of is None else [self._weights[i] for i in of]
-        gradients = self._backward.gradient(list(inside), weights, list(seeds))
+        """The same for all weights, None where there is none."""
+        gradients = self._backward.gradient(list(inside), self._weights, list(seeds))
         return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
     def transposed_of(self, i: int, vector: tf.Tensor, of: Sequence[int]) -> list[tf.Tensor]:

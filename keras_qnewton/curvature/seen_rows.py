@@ -90,7 +90,30 @@ class SeenRows:
     @functools.cached_property
     def proved(self) -> bool:
         """Whether rows need no check: each output's examples are proved to be apart."""
-        return all(r.count and r.rows_each is not None for r in self.rows)
+        return self.have_roots and all(r.rows_each is not None for r in self.rows)
+
+    @property
+    def have_roots(self) -> bool:
+        """Per-example derivatives need few outputs an example."""
+        return all(r.count for r in self.rows)
+
+    @property
+    def have_one_root(self) -> bool:
+        """Whether each example of each output has a single row."""
+        return all(r.count == 1 for r in self.rows)
+
+    @property
+    def known_number(self) -> int | None:
+        """How many rows there are in all, if that is known while tracing."""
+        known = [
+            None if r.known_examples is None else r.known_examples * r.count for r in self.rows
+        ]
+        return None if None in known else sum(n for n in known if n is not None)
+
+    @property
+    def number(self) -> tf.Tensor:
+        """The same when the step runs, int32 scalar."""
+        return tf.add_n([r.examples * r.count for r in self.rows])
 
     @property
     def shared(self) -> list[Piece]:

@@ -93,13 +93,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         if self._is_proved and all(self._covering(k) or self._pieces(k) for k in dense):
             return False
         largest = max((self._parts[k].size for k in dense), default=0)
-        return held.size < largest and self._has_more_rows_than(held.size) is not False
-
-    def _has_more_rows_than(self, number: int) -> tf.Tensor | bool:
-        """Whether all examples have more roots; a bool where that is known while tracing."""
-        if all(rows.known_examples is not None for rows in self._rows):
-            return sum((rows.known_examples or 0) * rows.count for rows in self._rows) > number
-        return tf.add_n([rows.examples * rows.count for rows in self._rows]) > number
+        known = self._seen.known_number
+        return held.size < (largest if known is None else min(largest, known))
 
     @property
     def _seldom_fails(self) -> bool:
@@ -179,7 +174,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         return cls(point, convex, output_curvature)
 
     def _all_may_have_rows(self) -> bool:
-        few = self._has_rows() and sum(rows.count for rows in self._rows) <= _ROOTS_IN_LOOPS
+        few = self._seen.have_roots and sum(rows.count for rows in self._rows) <= _ROOTS_IN_LOOPS
         return few and all(
             bool(self._covering(k) or self._pieces(k))
             for k, part in enumerate(self._parts)
@@ -189,7 +184,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     # --- formed blocks ------------------------------------------------------------------
 
     def _assembly(self, k: int) -> Assembly | Formation:
-        if not self._has_rows():
+        if not self._seen.have_roots:
             return self._unless_loop(Formation.OUTPUT)
         layers, found = self._covering(k), self._pieces(k)
         if not self._roots_pay(k):
@@ -200,8 +195,9 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             make = functools.partial(self._verified_rows, k, found, dtype)
             if self._held is None:
                 return Assembly(fitting, make, dtype, Formation.ROWS)
-            possible = all_hold([fitting, self._has_more_rows_than(self._held.size)])
-            return Assembly(possible, make, dtype, Formation.SHARED, Formation.NOT_LINEAR)
+            if self._seen.known_number is None:
+                fitting = all_hold([fitting, self._seen.number > self._held.size])
+            return Assembly(fitting, make, dtype, Formation.SHARED, Formation.NOT_LINEAR)
         if layers is None:
             return self._unless_loop(Formation.NOT_LINEAR)
         fitting, affordable = self._layers_fit(layers), self._affordable(layers)
@@ -239,7 +235,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
 
         Wide layers are an exception: their products leave out inputs and examples that are zero.
         """
-        return self._has_one_root() and all(n.inputs < MANY_INPUTS for n in layers)
+        return self._seen.have_one_root and all(n.inputs < MANY_INPUTS for n in layers)
 
     def _precision_of_rows(self, k: int) -> tf.DType:
         """Double where one product of rows makes the block.
@@ -247,7 +243,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         It squares their singular values: in single precision nothing is left of those below
         √u of the largest, and what rounding makes of them has to be added to every shift.
         """
-        one = self._has_one_root()
+        one = self._seen.have_one_root
         return tf.float64 if one and self._parts[k].size <= _LARGEST_DOUBLE else self.dtype
 
     def _preactivation_curvature(
@@ -323,12 +319,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         inside = [self._inside[name] for name in held.names]
 
         def row(unit: tf.Tensor) -> tf.Tensor:
-            found = self._jacobian.gradient(inside, held.seeds(unit), indices)
-            like = [(self._shapes[i], self._dtypes[i]) for i in indices]
-            dense = [
-                tf.zeros(*zero) if g is None else g for g, zero in zip(found, like, strict=True)
-            ]
-            return self.flatten_block(k, dense)
+            pulled = self._jacobian.transposed_from(inside, held.seeds(unit), indices)
+            return self.flatten_block(k, pulled)
 
         return self.of_unit_vectors(row, held.size, self._parts[k].size)
 
@@ -420,7 +412,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     ) -> list[RowFactors | None]:
         """See `Linearized.low_rank`. A batch's size is not known before the step runs."""
         out: list[RowFactors | None] = [None] * len(max_ranks)
-        if not self._has_rows():
+        if not self._seen.have_roots:
             return out
         few = FewRows(self._seen_free.rows, self._seen_free.check.noise, self._memory)
         found = {
@@ -436,10 +428,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     ) -> Candidate | None:
         """The k-th block, if it may have no more than `limit` rows and a diagonal beside them."""
         indices = self._parts[k].indices
-        found, has_diagonal = (
-            self._pieces_of(k, self._seen_free),
-            self._remainder.depends_on(indices),
-        )
+        found = self._pieces_of(k, self._seen_free)
+        has_diagonal = self._remainder.depends_on(indices)
         if found is None or (has_diagonal and not self.positive_semidefinite):
             return None
         if has_diagonal:
@@ -473,13 +463,6 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
     def _can_assemble(self) -> bool:
         """True: a backward pass for each root will do."""
         return True
-
-    def _has_rows(self) -> bool:
-        """Per-example derivatives need few outputs an example."""
-        return all(r.count for r in self._rows)
-
-    def _has_one_root(self) -> bool:
-        return all(r.count == 1 for r in self._rows)
 
     def _pieces(self, k: int) -> list[Piece] | None:
         """What the block's columns of U are made of, or None if that is not known."""

@@ -103,7 +103,8 @@ class _Walk:
     def _linear_beside(self, terms: Sequence[Term]) -> list[tf.Tensor]:
         """What ℓ is linear in, where a z does not say all of it: another slice of an output."""
         stops = {*self._terms, *(z.name for term in terms for z in term.arguments)}
-        return [self._loss.tensor(name) for name in self._ends(self._loss.recorded, stops)]
+        ends = map(self._loss.tensor, self._ends(self._loss.recorded, stops))
+        return [tensor for tensor in ends if self._weight_of(tensor) is None]
 
     def _visit(self, start: tf.Tensor, sign: int) -> None:
         """Follows a tensor that enters the loss linearly, with a factor of that sign."""
@@ -187,7 +188,7 @@ class _Walk:
 
         Args:
             start: A tensor.
-            stops: Names of tensors behind which nothing is looked for, nor behind weights then.
+            stops: Names of tensors behind which nothing is looked for.
         """
         ends: list[str] = []
         seen, pending = set(stops), [start]
@@ -196,10 +197,9 @@ class _Walk:
             if tensor.name in seen or tensor.name not in self._moving:
                 continue
             seen.add(tensor.name)
-            of_weight = self._weight_of(tensor) is not None
-            if of_weight and stops:
-                continue
-            inputs = None if of_weight else linear_inputs(tensor, self._moving)
+            inputs = (
+                None if self._weight_of(tensor) is not None else linear_inputs(tensor, self._moving)
+            )
             if inputs is None:
                 ends.append(tensor.name)
             else:

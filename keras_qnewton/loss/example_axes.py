@@ -22,7 +22,7 @@ from keras_qnewton.loss.example_states import (
     rows_of,
     rules,
 )
-from keras_qnewton.loss.known_values import known_value
+from keras_qnewton.loss.known_values import known_value, reduced_axes
 
 
 def after(
@@ -129,11 +129,9 @@ def _einsum(
 def _reduction(
     op: tf.Operation, inputs: Sequence[Any], states: Sequence[State | None], out: Any
 ) -> State | None:
-    (state, *_), rank = states, inputs[0].shape.rank
-    axes = known_value(inputs[1])
-    if axes is None or rank is None or not isinstance(state, Rows) or states[1] is not None:
+    state, reduced = states[0], reduced_axes(*inputs[:2])
+    if reduced is None or not isinstance(state, Rows) or states[1] is not None:
         return None
-    reduced = {int(n) % rank for n in axes.ravel()}
     if state.axis in reduced:
         return None
     before = 0 if op.get_attr("keep_dims") else sum(n < state.axis for n in reduced)

@@ -18,6 +18,12 @@ from keras_qnewton.loss.raw import raw_op
 _KNOWN_SIZE = 1 << 16  # elements of the largest tensor that is evaluated
 
 
+def reduced_axes(tensor: Any, axes: Any) -> set[int] | None:
+    """The axes of `tensor` that a reduction is over, counted from the first; None if not known."""
+    known, rank = known_value(axes), tensor.shape.rank
+    return None if known is None or rank is None else {int(n) % rank for n in known.ravel()}
+
+
 def known_value(tensor: Any, depth: int = 32) -> np.ndarray | None:
     """The value of an integer or boolean that follows from constants and shapes, or None."""
     if isinstance(tensor, np.ndarray):

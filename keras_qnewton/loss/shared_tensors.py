@@ -18,7 +18,7 @@ from keras_qnewton.loss import control_flow, custom_gradients, tensor_lists
 from keras_qnewton.loss.example_axes import after
 from keras_qnewton.loss.example_states import MIXED, OF_WEIGHTS, Rows, State
 from keras_qnewton.loss.joined_rows import rows_joined
-from keras_qnewton.loss.known_values import known_value
+from keras_qnewton.loss.known_values import known_value, reduced_axes
 from keras_qnewton.loss.moments import is_moments_stop
 from keras_qnewton.loss.recorded import RecordedLoss
 from keras_qnewton.loss.views import is_move
@@ -78,14 +78,12 @@ class _Walk:
             return [MIXED] * len(op.outputs)
         if op.type == "StopGradient":
             return self._without_examples(op, made=True)
-        rows = [state for state in states if isinstance(state, Rows)]
-        if not rows:
+        if not any(isinstance(state, Rows) for state in states):
             return self._of_weights(op, states)
-        found = [after(op, op.inputs, states, out) for out in op.outputs]
         if _is_reduced(op, states):
             return self._without_examples(op, made=True)
         self._enter(op)
-        return found
+        return [after(op, op.inputs, states, out) for out in op.outputs]
 
     def _of_weights(self, op: tf.Operation, states: Sequence[State | None]) -> list[State]:
         """After an operation on tensors without examples, and on what depends on no weight."""
@@ -124,10 +122,7 @@ def _is_reduced(op: tf.Operation, states: Sequence[State | None]) -> bool:
     """Whether an operation sums, or the like, over examples."""
     if op.type not in _REDUCTIONS or not isinstance(states[0], Rows):
         return False
-    axes, rank = known_value(op.inputs[1]), op.inputs[0].shape.rank
-    if axes is None or rank is None:
-        return False
-    return states[0].axis in {int(n) % rank for n in axes.ravel()}
+    return states[0].axis in (reduced_axes(*op.inputs[:2]) or ())
 
 
 def _has_shape_of(out: tf.Tensor, inputs: Sequence[tf.Tensor]) -> bool:

@@ -265,7 +265,11 @@ def _sum(
 def _product(
     op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
 ) -> Use | None:
-    a = inputs[1 - at]
+    return _scaled_by(inputs[1 - at], out, elements)
+
+
+def _scaled_by(a: tf.Tensor, out: tf.Tensor, elements: np.ndarray) -> Use | None:
+    """z = a W, element by element, with a broadcast."""
     if a.shape.rank is None or a.shape.rank > out.shape.rank:
         return None
     axes = string.ascii_lowercase[: out.shape.rank]
@@ -282,16 +286,15 @@ def _quotient(
     op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
 ) -> Use | None:
     """x / W, of which a is the derivative -z / W; and W / x."""
-    other = tf.math.reciprocal(inputs[1]) if at == 0 else -out / inputs[1]
-    return _product(op, [other, other], out, at, elements)
+    a = tf.math.reciprocal(inputs[1]) if at == 0 else -out / inputs[1]
+    return _scaled_by(a, out, elements)
 
 
 def _squared_difference(
     op: tf.Operation, inputs: list[Any], out: tf.Tensor, at: int, elements: np.ndarray
 ) -> Use | None:
     """(x - W)², of which a is the derivative 2 (W - x)."""
-    slope = 2 * (inputs[at] - inputs[1 - at])
-    return _product(op, [slope, slope], out, at, elements)
+    return _scaled_by(2 * (inputs[at] - inputs[1 - at]), out, elements)
 
 
 def _aligned(axes: str, elements: np.ndarray) -> tuple[str, np.ndarray]:
