@@ -16,6 +16,7 @@ ENVIRONMENTS = pathlib.Path(__file__).parent / "environments"
 @pytest.fixture(autouse=True)
 def _scripts_find_one_another(monkeypatch):
     monkeypatch.syspath_prepend(ENVIRONMENTS)
+    monkeypatch.syspath_prepend(DOCS)
 
 
 def script(name, folder=DOCS):

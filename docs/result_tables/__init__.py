@@ -1,0 +1,1 @@
+"""Tables of committed results, each made of the runs in a file of `docs/measured`."""
