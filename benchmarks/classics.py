@@ -14,13 +14,16 @@ minima that are listed count apart. A run ends there, after `--steps`, or once f
 50 steps. SciPy's end by their own tolerances, set to 1e-15.
 
     python benchmarks/classics.py [--problems 1 3 10] [--starts 1 10] [--steps 2000]
-        [--scaling auto none diagonal] [--negative-curvature shift] [--json FILE]
+        [--scaling auto none diagonal] [--negative-curvature shift] [--forms hidden]
+        [--json FILE] [--append]
+
+`--append` runs ours alone, and keeps the rows of other methods that the file has.
 """
 
 from __future__ import annotations
 
 import argparse
-import pathlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -196,7 +199,7 @@ PEERS: dict[str, Callable[..., tuple[float, int]]] = {
 def runs(problem: Classic, options: argparse.Namespace) -> Iterator[tuple[str, float, Run]]:
     """Method, factor of the start, and how it ended."""
     derivatives = Derivatives(problem)
-    for name, peer in PEERS.items():
+    for name, peer in PEERS.items() if not options.append else ():
         for factor in options.starts:
             try:
                 value, count = peer(derivatives, problem.start_times(factor), options.steps)
@@ -204,9 +207,9 @@ def runs(problem: Classic, options: argparse.Namespace) -> Iterator[tuple[str, f
                 value, count = np.nan, 0
             yield name, factor, Run(float(value), int(count), ended(problem, value))
     for scaling in options.scaling:
-        for form, curvature in FORMS.items():
+        for form in options.forms:
             damping = Adaptive(scaling=scaling, negative_curvature=options.negative_curvature)
-            ours = Ours(problem, curvature, damping)
+            ours = Ours(problem, FORMS[form], damping)
             for factor in options.starts:
                 yield (
                     f"{form} {scaling}",
@@ -237,6 +240,19 @@ def summary(rows: Sequence[dict[str, Any]], starts: Sequence[float]) -> None:
         print(f"  {name:<36}", *counts)
 
 
+def with_earlier(
+    rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows, and those of `earlier` that none of them takes the place of, by number."""
+
+    def of(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["number"], row["method"], row["start"]
+
+    new = {of(row) for row in rows}
+    kept = [row for row in earlier if of(row) not in new]
+    return sorted([*kept, *rows], key=lambda row: row["number"])
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     numbers = [problem.number for problem in PROBLEMS]
@@ -245,6 +261,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=2000, help="or evaluations, at most")
     parser.add_argument("--scaling", nargs="+", default=["auto"], help="`Adaptive`'s")
     parser.add_argument("--negative-curvature", default="auto", help="`Adaptive`'s")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--append", action="store_true", help="to the rows of other methods")
     common.add_output_options(parser, "classics")
     return parser.parse_args()
 
@@ -253,7 +271,8 @@ def main() -> None:
     options = arguments()
     common.limit_threads()
     rows: list[dict[str, Any]] = []
-    methods = [*PEERS, *(f"{form} {s}" for s in options.scaling for form in FORMS)]
+    methods = [] if options.append else list(PEERS)
+    methods += [f"{form} {s}" for s in options.scaling for form in options.forms]
     print(f"{'steps or evaluations; - unsolved, L local':<43}", *(f"{m:>18}" for m in methods))
     for problem in PROBLEMS:
         if problem.number not in options.problems:
@@ -267,8 +286,10 @@ def main() -> None:
             for (method, factor), run in found.items()
         ]
         tf.keras.backend.clear_session()
+    if options.append:
+        rows = with_earlier(rows, json.loads(options.json.read_text("utf-8"))["runs"])
     summary(rows, options.starts)
-    common.save("classics", rows, pathlib.Path(options.json))
+    common.save("classics", rows, options.json)
 
 
 if __name__ == "__main__":

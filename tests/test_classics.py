@@ -14,6 +14,7 @@ BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from classic_problems import PROBLEMS
+from classics import with_earlier
 
 # m, and f as ACM TOMS 7(1) lists it, where Levenberg-Marquardt ends from the standard start.
 LISTED = {
@@ -89,6 +90,15 @@ def test_residuals_at_the_start_are_minpacks(number):
 def test_a_start_of_zeros_is_moved_as_minpack_does():
     (watson,) = (p for p in PROBLEMS if p.name == "Watson")
     np.testing.assert_array_equal(watson.start_times(10), [10.0] * 9)
+
+
+def test_appended_rows_take_the_place_of_those_of_the_same_run():
+    def row(number, method, value):
+        return {"number": number, "method": method, "start": 1.0, "value": value}
+
+    earlier = [row(1, "lm", 1), row(1, "hidden auto", 2), row(2, "lm", 3), row(2, "hidden auto", 4)]
+    found = with_earlier([row(2, "hidden auto", 5)], earlier)
+    assert [r["value"] for r in found] == [1, 2, 3, 5]
 
 
 @pytest.mark.slow

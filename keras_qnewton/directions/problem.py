@@ -32,6 +32,7 @@ class BlockProblem:
             the scheduler's.
         lengths: `BlockStep.lengths` of the last attempt, or step, float64 `[3]`; None where no
             solver is told.
+        value_error: About how far rounding moves the loss, float64 scalar; None if it is not known.
         agreed: Makes tensors those that all workers have, which solve the block together; see
             `Replicas.agreed`.
     """
@@ -46,6 +47,7 @@ class BlockProblem:
     kept: KeptBlock = dataclasses.field(default_factory=KeptBlock)
     tolerance: tf.Tensor | None = None
     lengths: tf.Tensor | None = None
+    value_error: tf.Tensor | None = None
     agreed: Callable[..., Sequence[tf.Tensor]] = lambda *tensors: tensors
 
     @classmethod

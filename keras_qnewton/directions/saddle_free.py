@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 
@@ -21,6 +22,7 @@ from keras_qnewton.directions.block_step import (
 )
 from keras_qnewton.directions.direction import Direction
 from keras_qnewton.directions.problem import BlockProblem
+from keras_qnewton.directions.saddle import off_a_saddle
 from keras_qnewton.directions.spectrum import (
     LANCZOS_STEPS,
     full_products,
@@ -57,7 +59,8 @@ class SaddleFreeState(NamedTuple):
 class SaddleFree(Direction[SaddleFreeState]):
     """(H² + λ²I)^(-1/2) g: saddle-free Newton, Dauphin et al. 2014 (arXiv:1406.2572).
 
-    One eigendecomposition serves every λ.
+    At a saddle point it is the way off; see `directions.saddle`. One eigendecomposition serves
+    every λ.
     """
 
     def init(self, problem: BlockProblem) -> SaddleFreeState:
@@ -83,6 +86,11 @@ class SaddleFree(Direction[SaddleFreeState]):
     def solve(self, problem: BlockProblem, state: SaddleFreeState, damping: tf.Tensor) -> BlockStep:
         """x by the decomposition of `init`."""
         solution = Eigen().compute_absolute(state.eigen, problem.gradient, damping)
+        if problem.value_error is not None:
+            x = off_a_saddle(
+                solution.x, problem.gradient, state.eigen, damping, problem.value_error
+            )
+            solution = dataclasses.replace(solution, x=x)
         damped = hypotenuse(state.magnitudes, damping)
         return unscheduled(
             solution,

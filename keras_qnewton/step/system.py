@@ -35,6 +35,7 @@ from keras_qnewton.settings import Settings
 from keras_qnewton.state import NewtonState
 from keras_qnewton.step.batch import Batch, Share
 from keras_qnewton.step.forming import Forming, formed_before_any_is_kept
+from keras_qnewton.step.rounding import ROUNDING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class System:
         batch: Batch,
         curvature: Linearized,
         gradient: Sequence[tf.Tensor],
-        ready: tf.Tensor,
+        loss: tf.Tensor,
         share: Share,
         rescaled: tf.Tensor | bool,
         settings: Settings,
@@ -83,7 +84,7 @@ class System:
             batch: Says how the weights are divided.
             curvature: See the attribute.
             gradient: Likewise.
-            ready: A tensor that is there once the loss and its gradient have passed their checks.
+            loss: L(w), scalar, once it and its gradient have passed their checks.
             share: See the attribute.
             rescaled: Likewise.
             settings: The policies.
@@ -95,13 +96,15 @@ class System:
                 curvature=functools.partial(curvature.formed, k),
                 kept=state.block(part),
                 share=share,
-                ready=ready,
+                ready=loss,
                 pruning=settings.pruning,
             )
             for k, part in enumerate(batch.parts)
         ]
         forced = _forced(gradient, share, settings, state)
         problems = _problems(batch, curvature, gradient, forms, rescaled, settings)
+        error = ROUNDING[loss.dtype] * tf.abs(tf.cast(loss, tf.float64))
+        problems = [dataclasses.replace(p, value_error=error) for p in problems]
         if forced is not None:
             problems = [dataclasses.replace(p, tolerance=forced[1]) for p in problems]
         replicas = batch.loss.replicas if isinstance(batch.loss, SummedLoss) else None

@@ -17,7 +17,8 @@ from keras_qnewton.conditioning.damping import Damping
 from keras_qnewton.directions import BlockStep
 from keras_qnewton.step.batch import Batch
 from keras_qnewton.step.quadratic_model import QuadraticModel, scaled
-from keras_qnewton.step.trust_ratio import ROUNDING, ratio_of_losses, trust_ratio
+from keras_qnewton.step.rounding import ROUNDING
+from keras_qnewton.step.trust_ratio import ratio_of_losses, trust_ratio
 
 
 class Trial(NamedTuple):

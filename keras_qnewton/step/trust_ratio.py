@@ -15,9 +15,8 @@ import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.step.quadratic_model import Plan, QuadraticModel, dot
+from keras_qnewton.step.rounding import ROUNDING
 
-# Relative error of a loss that is a mean of many terms, a few units in the last place.
-ROUNDING = {tf.bfloat16: 2.0**-6, tf.float16: 2.0**-9, tf.float32: 2.0**-21, tf.float64: 2.0**-50}
 # A ratio of losses in between is taken as it is, and so is any of a reduction this many times
 # their rounding error; another is compared with that of gradients.
 _CREDIBLE = (0.75, 1.5)
