@@ -52,7 +52,7 @@ class KerasUpdate:
         out = []
         clipped = self._optimizer._clip_gradients(list(directions))
         for x, w, constraint in zip(clipped, self._weights, self._constraints, strict=True):
-            step = self.factor(x.dtype) * x
+            step = tf.math.multiply_no_nan(self.factor(x.dtype), x)  # see `QNewton.update_step`
             out.append(step if constraint is None else constraint(w + step) - w)
         return out
 

@@ -47,7 +47,7 @@ def data_fingerprint(loss: RecordedLoss) -> tf.Tensor | None:
     constants = _constants(t.op for t in taken)
     by_rows = [_by_rows(t) for t in taken if t.op not in constants]
     if not by_rows:
-        return _in_order([])
+        return fingerprint([])
     return _packed(_in_any_order(by_rows), _in_order(by_rows))
 
 
@@ -70,6 +70,12 @@ def has_constant_data(loss: RecordedLoss) -> bool:
 def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """F of tensors, int64 scalar."""
     return _in_order([_by_rows(tensor) for tensor in tensors])
+
+
+def vector_fingerprint(vector: tf.Tensor) -> tf.Tensor:
+    """Another number of a float64 `[N]`, by few operations: its bits, times odd numbers; int64."""
+    bits = tf.bitcast(vector, tf.int64)
+    return tf.reduce_sum(bits * _odd(tf.size(bits), 1)) + _OF_NOTHING
 
 
 def _by_rows(tensor: tf.Tensor) -> tf.Tensor:

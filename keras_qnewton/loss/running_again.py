@@ -27,7 +27,7 @@ from keras_qnewton.loss.raw import raw_op
 from keras_qnewton.loss.replayable import IDENTITIES
 from keras_qnewton.loss.tensor_lists import MAX_UNROLLED
 
-# Elements of shapes and of lists of axes, at most.
+# Elements of shapes, of lists of axes and of other constants, at most.
 _FEW = 32
 
 
@@ -153,12 +153,14 @@ def _differentiable(
 
 
 def _seen_from_here(tensor: tf.Tensor, env: dict[str, Any]) -> tf.Tensor:
-    """A tensor that is not run again; a shape or an axis as a constant of the present graph.
+    """A tensor that is not run again; a few known numbers as a constant of the present graph.
 
-    What is captured from a graph around this one has no known value, which some operations need.
+    What is captured from a graph around this one has no known value. Some operations need that of
+    a shape or an axis, and TensorFlow's graph optimiser that of a number: x**2 is then a square.
     """
     count = tensor.shape.num_elements()
-    few = tensor.dtype.is_integer and count is not None and count <= _FEW
+    few = (tensor.dtype.is_integer or tensor.dtype.is_floating) and count is not None
+    few = few and count <= _FEW
     if not few or tensor.graph is tf.compat.v1.get_default_graph():
         return tensor
     value = tf.get_static_value(tensor)

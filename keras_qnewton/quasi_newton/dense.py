@@ -51,7 +51,8 @@ class DenseInverse(InverseHessian):
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """H v, `[N]` float64."""
-        rows = self.rows.value
+        # Read once: what was assigned by rows is copied at each reading.
+        rows = tf.convert_to_tensor(self.rows.value)
         known = tf.concat([tf.linalg.matvec(panel.value, vector) for panel in self.panels], 0)
         inner = self._weighted(tf.linalg.matvec(rows, vector)[:, None])
         found = known + tf.linalg.matvec(rows, inner[:, 0], transpose_a=True)
@@ -90,23 +91,20 @@ class DenseInverse(InverseHessian):
         both = tf.stack([2 * at, 2 * at + 1])
         rows = self.rows.value.scatter_update(tf.IndexedSlices(tf.stack([s, u]), both))
         weights = self.weights.value.scatter_update(tf.IndexedSlices([block / factor], [at]))
+        full = at + 1 == PENDING
         with tf.control_dependencies([rows, weights]):
-            full = at + 1 == PENDING
-            done = tf.cond(full, lambda: self._merge(factor), lambda: self._keep(at, factor))
-        del done
+            # What is left to be multiplied by γ.
+            left = tf.cond(full, lambda: self._merged(factor), lambda: tf.identity(factor))
+            self.factor.assign(left)
+            self.pending.assign(tf.where(full, 0, at + 1))
 
     def _weighted(self, vectors: tf.Tensor) -> tf.Tensor:
         """K times `[2p, n]`."""
         pairs = tf.reshape(vectors, [PENDING, 2, -1])
         return tf.reshape(self.weights.value @ pairs, tf.shape(vectors))
 
-    def _keep(self, at: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-        self.factor.assign(factor)
-        self.pending.assign(at + 1)
-        return tf.constant(True)
-
-    def _merge(self, factor: tf.Tensor) -> tf.Tensor:
-        """M = γ (M + Wᵀ K W), W and K empty, γ = 1."""
+    def _merged(self, factor: tf.Tensor) -> tf.Tensor:
+        """M = γ (M + Wᵀ K W), and K empty; returns the new γ, 1."""
         rows = tf.convert_to_tensor(self.rows.value)
         weighted = factor * self._weighted(rows)
         done: list[tf.Operation] = []
@@ -118,9 +116,7 @@ class DenseInverse(InverseHessian):
                 done = [panel.value.assign(new)]
         with tf.control_dependencies(done):
             self.weights.assign(tf.zeros_like(self.weights.value))
-            self.factor.assign(1.0)
-            self.pending.assign(0)
-            return tf.constant(True)
+            return tf.ones_like(factor)
 
 
 def _identity(first: int | tf.Tensor) -> Callable[..., tf.Tensor]:

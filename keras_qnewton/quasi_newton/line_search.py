@@ -182,19 +182,36 @@ class StrongWolfe(Policy):
             evaluate: Gives the point at a step α, float64 scalar. It is traced twice, for the first
                 trial and in the body of a loop.
             start: The point at α = 0. Where its slope is not negative or its loss is not finite, it
-                is what the search returns.
+                is what the search returns, after no evaluation that counts.
             first: The first trial's α, float64 scalar, positive.
             value_error: e, an absolute bound of a loss's rounding error, float64 scalar; 0 goes by
                 losses alone.
             any_slope: Whether sufficient decrease is enough, boolean scalar.
         """
+        trial = self.first_trial(evaluate, start, first, value_error, any_slope=any_slope)
+        # Most searches end with their first trial. The others' loop, some hundred operations on
+        # scalars one after the other, is out of the way.
+        return Searched(*_tf_private.rarely(~trial.taken, trial.followed, trial.alone))
+
+    def first_trial(
+        self,
+        evaluate: Callable[[tf.Tensor], Point],
+        start: Point,
+        first: tf.Tensor,
+        value_error: tf.Tensor,
+        *,
+        any_slope: tf.Tensor | bool = False,
+    ) -> FirstTrial:
+        """A search as far as its first trial; the arguments are those of `search`."""
         start = Point(*(tf.convert_to_tensor(field) for field in start))
         first = tf.convert_to_tensor(first, tf.float64)
         flat = self.curvature * tf.abs(start.slope)
-        flat = tf.where(any_slope, tf.constant(float("inf"), flat.dtype), flat)
+        any_flat = flat
+        if any_slope is not False:
+            any_flat = tf.where(any_slope, tf.constant(float("inf"), flat.dtype), flat)
         trials = _Trials(
             self.sufficient_decrease * start.slope,
-            flat,
+            any_flat,
             start,
             _LONGEST * first,
             tf.convert_to_tensor(value_error),
@@ -205,40 +222,17 @@ class StrongWolfe(Policy):
             gradient = tf.ensure_shape(point.gradient, start.gradient.shape)
             return point._replace(gradient=gradient, step=step)
 
-        ended = trials.beginning(first).ended
-        point = tf.cond(ended, lambda: start, lambda: at(first))
-        verdict = trials.verdict(trials.beginning(first), point)
-
-        def taken() -> Searched:
-            return Searched(point, tf.constant(True), tf.constant(1), point, verdict.error / 2)
-
-        def searched_on() -> Searched:
-            # All that only these searches need is made here.
-            state = trials.beginning(first)
-            after = tf.cond(ended, lambda: state, lambda: trials.after(state, point))
-            return self._continued(at, trials, after)
-
-        # Most searches end with their first trial. The others' loop, some hundred operations on
-        # scalars one after the other, is out of the way.
-        return Searched(*_tf_private.rarely(ended | ~verdict.satisfied, searched_on, taken))
-
-    def _continued(
-        self, at: Callable[[tf.Tensor], Point], trials: _Trials, state: _State
-    ) -> Searched:
-        """What is found by further trials, if `state` has not ended."""
-
-        def body(*fields: Any) -> _State:
-            state = _State(*fields)
-            return trials.after(state, at(state.trial))
-
-        state = tf.while_loop(
-            lambda *fields: ~_State(*fields).ended,
-            body,
-            state,
-            parallel_iterations=1,
-            maximum_iterations=self.max_evaluations - 1,
-        )
-        return Searched(state.best, state.satisfied, state.evaluations, state.pair, state.error / 2)
+        # Of a slope that is no descent nothing is taken, wherever that was evaluated.
+        begins = (start.slope < 0) & (first > 0)
+        point = at(tf.where(begins, first, tf.zeros_like(first)))
+        # Slopes of which one is so much flatter are not nearly the same, so that nothing more is
+        # learned of the error.
+        if self.curvature <= 1 - _LEVEL:
+            taken = begins & trials.takes(point, flat)
+        else:
+            verdict = trials.verdict(trials.beginning(first), point)
+            taken = begins & verdict.satisfied & (verdict.error <= trials.error)
+        return FirstTrial(point, taken, at, trials, first, self.max_evaluations)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -246,6 +240,60 @@ class StrongWolfe(Policy):
             "curvature": self.curvature,
             "max_evaluations": self.max_evaluations,
         }
+
+
+class FirstTrial:
+    """A search whose first trial was evaluated: most end there, and the others can go on.
+
+    Args:
+        point: The trial.
+        taken: Whether the search ends with it, and its losses showed no larger error than was
+            said, boolean scalar. There are trials to end with of which it is False.
+        evaluate: Gives a point.
+        trials: Judges.
+        first: The trial's step, as it was asked for.
+        most: Largest number of evaluations.
+
+    Attributes:
+        point: As given.
+        taken: As given.
+    """
+
+    def __init__(
+        self,
+        point: Point,
+        taken: tf.Tensor,
+        evaluate: Callable[[tf.Tensor], Point],
+        trials: _Trials,
+        first: tf.Tensor,
+        most: int,
+    ):
+        self.point, self.taken = point, taken
+        self._evaluate, self._trials, self._first, self._most = evaluate, trials, first, most
+
+    def alone(self) -> Searched:
+        """What was found, if it is `taken`."""
+        error = self._trials.error / 2
+        return Searched(self.point, tf.constant(True), tf.constant(1), self.point, error)
+
+    def followed(self) -> Searched:
+        """What is found by this trial and all that follow, be it `taken` or not."""
+        trials = self._trials
+        state = trials.beginning(self._first)
+        after = tf.cond(state.ended, lambda: state, lambda: trials.after(state, self.point))
+
+        def body(*fields: Any) -> _State:
+            state = _State(*fields)
+            return trials.after(state, self._evaluate(state.trial))
+
+        last = tf.while_loop(
+            lambda *fields: ~_State(*fields).ended,
+            body,
+            after,
+            parallel_iterations=1,
+            maximum_iterations=self._most - 1,
+        )
+        return Searched(last.best, last.satisfied, last.evaluations, last.pair, last.error / 2)
 
 
 class _Trials:
@@ -319,6 +367,17 @@ class _Trials:
             refusals=state.refusals + tf.cast(verdict.refused, tf.int32),
             evaluations=state.evaluations + 1,
         )
+
+    def takes(self, point: Point, flat: tf.Tensor) -> tf.Tensor:
+        """Whether `verdict` is satisfied by a first trial whose slope is no steeper than `flat`.
+
+        The few operations of most searches: the error is taken to be what it is said to be.
+        """
+        start, difference = self._start, point.value - self._start.value
+        trapezoid = point.step * (0.5 * (start.slope + point.slope))
+        change = tf.clip_by_value(trapezoid, difference - self.error, difference + self.error)
+        wolfe = (change <= point.step * self._decrease) & (tf.abs(point.slope) <= flat)
+        return wolfe & (difference <= 0) & tf.math.is_finite(difference + point.slope)
 
     def verdict(self, state: _State, point: Point) -> _Verdict:
         """What the trial of `state` is good for, which led to `point`."""

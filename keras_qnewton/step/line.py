@@ -13,7 +13,7 @@ import math
 
 import tensorflow as tf
 
-from keras_qnewton.loss.fingerprint import fingerprint
+from keras_qnewton.loss.fingerprint import vector_fingerprint
 from keras_qnewton.quasi_newton.inverse import dot
 from keras_qnewton.quasi_newton.line_search import Point
 from keras_qnewton.state.quasi_newton_state import QuasiNewtonState
@@ -78,7 +78,7 @@ class Line:
 
     def fingerprint(self, length: tf.Tensor) -> tf.Tensor:
         """Of w + d(α), int64 scalar."""
-        return fingerprint([self._spread(self._ends(length))])
+        return vector_fingerprint(self._spread(self._ends(length)))
 
     def at(self, length: tf.Tensor) -> Point:
         """The loss, its slope in α and its gradient at w + d(α).
@@ -103,7 +103,9 @@ class Line:
         if self.factor is None:
             steps = self.batch.update(directions)
         else:
-            steps = [self.factor * x for x in directions]
+            # As `QNewton.update_step`. Of a plain product of two numbers and a vector TensorFlow's
+            # graph optimiser makes another, which is rounded otherwise.
+            steps = [tf.math.multiply_no_nan(self.factor, x) for x in directions]
         return [w + d for w, d in zip(self.start, steps, strict=True)]
 
     def _separated(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:

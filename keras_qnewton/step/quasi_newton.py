@@ -21,6 +21,7 @@ References:
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -30,10 +31,10 @@ from keras_qnewton.conditioning import data_changed
 from keras_qnewton.curvature.formation import Formation
 from keras_qnewton.directions import BlockStep, learned, unknown
 from keras_qnewton.loss import batch_size
-from keras_qnewton.loss.fingerprint import data_fingerprint, fingerprint, same_rows
+from keras_qnewton.loss.fingerprint import data_fingerprint, same_rows, vector_fingerprint
 from keras_qnewton.norms import norm, norms_of_rows, unit
 from keras_qnewton.quasi_newton.inverse import dot
-from keras_qnewton.quasi_newton.line_search import Point, Searched, StrongWolfe
+from keras_qnewton.quasi_newton.line_search import FirstTrial, Point, Searched, StrongWolfe
 from keras_qnewton.quasi_newton.policy import QuasiNewton
 from keras_qnewton.settings import Settings
 from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
@@ -42,8 +43,8 @@ from keras_qnewton.step.checks import checked_loss, sound
 from keras_qnewton.step.gradient_check import verified
 from keras_qnewton.step.line import Line
 from keras_qnewton.step.newton import Step
+from keras_qnewton.step.rounding import ROUNDING
 from keras_qnewton.step.trial import Trial
-from keras_qnewton.step.trust_ratio import ROUNDING
 
 # A pair whose curvature is less than this, relative to its lengths, is rounding.
 _LEAST_CURVATURE = 1e-12
@@ -64,6 +65,37 @@ _LEAST_SHARE = 0.2
 _INFINITE = np.float64(math.inf)
 
 
+class _Start(NamedTuple):
+    """Where a step starts.
+
+    Attributes:
+        here: What is known of the weights. Its `decrease` is by how much the loss may fall now.
+        part: What the batch's step is of a whole one, float64 scalar.
+        full: N for the next step; see `Share`.
+    """
+
+    here: Here
+    part: tf.Tensor
+    full: tf.Tensor | None
+
+
+class _End(NamedTuple):
+    """Where a step ends.
+
+    Attributes:
+        gradient: g there, float64 `[N]`.
+        product: H' g, float64 `[N]`.
+        weights: Fingerprint of the weights, int64 scalar.
+        numbers: Its length, its loss, the loss's error, the search's evaluations, and by how much
+            the loss fell: zero where H has learned nothing. float64 `[5]`.
+    """
+
+    gradient: tf.Tensor
+    product: tf.Tensor
+    weights: tf.Tensor
+    numbers: tf.Tensor
+
+
 def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState) -> Step:
     """One step of `batch`; it assigns no weight, and no variable but H's.
 
@@ -78,75 +110,75 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
     policy = settings.learned
     assert policy is not None
     data = data_fingerprint(batch.loss)
-    here, share = _here(batch, state, data)
-    line = Line.of(batch, state, here.product, share.part())
-    searched = _searched(policy, line, here, batch.loss.value.dtype)
-    found = searched.point
-    accepted = found.step > 0
-    product = _learn(state, line, here, searched)
+    start = _start(batch, state, data)
+    here = start.here
+    line = Line.of(batch, state, here.product, start.part)
+    end = _end(state, line, here, _first_trial(policy, line, here, batch.loss.value.dtype))
+    length, loss_after, error, evaluations, decrease = tf.unstack(end.numbers)
     trial = Trial(
-        blocks=[_block(policy, state, settings, searched)],
+        blocks=[_block(policy, state, settings, evaluations)],
         damping=tf.constant(math.nan, tf.float64),
-        length=found.step,
-        loss_after=found.value,
+        length=length,
+        loss_after=loss_after,
         ratio=tf.constant(math.nan, tf.float64),
-        accepted=accepted,
+        accepted=length > 0,
     )
     return Step(
-        directions=line.directions(found.step),
+        directions=line.directions(length),
         trial=trial,
         formations=[tf.constant(Formation.NOT_FORMED)],
         loss=here.loss,
         memory=Here(
-            loss=found.value,
-            gradient=found.gradient,
-            product=product,
-            # Not zero where H has learned, be the loss's decrease lost in rounding.
-            decrease=tf.where(
-                accepted | (searched.pair.step > 0),
-                tf.maximum(here.loss - found.value, TINY),
-                0.0,
-            ),
-            error=searched.value_error,
+            loss=loss_after,
+            gradient=end.gradient,
+            product=end.product,
+            decrease=decrease,
+            error=error,
             count=here.count,
             data=here.data,
-            weights=line.fingerprint(found.step),
+            weights=end.weights,
         ),
-        full=share.full,
+        full=start.full,
     )
 
 
-def _here(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> tuple[Here, Share]:
+def _start(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> _Start:
     """L, g and H g at the weights: the last step's, if those and the data are the same.
 
     And the batch's share of the work.
     """
     last = state.last()
-    here_before = last.weights == fingerprint([state.flatten(batch.weights)])
+    here_before = last.weights == vector_fingerprint(state.flatten(batch.weights))
     size = batch_size(batch.loss)
 
-    def searched_for() -> tuple[Here, tf.Tensor, tf.Tensor | None]:
+    def searched_for() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         here, share = _found(batch, state, here_before, data)
-        return here, share.weight, share.full
+        falls = tf.where(here.decrease > 0, here.decrease, norm(here.gradient) / 2)
+        (falls,) = batch.agreed(falls)
+        full = [] if share.full is None else [share.full]
+        numbers = [here.loss, falls, here.error, here.count, share.part(), *full]
+        return here.gradient, here.product, tf.stack(numbers)
 
     if data is None or batch.gradients is not None:
-        here, weight, full = searched_for()
+        gradient, product, numbers = searched_for()
     else:
         # Nothing is asked of the weights that was asked where the last step ended.
         usual = here_before & (last.data == data) & (last.decrease > 0)
-        descent = dot(last.gradient, last.product)
-        usual &= tf.math.is_finite(descent) & (descent > 0)
-        usual &= tf.math.is_finite(last.loss) & tf.math.is_finite(
-            tf.cast(batch.update.learning_rate, tf.float64)
-        )
-        (usual,) = batch.agreed(usual)
+        rate = tf.cast(batch.update.learning_rate, tf.float64)
+        (usual,) = batch.agreed(usual & tf.math.is_finite(last.loss + rate))
 
-        def as_it_was() -> tuple[Here, tf.Tensor, tf.Tensor | None]:
+        def as_it_was() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             one = tf.constant(1.0, tf.float64)
-            return last._replace(count=one), one, None if size is None else size.count
+            full = [] if size is None else [size.count]
+            numbers = [last.loss, last.decrease, last.error, one, one, *full]
+            return last.gradient, last.product, tf.stack(numbers)
 
-        here, weight, full = _tf_private.rarely(~usual, searched_for, as_it_was)
-    return here, Share(here.count, weight, full, size is not None and size.summed)
+        gradient, product, numbers = _tf_private.rarely(~usual, searched_for, as_it_was)
+    # Numbers that go through a branch together are few operations.
+    loss, falls, error, count, part, *full = tf.unstack(numbers, 5 if size is None else 6)
+    data = last.data if data is None else data
+    here = Here(loss, gradient, product, falls, error, count, data, last.weights)
+    return _Start(here, part, full[0] if full else None)
 
 
 def _found(
@@ -233,23 +265,56 @@ def _differ(
     return batch.agreed(changed)[0]
 
 
-def _searched(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> Searched:
+def _first_trial(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -> FirstTrial:
+    """The line search as far as its first trial."""
     (slope,) = line.batch.agreed(dot(here.gradient, line.flat))
     start = Point(tf.constant(0.0, tf.float64), here.loss, slope, here.gradient)
-    # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
     rounding = ROUNDING[dtype] * tf.abs(here.loss)
     error = tf.clip_by_value(_FADING * here.error, rounding, _UNDERRATED * rounding)
-    decrease = _tf_private.rarely(
-        here.decrease <= 0,
-        lambda: line.batch.agreed(norm(here.gradient) / 2)[0],
-        lambda: here.decrease,
-    )
-    first = tf.math.divide_no_nan(-2 * _OPTIMISM * decrease, slope)
-    visible = (decrease > _VISIBLE * error) & (first > 0)
-    first = tf.where(visible, tf.minimum(first, 1.0), 1.0)
+    # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
+    first = tf.math.divide_no_nan(-2 * _OPTIMISM * here.decrease, slope)
+    first = tf.where(here.decrease > _VISIBLE * error, tf.minimum(first, 1.0), 1.0)
     search = policy.line_search or StrongWolfe()
     # Of a batch among others only the sufficient decrease: its minimum is not looked for.
-    return search.search(line.at, start, first, error, any_slope=here.count > 1)
+    return search.first_trial(line.at, start, first, error, any_slope=here.count > 1)
+
+
+def _end(state: QuasiNewtonState, line: Line, here: Here, trial: FirstTrial) -> _End:
+    """The end of the search; H takes in its pair."""
+    point = trial.point
+    s, y = line.moved(point.step), point.gradient - here.gradient
+    gs, ys = dot(here.gradient, s), dot(y, s)
+    sbs = -(point.step * line.share) * gs
+    # Where a square vanishes or overflows, the other branch looks again.
+    curved = ys * ys > (2 * _LEAST_CURVATURE) ** 2 * (tf.nn.l2_loss(y) * tf.nn.l2_loss(s))
+    usual = trial.taken & (here.count <= 1) & curved & (ys > 0) & (sbs > 0)
+    (usual,) = line.batch.agreed(usual)
+    weights = line.fingerprint(point.step)
+
+    def with_first() -> _End:
+        product = state.inverse.learned(s, y, point.gradient, here.product, sbs)
+        (product,) = line.batch.agreed(product)
+        return _End(point.gradient, product, weights, _numbers(here, trial.alone()))
+
+    def searched_on() -> _End:
+        searched = trial.followed()
+        product = _learn(state, line, here, searched)
+        end = searched.point
+        numbers = _numbers(here, searched)
+        return _End(end.gradient, product, line.fingerprint(end.step), numbers)
+
+    return _End(*_tf_private.rarely(~usual, searched_on, with_first))
+
+
+def _numbers(here: Here, searched: Searched) -> tf.Tensor:
+    """See `_End`."""
+    end = searched.point
+    # Not zero where H has learned, be the loss's decrease lost in rounding.
+    decrease = tf.maximum(here.loss - end.value, TINY)
+    if tf.get_static_value(searched.satisfied) is not True:
+        decrease = tf.where((end.step > 0) | (searched.pair.step > 0), decrease, 0.0)
+    evaluations = tf.cast(searched.evaluations, tf.float64)
+    return tf.stack([end.step, end.value, searched.value_error, evaluations, decrease])
 
 
 def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) -> tf.Tensor:
@@ -262,7 +327,7 @@ def _learn(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) 
     y = pair.gradient - here.gradient
     minus_bs = pair.step * line.share * here.gradient
     sbs, noisy = -dot(minus_bs, s), here.count > 1
-    y, sbs = _tf_private.rarely(noisy, lambda: _damped(s, y, minus_bs, sbs), lambda: (y, sbs))
+    y, sbs = tf.cond(noisy, lambda: _damped(s, y, minus_bs, sbs), lambda: (y, sbs))
     lengths = tf.reduce_prod(norms_of_rows(tf.stack([y, s])))
     curved = dot(y, s) > _LEAST_CURVATURE * lengths
     (known,) = line.batch.agreed((pair.step > 0) & curved & (sbs > 0))
@@ -316,8 +381,8 @@ def _nothing() -> tf.Tensor:
 
 
 def _block(
-    policy: QuasiNewton, state: QuasiNewtonState, settings: Settings, searched: Searched
+    policy: QuasiNewton, state: QuasiNewtonState, settings: Settings, evaluations: tf.Tensor
 ) -> BlockStep:
     blank = unknown(state.size, tf.float64, settings.scheduler)
     asked_for = isinstance(settings.curvature, QuasiNewton)
-    return learned(blank, policy.rule(state.size), searched.evaluations, asked_for)
+    return learned(blank, policy.rule(state.size), evaluations, asked_for)

@@ -153,7 +153,7 @@ def test_the_start_is_kept_if_nothing_is_lower():
 
 
 @pytest.mark.parametrize("first", [1.0, 0.0, -1.0, np.nan, np.inf])
-def test_a_ray_that_rises_or_a_first_step_that_is_none_evaluates_nothing(first):
+def test_of_a_ray_that_rises_or_a_first_step_that_is_none_nothing_is_taken(first):
     rises = first == 1.0
     out, *_ = searched(lambda a: a if rises else -a, first)
     assert int(out.evaluations) == 0 and float(out.point.step) == 0 and not out.satisfied
