@@ -149,6 +149,24 @@ class QuantumCost(Policy, abc.ABC):
     def preparations(self, condition_number: Scalar) -> tf.Tensor:
         """P, scalar float64; ακ for κ."""
 
+    def state_layers(
+        self, size: Scalar, condition_number: Scalar, sparsity: Scalar, resolved: Scalar
+    ) -> tf.Tensor:
+        """G + P S, scalar float64.
+
+        A model some of whose terms depend on the matrix alone, and not on its encoding, overrides
+        it.
+
+        Args:
+            size: N.
+            condition_number: κ.
+            sparsity: d.
+            resolved: ακ.
+        """
+        del condition_number
+        depth = self.depth(size, resolved, sparsity)
+        return self._layers(size, depth, self.preparations(resolved))
+
     def seconds(
         self,
         size: Scalar,
@@ -177,9 +195,7 @@ class QuantumCost(Policy, abc.ABC):
         resolved = condition_number
         if alpha is not None:
             resolved = float64(condition_number) * tf.maximum(float64(alpha), 1.0)
-        once = float64(gate_time) * self._layers(
-            size, self.depth(size, resolved, sparsity), self.preparations(resolved)
-        )
+        once = float64(gate_time) * self.state_layers(size, condition_number, sparsity, resolved)
         if self.readout:
             once *= self._readings(size, condition_number, success)
         return once + self._setup_seconds(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import keras
@@ -62,40 +61,31 @@ class FewPreparationsQLSA(SparseOracleCost):
                 f"Received: success_probability={success_probability!r}"
             )
         self.success_probability = known
-        self._success: Scalar | None = known
 
     def charged_queries(self, condition_number: Scalar) -> tf.Tensor:
-        """Q, scalar float64; ακ for κ."""
-        long = log2(1 / self._probability(condition_number))
-        accuracy = log2(1 / float64(self.epsilon))
-        return float64(condition_number) * long * (log2(long) + accuracy)
+        """Q, scalar float64; of an encoding at α = ‖A‖₂."""
+        return self._queries(condition_number, self._probability(condition_number))
 
     def preparations(self, condition_number: Scalar) -> tf.Tensor:
-        """P, scalar float64."""
+        """P, scalar float64; κ without α."""
         return 1 / tf.sqrt(self._probability(condition_number))
 
-    def seconds(
-        self,
-        size: Scalar,
-        condition_number: Scalar,
-        sparsity: Scalar,
-        gate_time: Scalar,
-        alpha: Scalar | None = None,
-        success: Scalar | None = None,
-        tolerance: Scalar | None = None,
+    def state_layers(
+        self, size: Scalar, condition_number: Scalar, sparsity: Scalar, resolved: Scalar
     ) -> tf.Tensor:
-        """See `QuantumCost.seconds`; `success` is of readings alone."""
-        given = size, condition_number, sparsity, gate_time, alpha, success, tolerance
-        if self._success is not None:
-            return super().seconds(*given)
-        # Of κ itself: an encoding's α makes the solution no shorter.
-        other = copy.copy(self)
-        other._success = 1 / tf.square(float64(condition_number))
-        return other.seconds(*given)
+        """See `QuantumCost`; p is of κ itself, since no α makes the solution shorter."""
+        queries = self._queries(resolved, self._probability(condition_number))
+        depth = self._gates(size, sparsity, queries)
+        return self._layers(size, depth, self.preparations(condition_number))
+
+    def _queries(self, resolved: Scalar, p: tf.Tensor) -> tf.Tensor:
+        """Q at ακ, scalar float64."""
+        long = log2(1 / p)
+        return float64(resolved) * long * (log2(long) + log2(1 / float64(self.epsilon)))
 
     def _probability(self, condition_number: Scalar) -> tf.Tensor:
         """p, at most 1/2."""
-        known = self._success
+        known = self.success_probability
         p = 1 / tf.square(float64(condition_number)) if known is None else float64(known)
         return tf.minimum(p, 0.5)
 

@@ -41,9 +41,12 @@ class SparseOracleCost(QuantumCost):
 
     def depth(self, size: Scalar, condition_number: Scalar, sparsity: Scalar) -> tf.Tensor:
         """Q · d · log₂ N gates, one after the other; scalar float64."""
-        width = log2(tf.maximum(float64(size), 2.0))
-        return self.charged_queries(condition_number) * float64(sparsity) * width
+        return self._gates(size, sparsity, self.charged_queries(condition_number))
 
     def preparations(self, condition_number: Scalar) -> tf.Tensor:
         """2 Q, scalar float64."""
         return 2 * self.charged_queries(condition_number)
+
+    def _gates(self, size: Scalar, sparsity: Scalar, queries: tf.Tensor) -> tf.Tensor:
+        """Of so many queries, scalar float64."""
+        return queries * float64(sparsity) * log2(tf.maximum(float64(size), 2.0))
