@@ -1,10 +1,20 @@
-"""How many rows U of the Gauss-Newton matrix G = UᵀU has on a batch, before anything is made."""
+"""How many rows U of the Gauss-Newton matrix G = UᵀU has on a batch, before anything is made.
+
+    r    rows of U
+    n    columns of U that have to be formed, for U Uᵀ
+
+U Uᵀ takes r²n multiplications, and its factorisation of the order of r³.
+"""
 
 from __future__ import annotations
+
+import math
+from collections import defaultdict
 
 import tensorflow as tf
 
 from keras_qnewton.curvature.gauss_newton import prefers_exact
+from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.curvature.outputs import convex_loss
 from keras_qnewton.loss import RecordedLoss, SummedLoss
 
@@ -29,6 +39,35 @@ def row_count(loss: RecordedLoss) -> int | tf.Tensor | None:
     if all(n is not None for n in known):
         return sum(known)
     return tf.add_n([tf.size(z) for z in outputs])
+
+
+def row_limit(loss: RecordedLoss) -> int:
+    """The largest r at which U Uᵀ takes no more work than r = `MAX_RANK` does without columns.
+
+    Args:
+        loss: The recorded loss.
+    """
+    columns = _formed_columns(loss.losses[0] if isinstance(loss, SummedLoss) else loss)
+    return MAX_RANK if columns <= MAX_RANK else math.isqrt(MAX_RANK**3 // columns)
+
+
+def _formed_columns(loss: RecordedLoss) -> int:
+    """n: elements of the weights that several operations take.
+
+    Rows of a weight that enters once are outer products, whose products with one another are
+    cheap. A network that is differentiated in its inputs takes each matrix several times.
+    """
+    takers: dict[int, set[tf.Operation]] = defaultdict(set)
+    for op in loss.operations:
+        for tensor in op.inputs:
+            weight = loss.weight_read_by(tensor)
+            if weight is not None and op.type not in ("Identity", "Cast"):
+                takers[weight].add(op)
+    return sum(
+        loss.variables[weight].shape.num_elements()
+        for weight, operations in takers.items()
+        if len(operations) > 1
+    )
 
 
 def _of_replicas(loss: SummedLoss) -> int | tf.Tensor | None:

@@ -30,8 +30,8 @@ _LEARNED = (
     "gradients; the step's length is a line search's"
 )
 _WHY_BY_DATA = (
-    "more weights than a matrix is formed of, more rows than a system is solved by, and data that "
-    "stay: "
+    "more weights than a matrix is formed of, more rows than a system of them is worth, and data "
+    "that stay: "
 )
 _EXPLANATIONS = {
     RULE_SADDLE_FREE: ("a saddle-free step takes an eigendecomposition, whatever it costs"),

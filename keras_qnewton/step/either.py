@@ -1,7 +1,7 @@
 """A step of more weights than a matrix is formed of: learned where the data stay, else Newton's.
 
     rows     of the Gauss-Newton matrix on this batch, U [r, N] in G = UᵀU
-    few      r at most `MAX_RANK`: Newton's system is solved in r dimensions
+    few      r at most `row_limit`: Newton's system is solved in r dimensions, at a bearable price
     stay     the data are those of the last step, or known to be the same in all steps
 
 Of many rows, Newton's system takes some hundred products with the curvature. On data that stay an
@@ -15,8 +15,7 @@ import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import data_changed
-from keras_qnewton.curvature.low_rank import MAX_RANK
-from keras_qnewton.curvature.row_count import row_count
+from keras_qnewton.curvature.row_count import row_count, row_limit
 from keras_qnewton.loss.fingerprint import data_fingerprint, has_constant_data
 from keras_qnewton.settings import Settings
 from keras_qnewton.state import Both, EitherState, Here, Memory
@@ -41,7 +40,7 @@ def either_step(batch: Batch, settings: Settings, state: EitherState) -> Step:
     """
     data = data_fingerprint(batch.loss)
     rows = row_count(batch.loss)
-    few = False if rows is None else rows <= MAX_RANK
+    few = False if rows is None else rows <= row_limit(batch.loss)
     if data is None or few is True:
         return _newton_alone(batch, settings, state)
     if few is False and has_constant_data(batch.loss):

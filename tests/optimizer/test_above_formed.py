@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import Adaptive, Blocks, QNewton, explain
+from keras_qnewton.curvature import row_count
 
 LEARNED, FEW = "quasi_newton", "woodbury"
 # Of ten outputs each: 4,000 rows, and 320, where 2,048 are the most that are solved by.
@@ -197,3 +198,35 @@ def test_an_exact_hessian_of_many_weights_is_learned_where_data_stay() -> None:
     losses = [float(step()) for _ in range(20)]
     assert set(routes(optimizer)) == {LEARNED}
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_rows_that_cost_more_than_the_largest_system_are_learned_from(twice: bool) -> None:
+    """U Uᵀ of r rows and n columns takes r²n products: here more than 2048³, of 1,600 rows."""
+    generator = np.random.default_rng(0)
+    x = tf.constant(generator.normal(size=(1600, 60)), tf.float32)
+    y = tf.reduce_sum(x[:, :2], 1)
+    start = generator.normal(size=(60, 60)) / 8
+    first, second = (tf.Variable(start, dtype=tf.float32) for _ in range(2))
+
+    def loss() -> tf.Tensor:
+        hidden = tf.tanh(x @ first)
+        return tf.reduce_mean(
+            tf.square(tf.reduce_sum(hidden @ (first if twice else second), 1) - y)
+        )
+
+    optimizer = QNewton(blocks=some_blocks())
+    weights = [first] if twice else [first, second]
+    step = tf.function(lambda: optimizer.minimize(loss, weights), autograph=False)
+    step()
+    assert routes(optimizer) == [LEARNED if twice else FEW]
+    assert ("more rows than" in optimizer.decisions[-1].reason) == twice
+
+
+@pytest.mark.parametrize("columns", [0, 2048, 3600, 45_000, 10**6])
+def test_the_limit_of_rows_follows_from_their_columns(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_count, "_formed_columns", lambda loss: columns)
+    limit, work = row_count.row_limit(None), max(columns, 2048)  # type: ignore[arg-type]
+    assert limit**2 * work <= 2048**3 < (limit + 1) ** 2 * work
