@@ -39,6 +39,8 @@ TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
     "prices_solvers": ("prices", quantum.prices_solvers),
     "inexact": ("inexact", quantum.inexact),
     "jacobian": ("jacobian", quantum.jacobian),
+    "kills": ("kills", training.kills),
+    "deepxde": ("deepxde", training.deepxde),
     "quasi_newton": ("quasi_newton", training.quasi_newton),
     "pinn": ("pinn", training.pinn),
     "small_batches": ("small_batches", training.small_batches),

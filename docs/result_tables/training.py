@@ -185,3 +185,37 @@ def many_models(runs: Runs) -> Table:
         for run in runs
     ]
     return [["optimizer", "models", "memory a model", "operations a model"], *rows]
+
+
+def deepxde(runs: Runs) -> Table:
+    """Of each problem a row a method: loss, error of the solution, and unknowns."""
+    rows = []
+    for run in runs:
+        name = code("QNewton()") if run["optimizer"] == "QNewton" else run["optimizer"]
+        found = zip(run["unknowns"], run["true_values"], strict=True)
+        errors = ", ".join(f"{abs(value - true):.0e}" for value, true in found)
+        rows.append(
+            [
+                run["problem"],
+                f"{run['weights']:,}",
+                name,
+                f"{run['steps']:,}",
+                f"{run['loss']:.1e}",
+                f"{run['l2']:.1e}",
+                errors,
+            ]
+        )
+    head = ["example", "weights", "method", "steps", "loss", "L2 error", "error of the unknown"]
+    return [head, *rows]
+
+
+def kills(runs: Runs) -> Table:
+    """How killed trainings ended, by where they were killed."""
+    rows = []
+    for place in ("step", "backup"):
+        killed = [run for run in runs if run["in"] == place]
+        for optimizer in ("QNewton", "Adam"):
+            ends = [run[optimizer] for run in killed]
+            counts = (str(ends.count(end)) for end in ("equal", "other", "unreadable"))
+            rows.append([f"in a {place}", optimizer, str(len(ends)), *counts])
+    return [["killed", "optimizer", "times", "equal", "other", "unreadable"], *rows]
