@@ -38,6 +38,7 @@ TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
     "kinks": ("kinks", training.kinks),
     "prices_solvers": ("prices", quantum.prices_solvers),
     "inexact": ("inexact", quantum.inexact),
+    "inexact_digits": ("inexact_digits", quantum.inexact),
     "jacobian": ("jacobian", quantum.jacobian),
     "kills": ("kills", training.kills),
     "deepxde": ("deepxde", training.deepxde),

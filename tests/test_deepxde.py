@@ -28,7 +28,7 @@ def deepxde():
 def test_deepxde_examples(tmp_path):
     path = tmp_path / "deepxde.json"
     # Of the processor, whatever else the machine does.
-    seconds = ["--seconds", "16", "--processor", "--jobs", "2"]
+    seconds = ["--seconds", "24", "--processor", "--jobs", "2"]
     options = ["--problems", "poisson", "inverse", *seconds, "--json", str(path)]
     command = [sys.executable, str(BENCHMARKS / "deepxde_examples.py"), *options]
     result = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
@@ -36,7 +36,7 @@ def test_deepxde_examples(tmp_path):
     rows = json.loads(path.read_text())["runs"]
     assert [row["optimizer"] for row in rows] == ["QNewton", "adam", "L-BFGS", "adam, L-BFGS"] * 2
     for row in rows:
-        assert row["steps"] > 0 and row["budget"] == 16 and row["seconds_of"] == "processor"
+        assert row["steps"] > 0 and row["budget"] == 24 and row["seconds_of"] == "processor"
         assert math.isfinite(row["loss"]) and [row["loss"], row["l2"]] == row["looks"][-1][2:]
         assert len(row["unknowns"]) == len(row["true_values"]) == (row["problem"] == "inverse")
     ours = [row for row in rows if row["optimizer"] == "QNewton"]
