@@ -37,7 +37,8 @@ class ScheduledBlock:
         self.state = self._direction.init(self.problem)
 
     def solve(self, damping: tf.Tensor) -> BlockStep:
-        return self._direction.solve(self.problem, self.state, damping)
+        step = self._direction.solve(self.problem, self.state, damping)
+        return self._direction.noted(self.problem, self.state, damping, step)
 
     def estimate(self, damping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return self._direction.estimate(self.problem, self.state, damping)

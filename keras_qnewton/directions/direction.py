@@ -63,5 +63,12 @@ class Direction(abc.ABC, Generic[State]):
     def solve(self, problem: BlockProblem, state: State, damping: tf.Tensor) -> BlockStep:
         """x_k at damping λ, a float64 scalar."""
 
+    def noted(
+        self, problem: BlockProblem, state: State, damping: tf.Tensor, step: BlockStep
+    ) -> BlockStep:
+        """The last attempt's `step`, at damping λ, with the numbers that no attempt waits for."""
+        del problem, state, damping
+        return step
+
 
 AnyDirection = Direction[Any]

@@ -93,6 +93,12 @@ class Rescaled(Direction[RescaledState]):
         step = self._other.solve(_rescaled(problem, state.diagonal), state.other, damping)
         return step._replace(x=step.x / state.diagonal)
 
+    def noted(
+        self, problem: BlockProblem, state: RescaledState, damping: tf.Tensor, step: BlockStep
+    ) -> BlockStep:
+        """See `Direction.noted`."""
+        return self._other.noted(_rescaled(problem, state.diagonal), state.other, damping, step)
+
 
 def root_of_diagonal(matrix: tf.Tensor) -> tf.Tensor:
     """D `[N]` of a symmetric matrix `[N, N]`, in its dtype; see the module."""

@@ -133,8 +133,15 @@ class Scheduled(Direction[ScheduledState]):
 
     def solve(self, problem: BlockProblem, state: ScheduledState, damping: tf.Tensor) -> BlockStep:
         """x of the system as it is, or of a cheaper one that is near enough."""
-        kappa, shift = self.estimate(problem, state, damping)
         rhs = tf.cast(problem.gradient, tf.float64)
+        if self._decides_nothing(problem):
+            # What is counted and searched for is found while the system is factorised: see `noted`.
+            nan = tf.constant(math.nan, tf.float64)
+            ahead = state._replace(ends=state.ends._replace(sparsity=nan, products=nan))
+            shift = self._settings.damping.shift(state.matrix, state.ends.spectrum, damping)
+            kappa = (state.ends.norm + shift) / shift
+            return self._solve_as_it_is(_Damped(problem, ahead, shift, kappa, rhs))
+        kappa, shift = self.estimate(problem, state, damping)
         damped = _Damped(problem, state, shift, kappa, rhs)
         reshaping, candidates = self._reshaping(problem), state.reshaping
         if reshaping is None or not isinstance(candidates, Candidates):
@@ -145,6 +152,22 @@ class Scheduled(Direction[ScheduledState]):
             lambda: step,
             lambda: self._solve_as_it_is(damped)._replace(error_bound=step.error_bound),
         )
+
+    def noted(
+        self, problem: BlockProblem, state: ScheduledState, damping: tf.Tensor, step: BlockStep
+    ) -> BlockStep:
+        """See `Direction.noted`: κ, the products that it took, and d."""
+        if not self._decides_nothing(problem):
+            return step
+        kappa, _ = self.estimate(problem, state, damping)
+        sparsity, products = state.ends.sparsity, state.ends.products
+        return step._replace(condition_number=kappa, sparsity=sparsity, products=products)
+
+    def _decides_nothing(self, problem: BlockProblem) -> bool:
+        """Whether κ is for the log alone, and there is a bound of it that takes no products."""
+        scheduler = self._settings.scheduler
+        alone = scheduler.quantum is None and len(scheduler.candidates(definite=True)) == 1
+        return alone and scheduler.estimator is None and is_semidefinite(problem, self._settings)
 
     def _reshaping(self, problem: BlockProblem) -> Reshaping | None:
         """The policy's search; None where no eigenvalue is bounded or no price could fall."""

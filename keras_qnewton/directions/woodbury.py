@@ -140,6 +140,18 @@ class Woodbury(Direction[WoodburyState]):
             lambda: self._otherwise.solve(problem, state.other, damping),
         )
 
+    def noted(
+        self, problem: BlockProblem, state: WoodburyState, damping: tf.Tensor, step: BlockStep
+    ) -> BlockStep:
+        """See `Direction.noted`. Few rows have left nothing out."""
+        other = self._otherwise.noted(problem, state.other, damping, step)
+        few = _rows(problem).holds
+        return tf.nest.map_structure(
+            lambda known, found: known if found is known else tf.where(few, known, found),
+            step,
+            other,
+        )
+
     def damped(self, problem: BlockProblem, state: WoodburyState, vector: tf.Tensor) -> tf.Tensor:
         """See `Direction.damped`. Few rows are not rescaled."""
         other = self._otherwise.damped(problem, state.other, vector)

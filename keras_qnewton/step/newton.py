@@ -27,7 +27,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import Damping
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
@@ -87,8 +86,8 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     rescaled = _rescaled(settings, batch.parts, last.rescaled & same_data)
     system = System.of(batch, curvature, gradient, loss, share, rescaled, settings, state)
     scale = system.scale(loss)
-    # `tf.where` would wait for the eigenvalue.
-    first_damping = _tf_private.cond(
+    # `tf.where` would wait for the eigenvalue, and so would a branch that is a function.
+    first_damping = tf.cond(
         same_data, lambda: last.damping, lambda: policy.start(scale.whole) / share.count
     )
 
@@ -103,6 +102,7 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
     trial, attempts = first_sufficient(
         attempt, Trial.before_any(blank, first_damping, loss), policy
     )
+    trial = trial._replace(blocks=system.noted(trial.blocks, scale.of_blocks(trial.damping)))
     taken = curvature.unflatten(scaled(trial.accepted_directions(), trial.length))
     trial, longer_by = lengthened(trial, batch, taken, loss, same_data, policy)
     next_damping, next_rescaled = _following(policy, trial, longer_by, scale.whole, system)

@@ -198,6 +198,19 @@ class System:
             for block, numbers in zip(found, flat, strict=True)
         ]
 
+    def noted(self, found: Sequence[BlockStep], dampings: Sequence[tf.Tensor]) -> list[BlockStep]:
+        """What `solve` gave last, at these λ, with the numbers that no attempt waits for."""
+        noted = [
+            method.noted(problem, ready, damping, block)
+            for (method, problem, ready), damping, block in zip(
+                self._blocks(), dampings, found, strict=True
+            )
+        ]
+        for field in ("condition_number", "sparsity", "products"):
+            agreed = self._agreed([getattr(block, field) for block in noted], self._owners)
+            noted = [b._replace(**{field: t}) for b, t in zip(noted, agreed, strict=True)]
+        return noted
+
     def _agreed(
         self, tensors: Sequence[tf.Tensor], owners: Sequence[int] | None = None
     ) -> list[tf.Tensor]:
