@@ -2,13 +2,12 @@
 
 diagonal_block      Σ_b (a_b a_bᵀ) ⊗ H_b                        [i·o, i·o]
 cross_block         Σ_b (a_b ⊗ H_b + δ_b ⊗ D_b) ⊗ c_b           [i·o, k·p]
-half_of_gram        M with Σ_r u_r u_rᵀ = M + Mᵀ                [N, N]
+half_of_gram        M with Σ_g Σ_r u_gr u_grᵀ = M + Mᵀ          [N, N]
 half_of_product     M with L Rᵀ = M + Mᵀ                        [N, N]
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -188,32 +187,34 @@ def cross_block(
     return tf.reshape(tf.transpose(stacked, [2, 0, 3, 1]), [i * o, k * p])
 
 
-def half_of_gram(pieces: Sequence[tf.Tensor]) -> tf.Tensor:
-    """M with UᵀU = M + Mᵀ: columns of U, `[r, N_i]` each -> `[N, N]`."""
-    panels = _panels(pieces)
-    return _half(panels, panels, functools.partial(tf.matmul, transpose_a=True))
+def half_of_gram(*groups: Sequence[tf.Tensor]) -> tf.Tensor:
+    """M with Σ_g U_gᵀU_g = M + Mᵀ: columns of each U_g, `[r_g, N_i]` -> `[N, N]`."""
+    by_group = [_panels(pieces) for pieces in groups]
+    widths = [int(panel.shape[1]) for panel in by_group[0]]
+
+    def product(i: int, j: int) -> tf.Tensor:
+        found = [tf.matmul(panels[i], panels[j], transpose_a=True) for panels in by_group]
+        return found[0] if len(found) == 1 else tf.add_n(found)
+
+    return _half(widths, product)
 
 
 def half_of_product(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """M with L Rᵀ = M + Mᵀ, which is known to be symmetric: `[N, Z]` twice -> `[N, N]`."""
     size = int(left.shape[0])
     heights = np.diff([0, *_cuts([size]), size]).tolist()
-    product = functools.partial(tf.matmul, transpose_b=True)
-    return _half(tf.split(left, heights), tf.split(right, heights), product)
+    lefts, rights = tf.split(left, heights), tf.split(right, heights)
+    return _half(heights, lambda i, j: tf.matmul(lefts[i], rights[j], transpose_b=True))
 
 
-def _half(
-    left: Sequence[tf.Tensor],
-    right: Sequence[tf.Tensor],
-    product: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-) -> tf.Tensor:
+def _half(widths: Sequence[int], product: Callable[[int, int], tf.Tensor]) -> tf.Tensor:
     """Of all products of two panels those on and above the diagonal; zero below."""
     start, found = 0, []
-    for i, panel in enumerate(left):
-        on, *beyond = (product(panel, other) for other in right[i:])
-        below = [tf.zeros([int(on.shape[0]), start], on.dtype)] if start else []
+    for i, width in enumerate(widths):
+        on, *beyond = (product(i, j) for j in range(i, len(widths)))
+        below = [tf.zeros([width, start], on.dtype)] if start else []
         found.append(tf.concat([*below, on / 2, *beyond], 1))
-        start += int(on.shape[0])
+        start += width
     return tf.concat(found, 0)
 
 

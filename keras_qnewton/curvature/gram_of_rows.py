@@ -1,13 +1,15 @@
 """G = Σ_i U_iᵀ U_i over outputs, of a block's rows of each; some examples at a time if need be.
 
     U_i   rows of output i: its examples times its roots     [B_i R_i, N]
-    U     those of all outputs that fit into memory          [Σ_i B_i R_i, N]; one product
+    U     those of outputs with few rows, one below another  [Σ_i B_i R_i, N]
 
 Rows come in pieces, one for each weight's columns, and are not put together before the product.
+Outputs that fit into memory together make a sum of products, one for each that has many rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +18,9 @@ import tensorflow as tf
 from keras_qnewton.curvature.example_sums import half_of_gram
 from keras_qnewton.curvature.row_factors import OfPiece
 from keras_qnewton.curvature.shared_by_examples import ThroughShared
+
+# N up to which rows are copied in a good part of the time that their product takes.
+_FEW_COLUMNS = 384
 
 
 class RowsOfOutput(NamedTuple):
@@ -91,13 +96,28 @@ def gram_of_rows(
         else:
             half = _added(of_output, half, int(memory / each), dtypes)
     if together:
-        parts = [of.columns(0, of.examples, dtypes) for of in together]
-        pieces = [
-            piece[0] if len(piece) == 1 else tf.concat(piece, 0)
-            for piece in zip(*parts, strict=True)
-        ]
-        half += half_of_gram(pieces)
+        half += half_of_gram(*_groups(together, columns, dtypes))
     return half + tf.transpose(half)
+
+
+def _groups(
+    rows: Sequence[RowsOfOutput], columns: int, dtypes: tuple[tf.DType, tf.DType]
+) -> list[list[tf.Tensor]]:
+    """Pieces of columns, of each output that has many rows and of the others together.
+
+    To put an output's rows below another's is to copy both. A product of its own adds a matrix, and
+    operations to the graph; beside a product of many columns a copy takes no time to speak of.
+    """
+    least = columns // 2 if columns <= _FEW_COLUMNS else math.inf
+    alone: list[list[tf.Tensor]] = []
+    joined: list[list[tf.Tensor]] = []
+    for of_output in rows:
+        has_few = (of_output.known_examples or 0) * of_output.roots < least
+        (joined if has_few else alone).append(of_output.columns(0, of_output.examples, dtypes))
+    if joined:
+        pairs = zip(*joined, strict=True)
+        alone.append([piece[0] if len(piece) == 1 else tf.concat(piece, 0) for piece in pairs])
+    return alone
 
 
 def sum_of_turns(

@@ -36,7 +36,7 @@ class Factor(NamedTuple):
         elements = None if use.elements is None else use.elements.tobytes()
         shapes = tuple(self.derivatives.shape[3:])
         shared = None if self.inputs is None or self._by_example else id(self.inputs)
-        return use.equation, elements, use.factor, shapes, shared
+        return use.equation.lettered(), elements, use.factor, shapes, shared
 
     @property
     def _by_example(self) -> bool:

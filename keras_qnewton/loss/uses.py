@@ -42,6 +42,12 @@ class Equation(NamedTuple):
         """True if a's first axis is that of examples, too."""
         return self.inputs[:1] == self.outputs[0]
 
+    def lettered(self) -> Equation:
+        """With letters in one order: a product with Wᵀ, turned round, is then like one with W."""
+        letters = dict.fromkeys(self.outputs[0] + self.weights + self.inputs + self.outputs)
+        new = dict(zip(letters, string.ascii_lowercase, strict=False))
+        return Equation(*("".join(new[c] for c in axes) for axes in self))
+
 
 class Use(NamedTuple):
     """Where a weight, or some of its elements, enters linearly.

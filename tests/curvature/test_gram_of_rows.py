@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_qnewton.curvature.example_sums import half_of_gram, half_of_product
 from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows
 from keras_qnewton.curvature.pieces import Piece
-from keras_qnewton.curvature.row_factors import Factor, OfPiece
+from keras_qnewton.curvature.row_factors import Factor, OfPiece, joined
 from keras_qnewton.loss.uses import Equation, Use
 
 RNG = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def rows_of(examples, count, known=True, columns=6, noise=None):
 @pytest.mark.parametrize("memory", [1e9, 2000, 1], ids=["all", "some outputs", "one example"])
 @pytest.mark.parametrize("known", [True, False], ids=["known batch", "unknown batch"])
 def test_gram_of_several_outputs(memory, known):
-    made = [rows_of(*size, known) for size in ((9, 2), (4, 3), (30, 1))]
+    made = [rows_of(*size, known) for size in ((9, 2), (1, 2), (4, 3), (30, 1), (2, 1))]
     gram = gram_of_rows([rows for rows, _ in made], 6, memory, tf.float64, tf.float64)
     expected = sum(array.T @ array for _, array in made)
     assert error(gram, expected) < TOLERANCE["float64"]
@@ -71,9 +71,9 @@ def test_noise_is_a_column_at_the_end():
     assert error(gram[:6, 6], array.T @ noise.T.ravel()) < TOLERANCE["float64"]
 
 
-def factor_of(equation, positions, roots):
+def factor_of(equation, positions, roots, **others):
     """Random a and d of an equation, and how many elements its weight has."""
-    lengths = {"y": 3, "z": 2, "b": 4}
+    lengths = {"y": 3, "z": 2, "b": 4, **others}
     inner = [[lengths[c] for c in letters[1:]] for letters in (equation.inputs, equation.outputs)]
     a = tf.constant(RNG.normal(size=(5, positions, *inner[0]))) if equation.inputs else None
     d = tf.constant(RNG.normal(size=(roots, 5, positions, *inner[1])))
@@ -98,3 +98,12 @@ def test_uses_that_mirror_each_other_have_one_equation():
     assert found[0].key == found[1].key
     for factor, mirrored in zip((plain, transposed), found, strict=True):
         assert error(mirrored.rows(size), factor.rows(size).numpy()) < TOLERANCE["float64"]
+
+
+def test_uses_of_a_weight_and_of_its_transpose_are_joined():
+    plain, size = factor_of(Equation("ay", "yz", "az"), 2, 1)
+    turned, _ = factor_of(Equation("ay", "zy", "az"), 1, 1, y=2, z=3)
+    factors = [factor.with_smaller_inputs() for factor in (plain, turned)]
+    assert factors[0].key == factors[1].key
+    expected = plain.rows(size).numpy() + turned.rows(size).numpy()
+    assert error(joined(factors).rows(size), expected) < TOLERANCE["float64"]
