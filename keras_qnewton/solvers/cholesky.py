@@ -58,8 +58,12 @@ class Cholesky(GraphFactorisedSolver[CholeskyState], Packable[CholeskyState]):
     direct = True
 
     def factorise(self, matrix: tf.Tensor) -> CholeskyState:
-        unit = matrix_unit(matrix)
+        unit = matrix_unit(self.largest_entries(matrix))
         return CholeskyState(matrix, unit, blocked_cholesky(matrix / unit))
+
+    def largest_entries(self, matrix: tf.Tensor) -> tf.Tensor:
+        """The diagonal: where another entry is larger, the matrix is not positive definite."""
+        return tf.linalg.diag_part(matrix)
 
     def substitute(self, state: CholeskyState, rhs: tf.Tensor) -> tf.Tensor:
         return blocked_cholesky_solve(state.factor, rhs) / state.unit
@@ -68,4 +72,5 @@ class Cholesky(GraphFactorisedSolver[CholeskyState], Packable[CholeskyState]):
         return packed_factor(state.factor)
 
     def unpack(self, matrix: tf.Tensor, packed: Packed) -> CholeskyState:
-        return CholeskyState(matrix, matrix_unit(matrix), unpacked_factor(packed, matrix.dtype))
+        unit = matrix_unit(self.largest_entries(matrix))
+        return CholeskyState(matrix, unit, unpacked_factor(packed, matrix.dtype))

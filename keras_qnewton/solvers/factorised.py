@@ -97,9 +97,13 @@ class FactorisedSolver(LinearSolver[_State]):
     def compute(self, state: _State, rhs: TensorLike) -> Solution:
         """Solves for `rhs` `[N]` with the factors of `init`."""
         rhs = check_rhs(rhs, state.matrix.shape[0], state.matrix.dtype)
-        unit = unit_beside(state.matrix, rhs)
+        unit = unit_beside(self.largest_entries(state.matrix), rhs)
         x, residual = self.refined(state, rhs / unit)
         return Solution(x * unit, residual, self.name)
+
+    def largest_entries(self, matrix: tf.Tensor) -> tf.Tensor:
+        """Entries of `matrix` `[N, N]`, one of its largest among them."""
+        return matrix
 
     def limit(self, dtype: tf.DType) -> float:
         """The relative residual that needs no refinement, for a matrix of `dtype`."""

@@ -125,15 +125,35 @@ def test_large_lu_in_a_loop_and_in_a_saved_model(tmp_path):
         assert first == last < 1e-12 and np.isnan(singular)
 
 
-@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
-def test_cholesky_of_an_indefinite_matrix_is_nan(graph):
-    def solve(matrix, rhs):
-        solution = Cholesky().solve(matrix, rhs)
-        return solution.x, solution.residual
+def by_cholesky(matrix, rhs):
+    solution = Cholesky().solve(matrix, rhs)
+    return solution.x, solution.residual
 
-    matrix, rhs = tf.constant(symmetric(6, definite=False)), tf.constant(vector(6))
-    x, residual = (tf.function(solve) if graph else solve)(matrix, rhs)
+
+def cholesky_in_a_graph(matrix, rhs):
+    return tf.function(by_cholesky)(tf.constant(matrix), tf.constant(rhs))
+
+
+@pytest.mark.parametrize("solve", [by_cholesky, cholesky_in_a_graph])
+def test_cholesky_of_an_indefinite_matrix_is_nan(solve):
+    x, residual = solve(symmetric(6, definite=False), vector(6))
     assert np.all(np.isnan(x)) and np.isnan(residual)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cholesky_of_large_numbers_beside_a_small_diagonal_is_nan(dtype):
+    large = np.sqrt(np.finfo(dtype).max).astype(dtype)
+    matrix = np.array([[1, large, 0], [large, 1, 0], [0, 0, 1]], dtype)
+    x, residual = cholesky_in_a_graph(matrix, np.ones(3, dtype))
+    assert np.all(np.isnan(x)) and np.isnan(residual)
+
+
+@pytest.mark.parametrize("exponent", [-900, -120, 0, 120, 900])
+def test_cholesky_solves_numbers_of_any_size(exponent):
+    matrix, rhs, unit = symmetric(9, 1e3), vector(9), 2.0**exponent
+    x, residual = cholesky_in_a_graph(unit * matrix, rhs)
+    assert residual <= 1e-12
+    assert relative_error(x * unit, np.linalg.solve(matrix, rhs)) <= 1e-12
 
 
 def absolute(matrix, rhs, damping):
