@@ -1,10 +1,11 @@
 """G = Σ_i U_iᵀ U_i over outputs, of a block's rows of each; some examples at a time if need be.
 
     U_i   rows of output i: its examples times its roots     [B_i R_i, N]
-    U     those of outputs with few rows, one below another  [Σ_i B_i R_i, N]
+    U     those of several outputs, one below another        [Σ_i B_i R_i, N]
 
 Rows come in pieces, one for each weight's columns, and are not put together before the product.
-Outputs that fit into memory together make a sum of products, one for each that has many rows.
+Outputs that fit into memory together are put into one U. Of few columns, an output with many rows
+has a product of its own, since a copy takes a good part of the product's time.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ def _groups(
     alone: list[list[tf.Tensor]] = []
     joined: list[list[tf.Tensor]] = []
     for of_output in rows:
-        has_few = (of_output.known_examples or 0) * of_output.roots < least
+        known = of_output.known_examples
+        assert known is not None  # they would not be known to fit
+        has_few = known * of_output.roots < least
         (joined if has_few else alone).append(of_output.columns(0, of_output.examples, dtypes))
     if joined:
         pairs = zip(*joined, strict=True)

@@ -17,6 +17,7 @@ from keras_qnewton.curvature.gauss_newton import prefers_exact
 from keras_qnewton.curvature.low_rank import MAX_RANK
 from keras_qnewton.curvature.outputs import convex_loss
 from keras_qnewton.loss import RecordedLoss, SummedLoss
+from keras_qnewton.loss.graph_walk import ancestors
 
 
 def row_count(loss: RecordedLoss) -> int | tf.Tensor | None:
@@ -47,18 +48,23 @@ def row_limit(loss: RecordedLoss) -> int:
     Args:
         loss: The recorded loss.
     """
-    columns = _formed_columns(loss.losses[0] if isinstance(loss, SummedLoss) else loss)
+    columns = formed_columns(loss.losses[0] if isinstance(loss, SummedLoss) else loss)
     return MAX_RANK if columns <= MAX_RANK else math.isqrt(MAX_RANK**3 // columns)
 
 
-def _formed_columns(loss: RecordedLoss) -> int:
-    """n: elements of the weights that several operations take.
+def formed_columns(loss: RecordedLoss) -> int:
+    """n: elements of the weights that several operations on the way to the loss's outputs take.
 
-    Rows of a weight that enters once are outer products, whose products with one another are
-    cheap. A network that is differentiated in its inputs takes each matrix several times.
+    Rows of a matrix that multiplies examples once are outer products, whose products with one
+    another are cheap. A network that is differentiated in its inputs takes each matrix several
+    times. What else has to be formed, as a convolution's rows, is not counted.
     """
+    outputs = [loss.tensor(output.name) for output in convex_loss(loss).outputs]
+    on_the_way = ancestors(outputs)
     takers: dict[int, set[tf.Operation]] = defaultdict(set)
     for op in loss.operations:
+        if op not in on_the_way:  # a penalty has no rows
+            continue
         for tensor in op.inputs:
             weight = loss.weight_read_by(tensor)
             if weight is not None and op.type not in ("Identity", "Cast"):

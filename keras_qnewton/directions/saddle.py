@@ -13,7 +13,7 @@ what it is worth. The model promises a reduction along v all the same, |λ₁| c
 
 on. So there x is made to have that coefficient, times |λ₁| (λ₁² + λ²)^(-1/2), which a λ that grows
 takes away again. The trial judges it as any step. From then on the gradient has a part along v,
-which steps double.
+which steps double. Where the loss at the saddle is zero, e is, and x stays as it is.
 
 References:
     Moré & Sorensen 1983, Computing a trust region step, SIAM J. Sci. Stat. Comput. 4, 553-572:

@@ -90,6 +90,7 @@ class SaddleFree(Direction[SaddleFreeState]):
             x = off_a_saddle(
                 solution.x, problem.gradient, state.eigen, damping, problem.value_error
             )
+            # The residual stays the solution's: what is added solves no system.
             solution = dataclasses.replace(solution, x=x)
         damped = hypotenuse(state.magnitudes, damping)
         return unscheduled(

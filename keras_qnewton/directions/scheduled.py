@@ -166,7 +166,9 @@ class Scheduled(Direction[ScheduledState]):
     def _decides_nothing(self, problem: BlockProblem) -> bool:
         """Whether κ is for the log alone, and there is a bound of it that takes no products."""
         scheduler = self._settings.scheduler
-        alone = scheduler.quantum is None and len(scheduler.candidates(definite=True)) == 1
+        # Of attempts that are not made again, κ tells which residual is rounding's.
+        alone = scheduler.quantum is None and self._settings.damping.adaptive
+        alone &= len(scheduler.candidates(definite=True)) == 1
         return alone and scheduler.estimator is None and is_semidefinite(problem, self._settings)
 
     def _reshaping(self, problem: BlockProblem) -> Reshaping | None:

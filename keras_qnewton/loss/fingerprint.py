@@ -73,8 +73,12 @@ def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def vector_fingerprint(vector: tf.Tensor) -> tf.Tensor:
-    """Another number of a float64 `[N]`, by few operations: its bits, times odd numbers; int64."""
+    """Another number of a float64 `[N]`, by few operations; int64. Mixed bits, times odd numbers.
+
+    A sign alone would change a term by half of the range, and two signs change nothing.
+    """
     bits = tf.bitcast(vector, tf.int64)
+    bits = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _HALF))
     return tf.reduce_sum(bits * _odd(tf.size(bits), 1)) + _OF_NOTHING
 
 

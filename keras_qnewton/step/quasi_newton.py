@@ -273,7 +273,9 @@ def _first_trial(policy: QuasiNewton, line: Line, here: Here, dtype: tf.DType) -
     error = tf.clip_by_value(_FADING * here.error, rounding, _UNDERRATED * rounding)
     # The loss may fall as in the last step. Of an H that has learned nothing, about as far as 1.
     first = tf.math.divide_no_nan(-2 * _OPTIMISM * here.decrease, slope)
-    first = tf.where(here.decrease > _VISIBLE * error, tf.minimum(first, 1.0), 1.0)
+    # The estimate may underflow to no step at all.
+    estimated = (here.decrease > _VISIBLE * error) & (first > 0)
+    first = tf.where(estimated, tf.minimum(first, 1.0), 1.0)
     search = policy.line_search or StrongWolfe()
     # Of a batch among others only the sufficient decrease: its minimum is not looked for.
     return search.first_trial(line.at, start, first, error, any_slope=here.count > 1)
@@ -311,7 +313,8 @@ def _numbers(here: Here, searched: Searched) -> tf.Tensor:
     end = searched.point
     # Not zero where H has learned, be the loss's decrease lost in rounding.
     decrease = tf.maximum(here.loss - end.value, TINY)
-    if tf.get_static_value(searched.satisfied) is not True:
+    satisfied = tf.get_static_value(searched.satisfied)
+    if satisfied is None or not satisfied:
         decrease = tf.where((end.step > 0) | (searched.pair.step > 0), decrease, 0.0)
     evaluations = tf.cast(searched.evaluations, tf.float64)
     return tf.stack([end.step, end.value, searched.value_error, evaluations, decrease])

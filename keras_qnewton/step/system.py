@@ -206,10 +206,11 @@ class System:
                 self._blocks(), dampings, found, strict=True
             )
         ]
-        for field in ("condition_number", "sparsity", "products"):
-            agreed = self._agreed([getattr(block, field) for block in noted], self._owners)
-            noted = [b._replace(**{field: t}) for b, t in zip(noted, agreed, strict=True)]
-        return noted
+        fields = ("condition_number", "sparsity", "products")
+        owners = [owner for owner in self._owners for _ in fields]
+        numbers = [getattr(block, field) for block in noted for field in fields]
+        agreed = iter(self._agreed(numbers, owners))
+        return [block._replace(**{field: next(agreed) for field in fields}) for block in noted]
 
     def _agreed(
         self, tensors: Sequence[tf.Tensor], owners: Sequence[int] | None = None

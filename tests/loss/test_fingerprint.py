@@ -67,6 +67,9 @@ def test_a_vectors_number_is_that_of_its_bits_in_their_places(seed: int, single:
 
     assert number(values) == number(values.copy())
     assert number(values) != number(changed)
+    assert number(values) != number(2 * values)
+    assert number(values) != number(-values)
+    assert number(values) != number(np.where(np.isin(np.arange(20), order[:2]), -1, 1) * values)
     assert (number(values) == number(values[order])) == (order == np.arange(20)).all()
 
 

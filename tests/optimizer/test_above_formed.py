@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_qnewton import Adaptive, Blocks, QNewton, explain
 from keras_qnewton.curvature import row_count
+from keras_qnewton.loss import record
 
 LEARNED, FEW = "quasi_newton", "woodbury"
 # Of ten outputs each: 4,000 rows, and 320, where 2,048 are the most that are solved by.
@@ -223,10 +224,29 @@ def test_rows_that_cost_more_than_the_largest_system_are_learned_from(twice: boo
     assert ("more rows than" in optimizer.decisions[-1].reason) == twice
 
 
+@pytest.mark.parametrize("penalised", [False, True])
+def test_a_penalty_makes_no_rows_dear(penalised: bool) -> None:
+    x = tf.constant(np.random.default_rng(0).normal(size=(9, 30)), tf.float32)
+    kernel = tf.Variable(tf.ones([30, 5]))
+
+    def loss() -> tf.Tensor:
+        fit = tf.reduce_mean(tf.square(x @ kernel))
+        return fit + 0.1 * tf.reduce_sum(tf.square(kernel)) if penalised else fit
+
+    found = []
+
+    @tf.function(autograph=False)
+    def traced() -> None:
+        found.append(row_count.formed_columns(record(loss, [kernel])))
+
+    traced.get_concrete_function()
+    assert found == [0]
+
+
 @pytest.mark.parametrize("columns", [0, 2048, 3600, 45_000, 10**6])
 def test_the_limit_of_rows_follows_from_their_columns(
     columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_count, "_formed_columns", lambda loss: columns)
+    monkeypatch.setattr(row_count, "formed_columns", lambda loss: columns)
     limit, work = row_count.row_limit(None), max(columns, 2048)  # type: ignore[arg-type]
     assert limit**2 * work <= 2048**3 < (limit + 1) ** 2 * work

@@ -149,6 +149,18 @@ def test_weights_that_were_set_in_between_are_seen() -> None:
     assert float(step()) == pytest.approx(scipy.optimize.rosen([0.5] * 4))
 
 
+@pytest.mark.parametrize("factor", [-1.0, 2.0, [-1.0, -1.0, 1.0, 1.0]])
+def test_weights_are_seen_of_which_signs_or_exponents_alone_were_set(factor: Any) -> None:
+    problem, optimizer = Rosenbrock(), learner()
+    step = problem.stepper(optimizer)
+    for _ in range(5):
+        step()
+    problem.w.assign(factor * problem.w)
+    there = float(problem.loss())
+    step()
+    assert optimizer.decisions[-1].loss == pytest.approx(there)
+
+
 def test_data_that_change_are_seen() -> None:
     w = tf.Variable([1.0, 2.0])
     optimizer = learner()
