@@ -82,6 +82,7 @@ bench: venv
 	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/whole_wait.py
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/bookkeeping.py
 	$(BIN)/python benchmarks/solve.py
 	$(BIN)/python benchmarks/fisher.py
 	$(BIN)/python benchmarks/race.py

@@ -310,7 +310,8 @@ def main() -> None:
             of_task[label] = history
             losses = [lowest_by(history, mark) for mark in marks]
             print(f"  {label:<16}", *(f"{loss:11.2e}" for loss in losses), flush=True)
-            results.append({"task": name, "optimizer": label, "history": history})
+            by = {f"{mark:g}": loss for mark, loss in zip(marks, losses, strict=True)}
+            results.append({"task": name, "optimizer": label, "lowest_by": by})
         against = against_lbfgs(name, of_task, options.repeats)
         results.append({"task": name, "to_reach": against})
     common.save("race", results, options.json)

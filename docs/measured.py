@@ -14,7 +14,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from result_tables import quantum, training
+from result_tables import quantum, steps, training
 from result_tables.cells import Runs, Table
 
 DOCS = pathlib.Path(__file__).parent
@@ -46,6 +46,13 @@ TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
     "pinn": ("pinn", training.pinn),
     "small_batches": ("small_batches", training.small_batches),
     "small_batches_memory": ("small_batches", training.small_batches_memory),
+    "hessian": ("hessian", steps.compared),
+    "step": ("step", steps.compared),
+    "fisher": ("fisher", steps.compared),
+    "solve": ("solve", steps.solve),
+    "race": ("race", steps.race),
+    "replicas": ("replicas", steps.replicas),
+    "bookkeeping": ("bookkeeping", steps.bookkeeping),
 }
 
 
