@@ -62,10 +62,10 @@ class ConstantCurvature(Curvature):
         return Constant(loss, weights, parts, self.memory)
 
 
-class Multiplication(LinearSolver[tf.Tensor]):
+class Division(LinearSolver[tf.Tensor]):
     """Solves the stub's system at λ near 0."""
 
-    name = "multiplication"
+    name = "division"
 
     def init(self, matrix: tf.Tensor) -> tf.Tensor:
         return matrix[0, 0]
@@ -132,7 +132,7 @@ def one_task(name: str, repeats: int, steps: int) -> dict[str, Any]:
     def trivial() -> tf.Tensor:
         return tf.add_n([tf.nn.l2_loss(v) for v in copies])
 
-    scheduler = Scheduler(classical=Multiplication(), quantum=None)
+    scheduler = Scheduler(classical=Division(), quantum=None)
     stub = QNewton(curvature=ConstantCurvature(), scheduler=scheduler)
     whole = stepping(QNewton(), own, task.loss)
     rest = stepping(stub, copies, trivial)

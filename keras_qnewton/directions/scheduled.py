@@ -166,10 +166,14 @@ class Scheduled(Direction[ScheduledState]):
     def _decides_nothing(self, problem: BlockProblem) -> bool:
         """Whether κ is for the log alone, and there is a bound of it that takes no products."""
         scheduler = self._settings.scheduler
-        # Of attempts that are not made again, κ tells which residual is rounding's.
-        alone = scheduler.quantum is None and self._settings.damping.adaptive
-        alone &= len(scheduler.candidates(definite=True)) == 1
-        return alone and scheduler.estimator is None and is_semidefinite(problem, self._settings)
+        return (
+            # Of attempts that are not made again, κ tells which residual is rounding's.
+            self._settings.damping.adaptive
+            and scheduler.quantum is None
+            and scheduler.estimator is None
+            and len(scheduler.candidates(definite=True)) == 1
+            and is_semidefinite(problem, self._settings)
+        )
 
     def _reshaping(self, problem: BlockProblem) -> Reshaping | None:
         """The policy's search; None where no eigenvalue is bounded or no price could fall."""

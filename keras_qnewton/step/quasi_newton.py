@@ -184,7 +184,7 @@ def _start(batch: Batch, state: QuasiNewtonState, data: tf.Tensor | None) -> _St
 def _found(
     batch: Batch, state: QuasiNewtonState, here_before: tf.Tensor, data: tf.Tensor | None
 ) -> tuple[Here, Share]:
-    """`_here` wherever it may be; what may refuse a step is asked."""
+    """What `_start` finds where weights or data may be others; what may refuse a step is asked."""
     last = state.last()
     known, reordered = _known(batch, state, here_before, data)
 
