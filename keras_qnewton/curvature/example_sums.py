@@ -2,8 +2,8 @@
 
 diagonal_block      Σ_b (a_b a_bᵀ) ⊗ H_b                        [i·o, i·o]
 cross_block         Σ_b (a_b ⊗ H_b + δ_b ⊗ D_b) ⊗ c_b           [i·o, k·p]
-half_of_gram        M with Σ_g Σ_r u_gr u_grᵀ = M + Mᵀ          [N, N]
-half_of_product     M with L Rᵀ = M + Mᵀ                        [N, N]
+gram                Σ_g U_gᵀ U_g                                [N, N]
+symmetric_product   L Rᵀ, where it is symmetric                 [N, N]
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ def cross_block(
     return tf.reshape(tf.transpose(stacked, [2, 0, 3, 1]), [i * o, k * p])
 
 
-def half_of_gram(*groups: Sequence[tf.Tensor]) -> tf.Tensor:
-    """M with Σ_g U_gᵀU_g = M + Mᵀ: columns of each U_g, `[r_g, N_i]` -> `[N, N]`."""
+def gram(*groups: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Σ_g U_gᵀU_g, symmetric to the bit: columns of each U_g, `[r_g, N_i]` -> `[N, N]`."""
     by_group = [_panels(pieces) for pieces in groups]
     widths = [int(panel.shape[1]) for panel in by_group[0]]
 
@@ -196,26 +196,30 @@ def half_of_gram(*groups: Sequence[tf.Tensor]) -> tf.Tensor:
         found = [tf.matmul(panels[i], panels[j], transpose_a=True) for panels in by_group]
         return found[0] if len(found) == 1 else tf.add_n(found)
 
-    return _half(widths, product)
+    return _of_panels(len(widths), product)
 
 
-def half_of_product(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    """M with L Rᵀ = M + Mᵀ, which is known to be symmetric: `[N, Z]` twice -> `[N, N]`."""
+def symmetric_product(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """L Rᵀ, which is known to be symmetric, and is so to the bit: `[N, Z]` twice -> `[N, N]`."""
     size = int(left.shape[0])
     heights = np.diff([0, *_cuts([size]), size]).tolist()
     lefts, rights = tf.split(left, heights), tf.split(right, heights)
-    return _half(heights, lambda i, j: tf.matmul(lefts[i], rights[j], transpose_b=True))
+    return _of_panels(len(heights), lambda i, j: tf.matmul(lefts[i], rights[j], transpose_b=True))
 
 
-def _half(widths: Sequence[int], product: Callable[[int, int], tf.Tensor]) -> tf.Tensor:
-    """Of all products of two panels those on and above the diagonal; zero below."""
-    start, found = 0, []
-    for i, width in enumerate(widths):
-        on, *beyond = (product(i, j) for j in range(i, len(widths)))
-        below = [tf.zeros([width, start], on.dtype)] if start else []
-        found.append(tf.concat([*below, on / 2, *beyond], 1))
-        start += width
-    return tf.concat(found, 0)
+def _of_panels(count: int, product: Callable[[int, int], tf.Tensor]) -> tf.Tensor:
+    """A symmetric matrix of the products of two panels; those below the diagonal are not made.
+
+    A panel is transposed by itself, since to transpose the whole takes longer.
+    """
+    rows: list[list[tf.Tensor]] = [[] for _ in range(count)]
+    for i in range(count):
+        on = product(i, i)
+        rows[i].append((on + tf.transpose(on)) / 2)
+        for j in range(i + 1, count):
+            rows[i].append(product(i, j))
+            rows[j].append(tf.transpose(rows[i][-1]))
+    return tf.concat([tf.concat(row, 1) for row in rows], 0)
 
 
 def _panels(pieces: Sequence[tf.Tensor]) -> list[tf.Tensor]:

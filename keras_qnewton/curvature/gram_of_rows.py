@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.curvature.example_sums import half_of_gram
+from keras_qnewton.curvature.example_sums import gram
 from keras_qnewton.curvature.row_factors import OfPiece
 from keras_qnewton.curvature.shared_by_examples import ThroughShared
 
@@ -85,7 +85,7 @@ def gram_of_rows(
     """
     dtypes = (weights_dtype, dtype)
     columns = size + any(of.noise is not None for of in rows)
-    half = tf.zeros([columns, columns], dtype)
+    total = zeros = tf.zeros([columns, columns], dtype)
     together: list[RowsOfOutput] = []
     for of_output in rows:
         each, known = of_output.bytes_per_example(columns, dtype), of_output.known_examples
@@ -95,10 +95,11 @@ def gram_of_rows(
             together.append(of_output)
             memory -= known * each
         else:
-            half = _added(of_output, half, int(memory / each), dtypes)
-    if together:
-        half += half_of_gram(*_groups(together, columns, dtypes))
-    return half + tf.transpose(half)
+            total = _added(of_output, total, int(memory / each), dtypes)
+    if not together:
+        return total
+    found = gram(*_groups(together, columns, dtypes))
+    return found if total is zeros else total + found
 
 
 def _groups(
@@ -137,17 +138,17 @@ def sum_of_turns(
 
 
 def _added(
-    rows: RowsOfOutput, half: tf.Tensor, chunk: int, dtypes: tuple[tf.DType, tf.DType]
+    rows: RowsOfOutput, total: tf.Tensor, chunk: int, dtypes: tuple[tf.DType, tf.DType]
 ) -> tf.Tensor:
-    """Half of the product added, some examples at a time."""
+    """`total` and the product of these rows, made of some examples at a time."""
     examples = rows.examples
     step = tf.maximum(1, tf.minimum(examples, chunk))
 
-    def add(start: tf.Tensor, half: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         stop = tf.minimum(start + step, examples)
-        return stop, half + half_of_gram(rows.columns(start, stop, dtypes))
+        return stop, total + gram(rows.columns(start, stop, dtypes))
 
-    _, half = tf.while_loop(
-        lambda start, _: start < examples, add, (tf.constant(0), half), parallel_iterations=1
+    _, total = tf.while_loop(
+        lambda start, _: start < examples, add, (tf.constant(0), total), parallel_iterations=1
     )
-    return half
+    return total

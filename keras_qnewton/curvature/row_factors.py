@@ -121,19 +121,36 @@ class OfPiece(NamedTuple):
     Attributes:
         piece: The piece.
         factors: None of them where the output does not depend on its weight.
+        made: The rows of all examples, `[R, B, columns]`; None where they are not made yet.
     """
 
     piece: Piece
     factors: list[Factor]
+    made: tf.Tensor | None = None
+
+    @property
+    def sums_positions(self) -> bool:
+        """Whether a row is a sum over several positions, or uses, of a weight that multiplies."""
+        return any(f.inputs is not None and f.derivatives.shape[2] != 1 for f in self.factors)
+
+    def with_rows(self) -> OfPiece:
+        """The same with the rows of all examples."""
+        return self._replace(made=rows(self.factors, self.piece.columns))
 
     def rows(self, start: tf.Tensor, stop: tf.Tensor, count: int, dtype: tf.DType) -> tf.Tensor:
         """Of some examples, `[count, stop - start, columns]`."""
+        if self.made is not None:
+            return self.made[:, start:stop]
         if not self.factors:
             return tf.zeros([count, stop - start, self.piece.columns], dtype)
         return rows([f.sliced(start, stop) for f in self.factors], self.piece.columns)
 
     def total(self, coefficients: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Uᵀc `[columns]`, for c `[B, R]`."""
+        if self.made is not None:
+            c = tf.reshape(tf.transpose(coefficients), [1, -1])
+            flat = tf.reshape(self.made, [-1, self.piece.columns])
+            return tf.matmul(tf.cast(c, flat.dtype), flat)[0]
         found = [f.total(coefficients, self.piece.columns) for f in self.factors]
         zero = [] if found else [tf.zeros([self.piece.columns], dtype)]
         return tf.ensure_shape(tf.add_n([*found, *zero]), [self.piece.columns])

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.curvature.example_rows import ExampleRows
-from keras_qnewton.curvature.example_sums import half_of_gram, half_of_product
+from keras_qnewton.curvature.example_sums import gram, symmetric_product
 from keras_qnewton.curvature.formation import Way
 from keras_qnewton.curvature.outputs import OutputCurvature
 from keras_qnewton.norms import norm
@@ -146,7 +146,7 @@ class BlockByPasses:
 
             found.append(self._stacked(some, output.examples * output.count, [size])[0])
         rows = tf.ensure_shape(tf.cast(tf.concat(found, 0), self._dtype), [None, size])
-        return _both_halves(half_of_gram([rows]))
+        return gram([rows])
 
     # --- columns, and products ------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class BlockByPasses:
         held = [tf.ensure_shape(t, [size, None]) for t in (along, curved)]
         matrix = _tf_private.cond(
             columns,
-            lambda: _both_halves(half_of_product(*held)),
+            lambda: symmetric_product(*held),
             lambda: (products + tf.transpose(products)) / 2,
         )
         way = tf.where(columns, Way.COLUMNS, Way.PRODUCTS)
@@ -244,8 +244,3 @@ def _joined(tensors: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
         tf.reshape(tf.cast(t, dtype), [count, tf.reduce_prod(tf.shape(t)[1:])]) for t in tensors
     ]
     return tf.concat(flat, 1)
-
-
-def _both_halves(half: tf.Tensor) -> tf.Tensor:
-    """M + Mᵀ."""
-    return half + tf.transpose(half)

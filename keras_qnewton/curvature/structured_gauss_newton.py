@@ -115,7 +115,7 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         known = [pair for pair in coefficients if pair is not None]
         if found is None or not known or len(known) < len(coefficients):
             return self._value_and_gradients_by_tape()
-        self._shared = [of_output.of_blocks(found) for of_output in self._rows]
+        self._shared = [self._of_blocks(of_output, found) for of_output in self._rows]
 
         flat = [
             tf.add_n(
@@ -141,6 +141,21 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
             exist, lambda: self.unflatten(flat), by_tape
         )
         return self._remainder.value, self._with_gradient_beside(through)
+
+    def _of_blocks(self, of: ExampleRows, found: list[list[Piece]]) -> list[list[OfPiece]]:
+        """What an output's rows are made of; the rows themselves, where these make the gradient.
+
+        To sum over positions takes as long for the gradient as for rows. Rows are made anyway of a
+        block that is formed, which one with fewer columns than it has rows always is.
+        """
+        made = of.of_blocks(found)
+        for part, pieces in zip(self._parts, made, strict=True):
+            known = of.known_examples if of.count == 1 and part.dense else None
+            if known is None or known < part.size:
+                continue
+            if known * part.size * self.dtype.size <= self._memory:
+                pieces[:] = [p.with_rows() if p.sums_positions else p for p in pieces]
+        return made
 
     def _blocks_of_gradient(self) -> list[list[Piece]] | None:
         """The pieces of all blocks, if all of the gradient comes through their rows."""

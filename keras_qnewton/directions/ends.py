@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import Spectrum, extremal_eigenvalues
 from keras_qnewton.conditioning.host_lanczos import extremal_eigenvalues_on_host
 from keras_qnewton.conditioning.lanczos import EPSILON, largest_eigenvalue
@@ -80,7 +79,7 @@ def _frobenius(matrix: tf.Tensor) -> tf.Tensor:
     # No entry is larger than those on the diagonal. A large matrix is divided where it has to be.
     u = unit(tf.linalg.diag_part(matrix))
     low, high = _SQUARES[matrix.dtype]
-    return _tf_private.cond(
+    return tf.cond(
         (u >= low) & (u <= high), lambda: plain_norm(matrix), lambda: u * plain_norm(matrix / u)
     )
 

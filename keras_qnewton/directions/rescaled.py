@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton import _tf_private
 from keras_qnewton.curvature.formation import Formed
 from keras_qnewton.directions.block_step import BlockStep
 from keras_qnewton.directions.direction import AnyDirection, Direction, DirectionState
@@ -69,8 +68,9 @@ class Rescaled(Direction[RescaledState]):
             # One after the other: a product of two of D may be below the smallest number.
             return formed.matrix / d / d[:, None], diagonal
 
-        matrix, diagonal = _tf_private.cond(
-            problem.rescaled, rescaled, lambda: (formed.matrix, ones)
+        # A branch of its own would take longer to begin than what is in it.
+        matrix, diagonal = tf.cond(
+            tf.convert_to_tensor(problem.rescaled), rescaled, lambda: (formed.matrix, ones)
         )
         other = self._other.init(_rescaled(problem, diagonal, formed._replace(matrix=matrix)))
         return RescaledState(other.formation, other.scale, diagonal, other)

@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton import _tf_private
 from keras_qnewton.solvers.arrays import Scalar
 from keras_qnewton.solvers.block_rows import equal_width, joined, separated, split
 from keras_qnewton.solvers.packing import Packed
@@ -222,7 +221,7 @@ def _diagonal_block(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     pivots = tf.linalg.diag_part(factor)
     positive = tf.reduce_all((pivots > 0) & tf.math.is_finite(pivots))
     # `tf.where` would go through the block a number at a time, to broadcast the condition.
-    sound = _tf_private.cond(positive, lambda: factor, lambda: tf.ones_like(block))
+    sound = tf.cond(positive, lambda: factor, lambda: tf.ones_like(block))
     return sound, positive
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -42,11 +44,27 @@ def relative_norm(gap: TensorLike, rhs: TensorLike) -> tf.Tensor:
     Returns:
         Scalar float64 tensor. Inf for a non-zero gap of a zero `rhs`; NaN if either has one.
     """
-    gap, rhs = tf.cast(gap, tf.float64), tf.cast(rhs, tf.float64)
+    return relative_to(tf.cast(rhs, tf.float64))(tf.cast(gap, tf.float64))
+
+
+def relative_to(rhs: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`relative_norm` of gaps, as a function of them: what is of `rhs` alone is found once.
+
+    Args:
+        rhs: Tensor `[N]`, float64.
+
+    Returns:
+        From a gap `[N]`, float64, to its norm over that of `rhs`, float64 scalar.
+    """
     largest = tf.reduce_max(tf.abs(rhs))
     unit = tf.where(largest > 0, largest, tf.ones_like(largest))
-    numerator, denominator = plain_norm(gap / unit), plain_norm(rhs / unit)
-    return tf.where(numerator == 0, tf.zeros_like(numerator), numerator / denominator)
+    denominator = plain_norm(rhs / unit)
+
+    def relative(gap: tf.Tensor) -> tf.Tensor:
+        numerator = plain_norm(gap / unit)
+        return tf.where(numerator > 0, numerator / denominator, numerator)
+
+    return relative
 
 
 def relative_residual(matrix: TensorLike, x: TensorLike, rhs: TensorLike) -> tf.Tensor:

@@ -18,6 +18,7 @@ from keras_qnewton.solvers.blocked_cholesky import (
 from keras_qnewton.solvers.factorised import GraphFactorisedSolver
 from keras_qnewton.solvers.packing import Packable, Packed
 from keras_qnewton.solvers.scaling import matrix_unit
+from keras_qnewton.traced_once import traced_once
 
 
 class CholeskyState(NamedTuple):
@@ -58,8 +59,9 @@ class Cholesky(GraphFactorisedSolver[CholeskyState], Packable[CholeskyState]):
     direct = True
 
     def factorise(self, matrix: tf.Tensor) -> CholeskyState:
-        unit = matrix_unit(self.largest_entries(matrix))
-        return CholeskyState(matrix, unit, blocked_cholesky(matrix / unit))
+        scaled, unit = _in_its_unit(matrix)
+        factor = blocked_cholesky(tf.ensure_shape(scaled, matrix.shape))
+        return CholeskyState(matrix, unit, factor)
 
     def largest_entries(self, matrix: tf.Tensor) -> tf.Tensor:
         """The diagonal: where another entry is larger, the matrix is not positive definite."""
@@ -74,3 +76,10 @@ class Cholesky(GraphFactorisedSolver[CholeskyState], Packable[CholeskyState]):
     def unpack(self, matrix: tf.Tensor, packed: Packed) -> CholeskyState:
         unit = matrix_unit(self.largest_entries(matrix))
         return CholeskyState(matrix, unit, unpacked_factor(packed, matrix.dtype))
+
+
+@traced_once
+def _in_its_unit(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A / α and α; nearly always α is 1, and A is not copied."""
+    unit = matrix_unit(tf.linalg.diag_part(matrix))
+    return tf.cond(tf.equal(unit, 1), lambda: matrix, lambda: matrix / unit), unit

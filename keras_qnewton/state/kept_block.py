@@ -74,7 +74,8 @@ class KeptBlock:
         if self.update_every == 1:
             formed = form()
             matrix, how = formed.matrix, formed.how
-            matrix = _tf_private.cond(
+            # A branch of its own would take longer to begin than what is in it.
+            matrix = tf.cond(
                 count > 1, lambda: tf.cast(averaged(matrix), matrix.dtype), lambda: matrix
             )
             return Formed(matrix, how)
@@ -88,7 +89,7 @@ class KeptBlock:
         return Formed(matrix, how, ~due)
 
     def keep(self, formed: Formed, count: tf.Tensor) -> tf.Tensor:
-        """The matrix that `matrix` gave, once it is assigned where a later step needs it.
+        """The matrix that `matrix` gave; it is assigned where a later step needs it.
 
         Args:
             formed: It; finite, as all else that the step depends on.
@@ -103,9 +104,9 @@ class KeptBlock:
             kept.assign(tf.cast(formed.matrix, kept.dtype))
             return tf.constant(True)
 
-        done = _tf_private.cond(new, assigned, lambda: tf.constant(False))
-        with tf.control_dependencies([formed.matrix, done]):
-            return tf.identity(formed.matrix)
+        # Nothing of this step waits for it.
+        _tf_private.cond(new, assigned, lambda: tf.constant(False))
+        return formed.matrix
 
     def spectrum(self, unchanged: tf.Tensor | bool, compute: Callable[[], Spectrum]) -> Spectrum:
         """The ends of the block's spectrum, found now and assigned, or kept.

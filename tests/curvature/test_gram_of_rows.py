@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qnewton.curvature.example_sums import half_of_gram, half_of_product
+from keras_qnewton.curvature.example_sums import gram, symmetric_product
 from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows
 from keras_qnewton.curvature.pieces import Piece
 from keras_qnewton.curvature.row_factors import Factor, OfPiece, joined
@@ -12,10 +12,6 @@ from keras_qnewton.loss.uses import Equation, Use
 
 RNG = np.random.default_rng(0)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
-
-
-def both_halves(half):
-    return half.numpy() + half.numpy().T
 
 
 def error(found, expected):
@@ -28,18 +24,18 @@ def error(found, expected):
     [[1], [255], [257], [641], [1025], [128, 64, 64, 1], [1, 700], [90] * 9, [300, 1, 2, 400]],
     ids=str,
 )
-def test_half_of_gram(sizes, dtype):
+def test_gram_by_panels(sizes, dtype):
     rows = RNG.normal(size=(7, sum(sizes))).astype(dtype)
-    gram = both_halves(half_of_gram(tf.split(tf.constant(rows), sizes, axis=1)))
-    assert np.array_equal(gram, gram.T)
-    assert error(gram, rows.T.astype("float64") @ rows) < TOLERANCE[dtype]
+    found = gram(tf.split(tf.constant(rows), sizes, axis=1)).numpy()
+    assert np.array_equal(found, found.T)
+    assert error(found, rows.T.astype("float64") @ rows) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("size", [1, 255, 641, 1025])
-def test_half_of_product(size):
+def test_symmetric_product(size):
     left = RNG.normal(size=(size, 5))
     weights = RNG.uniform(size=5)
-    product = both_halves(half_of_product(tf.constant(left), tf.constant(left * weights)))
+    product = symmetric_product(tf.constant(left), tf.constant(left * weights)).numpy()
     assert np.array_equal(product, product.T)
     assert error(product, (left * weights) @ left.T) < TOLERANCE["float64"]
 
@@ -59,16 +55,16 @@ def rows_of(examples, count, known=True, columns=6, noise=None):
 @pytest.mark.parametrize("known", [True, False], ids=["known batch", "unknown batch"])
 def test_gram_of_several_outputs(memory, known):
     made = [rows_of(*size, known) for size in ((9, 2), (1, 2), (4, 3), (30, 1), (2, 1))]
-    gram = gram_of_rows([rows for rows, _ in made], 6, memory, tf.float64, tf.float64)
+    found = gram_of_rows([rows for rows, _ in made], 6, memory, tf.float64, tf.float64)
     expected = sum(array.T @ array for _, array in made)
-    assert error(gram, expected) < TOLERANCE["float64"]
+    assert error(found, expected) < TOLERANCE["float64"]
 
 
 def test_noise_is_a_column_at_the_end():
     noise = RNG.normal(size=(9, 2))
     rows, array = rows_of(9, 2, noise=lambda: tf.constant(noise))
-    gram = gram_of_rows([rows], 6, 1e9, tf.float64, tf.float64).numpy()
-    assert error(gram[:6, 6], array.T @ noise.T.ravel()) < TOLERANCE["float64"]
+    found = gram_of_rows([rows], 6, 1e9, tf.float64, tf.float64).numpy()
+    assert error(found[:6, 6], array.T @ noise.T.ravel()) < TOLERANCE["float64"]
 
 
 def factor_of(equation, positions, roots, **others):
@@ -107,3 +103,14 @@ def test_uses_of_a_weight_and_of_its_transpose_are_joined():
     assert factors[0].key == factors[1].key
     expected = plain.rows(size).numpy() + turned.rows(size).numpy()
     assert error(joined(factors).rows(size), expected) < TOLERANCE["float64"]
+
+
+def test_rows_that_are_made_give_the_same_sums_and_slices():
+    factor, size = factor_of(Equation("ay", "yz", "az"), 3, 2)
+    piece = OfPiece(Piece((factor.use,), size), [factor])
+    assert piece.sums_positions
+    made, c = piece.with_rows(), tf.constant(RNG.normal(size=(5, 2)))
+    assert error(made.total(c, tf.float64), piece.total(c, tf.float64).numpy()) < 1e-13
+    some = [of.rows(tf.constant(1), tf.constant(4), 2, tf.float64).numpy() for of in (piece, made)]
+    assert some[0].shape == (2, 3, size)
+    assert error(some[1], some[0]) < 1e-13
