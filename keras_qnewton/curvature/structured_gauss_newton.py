@@ -25,6 +25,7 @@ from keras_qnewton.curvature.example_rows import ExampleRows, all_hold
 from keras_qnewton.curvature.example_sums import MANY_INPUTS
 from keras_qnewton.curvature.few_rows import Candidate, FewRows, apart
 from keras_qnewton.curvature.formation import Formation, Formed, by_passes
+from keras_qnewton.curvature.gradient_of_rows import gradient_of_rows
 from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows, sum_of_turns
 from keras_qnewton.curvature.linearized import Point
 from keras_qnewton.curvature.linearized_gauss_newton import GaussNewtonLinearized
@@ -115,17 +116,10 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         known = [pair for pair in coefficients if pair is not None]
         if found is None or not known or len(known) < len(coefficients):
             return self._value_and_gradients_by_tape()
-        self._shared = [self._of_blocks(of_output, found) for of_output in self._rows]
-
-        flat = [
-            tf.add_n(
-                [
-                    tf.concat([p.total(c, self.dtype) for p in of_blocks[k]], 0)
-                    for of_blocks, (c, _) in zip(self._shared, known, strict=True)
-                ]
-            )
-            for k in range(len(self._parts))
-        ]
+        ours = gradient_of_rows(
+            self._rows, found, [c for c, _ in known], self._parts, self.dtype, self._memory
+        )
+        self._shared = ours.pieces
 
         def by_tape() -> list[tf.Tensor]:
             through = self._through_outputs()
@@ -134,28 +128,11 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
                 for g, shape, dtype in zip(through, self._shapes, self._dtypes, strict=True)
             ]
 
-        exist = tf.reduce_all(tf.stack([there for _, there in known]))
-        # A derivative of an example may be none where that of all of them is.
-        exist &= tf.math.is_finite(tf.add_n([tf.reduce_sum(x) for x in flat]))
+        exist = tf.reduce_all(tf.stack([there for _, there in known])) & ours.finite
         through: list[tf.Tensor | None] = _tf_private.cond(
-            exist, lambda: self.unflatten(flat), by_tape
+            exist, lambda: self.unflatten(ours.flat), by_tape
         )
         return self._remainder.value, self._with_gradient_beside(through)
-
-    def _of_blocks(self, of: ExampleRows, found: list[list[Piece]]) -> list[list[OfPiece]]:
-        """What an output's rows are made of; the rows themselves, where these make the gradient.
-
-        To sum over positions takes as long for the gradient as for rows. Rows are made anyway of a
-        block that is formed, which one with fewer columns than it has rows always is.
-        """
-        made = of.of_blocks(found)
-        for part, pieces in zip(self._parts, made, strict=True):
-            known = of.known_examples if of.count == 1 and part.dense else None
-            if known is None or known < part.size:
-                continue
-            if known * part.size * self.dtype.size <= self._memory:
-                pieces[:] = [p.with_rows() if p.sums_positions else p for p in pieces]
-        return made
 
     def _blocks_of_gradient(self) -> list[list[Piece]] | None:
         """The pieces of all blocks, if all of the gradient comes through their rows."""

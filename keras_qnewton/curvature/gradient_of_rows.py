@@ -1,0 +1,82 @@
+"""g = Σ_i U_iᵀ c_i over outputs, of the rows that blocks are made of anyway.
+
+    U_i   a block's rows of output i: its examples times its roots     [B_i R_i, N]
+    c_i   with Σ_r c_r s_r the loss's gradient in each example's z     [B_i, R_i]
+
+Where a weight's columns of U are sums over positions, as in a convolution or a network's
+derivatives, to sum for g takes as long as for U. There the rows are made first, and g of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.curvature.example_rows import ExampleRows
+from keras_qnewton.curvature.pieces import Piece
+from keras_qnewton.curvature.row_factors import OfPiece
+
+
+class GradientOfRows(NamedTuple):
+    """The gradient, and what it was made of.
+
+    Attributes:
+        pieces: Of each output and block, what the columns of each weight are made of.
+        flat: g, one `[N_k]` a block.
+        finite: Whether it is; a derivative of an example may be none where that of all of them is.
+    """
+
+    pieces: list[list[list[OfPiece]]]
+    flat: list[tf.Tensor]
+    finite: tf.Tensor
+
+
+def gradient_of_rows(
+    rows: Sequence[ExampleRows],
+    found: list[list[Piece]],
+    coefficients: Sequence[tf.Tensor],
+    parts: Sequence[Part],
+    dtype: tf.DType,
+    memory: float,
+) -> GradientOfRows:
+    """The gradient through all outputs.
+
+    Args:
+        rows: One an output.
+        found: The pieces of each block.
+        coefficients: c, one `[B, R]` an output.
+        parts: The blocks.
+        dtype: The weights' precision.
+        memory: Bytes that an output's rows may take.
+    """
+    pieces = [of.of_blocks(found) for of in rows]
+    for of, of_blocks in zip(rows, pieces, strict=True):
+        for part, of_block in zip(parts, of_blocks, strict=True):
+            if _are_made(of, part, part.size * int(dtype.size), memory):
+                of_block[:] = [p.with_rows() if p.sums_positions else p for p in of_block]
+    flat = [
+        tf.add_n(
+            [
+                tf.concat([p.total(c, dtype) for p in of_blocks[k]], 0)
+                for of_blocks, c in zip(pieces, coefficients, strict=True)
+            ]
+        )
+        for k in range(len(parts))
+    ]
+    finite = tf.math.is_finite(tf.add_n([tf.reduce_sum(x) for x in flat]))
+    return GradientOfRows(pieces, flat, finite)
+
+
+def _are_made(of: ExampleRows, part: Part, bytes_each: int, memory: float) -> bool:
+    """Whether a block's rows of an output are made at once, whatever the gradient takes.
+
+    A block that is formed, as one with fewer columns than rows is, is made of its rows. With
+    several roots these take a sum over positions for each, and the gradient one.
+    """
+    known = of.known_examples
+    if known is None or of.count != 1 or not part.dense:
+        return False
+    return part.size <= known and known * bytes_each <= memory
