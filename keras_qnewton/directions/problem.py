@@ -33,6 +33,7 @@ class BlockProblem:
         lengths: `BlockStep.lengths` of the last attempt, or step, float64 `[3]`; None where no
             solver is told.
         value_error: About how far rounding moves the loss, float64 scalar; None if it is not known.
+        weights: w_k `[N]`, as the gradient's; given where `value_error` is.
         agreed: Makes tensors those that all workers have, which solve the block together; see
             `Replicas.agreed`.
     """
@@ -48,6 +49,7 @@ class BlockProblem:
     tolerance: tf.Tensor | None = None
     lengths: tf.Tensor | None = None
     value_error: tf.Tensor | None = None
+    weights: tf.Tensor | None = None
     agreed: Callable[..., Sequence[tf.Tensor]] = lambda *tensors: tensors
 
     @classmethod

@@ -115,6 +115,7 @@ def _rescaled(
     return dataclasses.replace(
         problem,
         gradient=problem.gradient / diagonal,
+        weights=None if problem.weights is None else problem.weights * diagonal,
         product=lambda v: problem.product(v / diagonal) / diagonal,
         form=problem.form if formed is None else lambda: formed,
     )

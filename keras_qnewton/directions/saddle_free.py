@@ -86,12 +86,9 @@ class SaddleFree(Direction[SaddleFreeState]):
     def solve(self, problem: BlockProblem, state: SaddleFreeState, damping: tf.Tensor) -> BlockStep:
         """x by the decomposition of `init`."""
         solution = Eigen().compute_absolute(state.eigen, problem.gradient, damping)
-        if problem.value_error is not None:
-            x = off_a_saddle(
-                solution.x, problem.gradient, state.eigen, damping, problem.value_error
-            )
-            # The residual stays the solution's: what is added solves no system.
-            solution = dataclasses.replace(solution, x=x)
+        x = off_a_saddle(solution.x, problem, state.eigen, damping)
+        # The residual stays the solution's: what is added solves no system.
+        solution = dataclasses.replace(solution, x=x)
         damped = hypotenuse(state.magnitudes, damping)
         return unscheduled(
             solution,

@@ -104,7 +104,10 @@ class System:
         forced = _forced(gradient, share, settings, state)
         problems = _problems(batch, curvature, gradient, forms, rescaled, settings)
         error = ROUNDING[loss.dtype] * tf.abs(tf.cast(loss, tf.float64))
-        problems = [dataclasses.replace(p, value_error=error) for p in problems]
+        problems = [
+            dataclasses.replace(p, value_error=error, weights=points)
+            for p, points in zip(problems, curvature.points, strict=True)
+        ]
         if forced is not None:
             problems = [dataclasses.replace(p, tolerance=forced[1]) for p in problems]
         replicas = batch.loss.replicas if isinstance(batch.loss, SummedLoss) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import Adaptive, QNewton
+from keras_qnewton.directions.problem import BlockProblem
 from keras_qnewton.directions.saddle import off_a_saddle
 from keras_qnewton.solvers import Eigen
 from tests.test_classics import BENCHMARKS
@@ -26,14 +28,18 @@ def steps(loss, weights, count, **settings):
     return optimizer, float(loss())
 
 
-def off(values, gradient, damping=0.0, error=1e-12, dtype="float64"):
+def off(values, gradient, damping=0.0, error=1e-12, dtype="float64", weights=None):
     """The step of a diagonal matrix, and the one that leads off its saddle."""
     eigen, gradient = Eigen(), tf.constant(gradient, dtype)
-    state = eigen.init(tf.linalg.diag(tf.constant(values, dtype)))
-    x = eigen.compute_absolute(state, gradient, damping).x
-    found = off_a_saddle(
-        x, gradient, state, tf.constant(damping, tf.float64), tf.constant(error, tf.float64)
+    matrix = tf.linalg.diag(tf.constant(values, dtype))
+    state = eigen.init(matrix)
+    problem = dataclasses.replace(
+        BlockProblem.of_matrix(matrix, gradient),
+        value_error=tf.constant(error, tf.float64),
+        weights=tf.zeros_like(gradient) if weights is None else tf.constant(weights, dtype),
     )
+    x = eigen.compute_absolute(state, gradient, damping).x
+    found = off_a_saddle(x, problem, state, tf.constant(damping, tf.float64))
     return x.numpy(), found.numpy()
 
 
@@ -63,6 +69,36 @@ def test_a_saddle_without_any_gradient_is_left():
     w = tf.Variable(np.zeros(3))
     _, lowest = steps(lambda: tf.reduce_sum((w**2 - [1.0, 4.0, 9.0]) ** 2), [w], 80)
     assert lowest < 1e-10
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0**40, 2.0**-40])
+@pytest.mark.parametrize("unit", [1.0, 1e-6])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saddle_is_left_where_the_loss_is_zero(dtype, unit, factor):
+    # x² - y² + y⁴/2: the lowest point with y = 0 is the saddle at the origin, where the loss is 0.
+    w = tf.Variable(unit * np.array([1.0, 0.0]), dtype=dtype)
+
+    def loss():
+        x, y = tf.unstack(w / unit)
+        return factor * (x**2 - y**2 + y**4 / 2)
+
+    _, lowest = steps(loss, [w], 150)
+    assert lowest == pytest.approx(-factor / 2, rel=1e-5)
+    np.testing.assert_allclose(np.abs(w / unit), [0, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_zero_are_left_where_the_loss_is_zero(dtype):
+    w = tf.Variable(np.zeros(2), dtype=dtype)
+    _, lowest = steps(lambda: w[0] * w[1] + tf.reduce_sum(w**4) / 4, [w], 60)
+    assert lowest == pytest.approx(-0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [0.3, -0.4]])
+def test_where_the_loss_is_zero_the_weights_tell_a_length(weights):
+    _, found = off([3.0, -2.0], [0.0, 0.0], error=0.0, weights=weights)
+    length = np.linalg.norm(weights) or 1.0
+    np.testing.assert_allclose(np.abs(found), [0, 16 * 2.0**-26 * length], rtol=1e-12)
 
 
 @pytest.mark.parametrize("damping", [0.0, 1.0, 100.0])
