@@ -82,8 +82,8 @@ class RecordedLoss:
             with an unknown number of turns, or a condition that is decided at run time.
 
     Raises:
-        LossNotReplayableError: If `loss` is not a tensor of a graph, or if an operation
-            between the weights and the loss cannot be run again.
+        LossNotReplayableError: If `loss` is not a tensor of a graph, not a scalar or not real, or
+            if an operation between the weights and the loss cannot be run again.
     """
 
     def __init__(self, loss: tf.Tensor, variables: Sequence[tf.Variable]):
@@ -96,6 +96,11 @@ class RecordedLoss:
             raise LossNotReplayableError(
                 "Argument `loss` must be a scalar; reduce it, for example with "
                 f"`tf.reduce_mean`. Received: loss of shape {loss.shape}"
+            )
+        if loss.dtype.is_complex:
+            raise LossNotReplayableError(
+                "Argument `loss` must be real; take `tf.math.real` of it, or `tf.abs`. "
+                f"Received: loss of dtype {loss.dtype.name}"
             )
         self.recorded = loss
         self.value = tf.ensure_shape(loss, [])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_qnewton import QNewton
 from keras_qnewton.curvature import hessian
 from keras_qnewton.loss import LossNotReplayableError, RecordedLoss, as_tensors, record
 
@@ -151,3 +152,11 @@ def test_refusals_are_clear():
         hessian(lambda: tf.reduce_sum(tf.numpy_function(np.sin, [w], tf.float32)), [w])
     with pytest.raises(ValueError, match="`variables` must be a list of"):
         hessian(lambda: tf.reduce_sum(w), ["w"])
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_a_complex_loss_is_refused_before_any_weight_changes(dtype):
+    w = tf.Variable([1.0, 2.0])
+    with pytest.raises(LossNotReplayableError, match=f"`loss` must be real.*{dtype}"):
+        QNewton().minimize(lambda: tf.cast(tf.reduce_sum(w**2), dtype), [w])
+    np.testing.assert_array_equal(w.numpy(), [1.0, 2.0])
