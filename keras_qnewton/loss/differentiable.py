@@ -20,7 +20,7 @@ TWICE_DIFFERENTIABLE = _names(
     BesselJ1 BesselK0 BesselK0e BesselK1 BesselK1e BesselY0 BesselY1 Betainc BiasAdd BiasAddGrad
     BiasAddV1 BroadcastTo Cast Cholesky ClipByValue Complex ComplexAbs Concat ConcatV2 Conj
     ConjugateTranspose Conv2D Conv2DBackpropFilter Conv2DBackpropInput Conv3D
-    Conv3DBackpropFilterV2 Conv3DBackpropInputV2 Cos Cosh Cross Cumprod Cumsum
+    Conv3DBackpropFilterV2 Conv3DBackpropInputV2 Cos Cosh Cross Cumsum
     Dawsn DepthToSpace DepthwiseConv2dNative DepthwiseConv2dNativeBackpropFilter
     DepthwiseConv2dNativeBackpropInput Diag DiagPart Digamma Div DivNoNan DynamicPartition
     DynamicStitch Eig Einsum Elu EluGrad EnsureShape Erf Erfc Erfinv EuclideanNorm Exp ExpandDims
@@ -34,7 +34,7 @@ TWICE_DIFFERENTIABLE = _names(
     MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MatrixSolve MatrixSolveLs MatrixSquareRoot
     MatrixTriangularSolve Max MaxPool3DGrad MaxPool3DGradGrad MaxPoolGrad MaxPoolGradGrad Maximum
     Mean Min Minimum MirrorPad MirrorPadGrad Mul MulNoNan Ndtri Neg NextAfter NthElement Pack Pad
-    PadV2 ParallelDynamicStitch PlaceholderWithDefault Polygamma Pow Prod Qr
+    PadV2 ParallelDynamicStitch PlaceholderWithDefault Polygamma Pow Qr
     QuantizeAndDequantizeV2 QuantizeAndDequantizeV3 RFFT RFFT2D RGBToHSV RaggedGather
     RaggedTensorFromVariant RaggedTensorToSparse RaggedTensorToTensor ReadVariableOp Real RealDiv
     Reciprocal ReciprocalGrad Relu Relu6 Relu6Grad ReluGrad Reshape ResourceGather ResourceGatherNd

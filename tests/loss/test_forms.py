@@ -9,7 +9,7 @@ from keras_qnewton import _tf_private
 from keras_qnewton.curvature import hessian, hvp
 from keras_qnewton.loss import LossNotReplayableError
 from keras_qnewton.loss.forms import FORMS
-from tests.derivatives import differences, flat_gradient, relative_error
+from tests.derivatives import differences, fd_hessian, flat_gradient, relative_error
 from tests.loss.many_functions import START, D, ManyFunctions
 
 RNG = np.random.default_rng(1)
@@ -221,6 +221,58 @@ def test_cumulative_log_sum_exp_keeps_its_digits_in_single_precision():
         p[: k + 1] = np.exp(x[: k + 1]) / np.exp(x[: k + 1]).sum()
         expected += np.diag(p) - np.outer(p, p)
     np.testing.assert_allclose(block.matrix, expected, atol=1e-6)
+
+
+def product_by_hand(x):
+    return [x[0] * x[1] * x[2] * x[3] * x[4]]
+
+
+def running_products_by_hand(x, exclusive, reverse):
+    x = tf.unstack(x)[:: -1 if reverse else 1]
+    found, so_far = [], 1
+    for one in x:
+        found.append(so_far if exclusive else so_far * one)
+        so_far = so_far * one
+    return [tf.cast(t, x[0].dtype) for t in found[:: -1 if reverse else 1]]
+
+
+PRODUCTS = {
+    "product": (lambda x: [tf.reduce_prod(x)], product_by_hand),
+    "kept axes": (
+        lambda x: [tf.reduce_prod(tf.tile(x[:, None, None], [1, 1, 3]), [0, 1], keepdims=True)],
+        lambda x: product_by_hand(x) * 3,
+    ),
+    "no axes": (lambda x: [tf.reduce_prod(x[None], [])], lambda x: [x]),
+}
+PRODUCTS |= {
+    f"running {exclusive} {reverse}": (
+        lambda x, e=exclusive, r=reverse: [tf.math.cumprod(x, -1, e, r)],
+        lambda x, e=exclusive, r=reverse: running_products_by_hand(x, e, r),
+    )
+    for exclusive in (False, True)
+    for reverse in (False, True)
+}
+
+
+@pytest.mark.parametrize("kind", ["zeros", "complex"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_have_second_derivatives_at_zero_and_of_complex_numbers(name, kind):
+    """TensorFlow's divide by the elements, and are not conjugated."""
+    start = {"zeros": [0.7, 0.0, -1.3, 0.0, 0.4], "complex": [0.7, -0.2, -1.3, 0.6, 0.4]}[kind]
+    w = tf.Variable(np.array(start))
+
+    def loss_of(function):
+        def loss_fn():
+            x = tf.identity(w) if kind == "zeros" else tf.complex(w, tf.sin(2 * w))
+            found = tf.reshape(tf.stack([tf.reshape(t, [-1]) for t in function(x)]), [-1])
+            amounts = tf.cast(np.linspace(0.5, 2, found.shape[0]), D)
+            return tf.reduce_sum(amounts * tf.math.real(found + found**2))
+
+        return loss_fn
+
+    ours, by_hand = PRODUCTS[name]
+    (block,) = hessian(loss_of(ours), [w])
+    np.testing.assert_allclose(block.matrix, fd_hessian(loss_of(by_hand), [w]), atol=1e-9)
 
 
 def in_a_condition(function):

@@ -9,6 +9,7 @@ from keras_qnewton.loss.forms import (
     elementwise,
     images,
     pooling,
+    products,
     quantization,
     segments,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "form",
     "images",
     "pooling",
+    "products",
     "quantization",
     "segments",
 ]
