@@ -43,7 +43,7 @@ def calibration_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the variants that `slow_variants.py` lists."""
+    """Marks the variants that `slow_variants` lists."""
     for item in items:
         name, _, variant = item.nodeid.partition("[")
         begins = SLOW_VARIANTS.get(name.removeprefix("tests/"), [])
