@@ -6,8 +6,8 @@ a constant multiple of the identity, and the solver divides by a number. So all 
 runs: damping, the condition number's estimate, the schedule, the trial's verdict, checks, the log.
 A step is a call of a traced function, of a full batch. Each task has a process of its own.
 
-    digits    64-16-16-10 tanh, 1,797 images, cross-entropy
-    curve     1-24-24-1 tanh, 256 points, squared error
+    digits    64-16-16-10 tanh, 1,797 images, cross-entropy, as in `race`
+    curve     1-24-24-1 tanh, 256 points, squared error, as there
     poisson   Poisson's equation in two dimensions by a tanh network, float64
 
 python benchmarks/bookkeeping.py [--repeats 5] [--steps 20] [--json FILE]
@@ -15,6 +15,7 @@ python benchmarks/bookkeeping.py [--repeats 5] [--steps 20] [--json FILE]
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 import common
 import keras
 import numpy as np
+import race
 import tensorflow as tf
 from physics import PROBLEMS, keras_network, tf_loss
 
@@ -80,18 +82,10 @@ class Task(NamedTuple):
     loss: Loss
 
 
-def digits() -> Task:
-    x, y = (tf.constant(a) for a in common.digits(1797))
-    model = common.keras_mlp((64, 16, 16, 10))
-    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return Task(model, lambda: entropy(y, model(x)))
-
-
-def curve() -> Task:
-    x = np.linspace(-1, 1, 256, dtype="float32")[:, None]
-    y = tf.constant(np.sin(8 * x) + 0.5 * np.cos(23 * x * x))
-    points, model = tf.constant(x), common.keras_mlp((1, 24, 24, 1))
-    return Task(model, lambda: tf.reduce_mean(tf.square(model(points) - y)))
+def of_the_race(name: str) -> Task:
+    x, y, network, loss = race.task(name)
+    model, inputs, labels = network(), tf.constant(x), tf.constant(y)
+    return Task(model, lambda: loss(labels, model(inputs)))
 
 
 def poisson() -> Task:
@@ -102,7 +96,11 @@ def poisson() -> Task:
     return Task(model, lambda: tf_loss(problem, model, points))
 
 
-TASKS: dict[str, Callable[[], Task]] = {"digits": digits, "curve": curve, "poisson": poisson}
+TASKS: dict[str, Callable[[], Task]] = {
+    "digits": functools.partial(of_the_race, "digits"),
+    "curve": functools.partial(of_the_race, "curve"),
+    "poisson": poisson,
+}
 
 
 def stepping(optimizer: QNewton, variables: Sequence[Any], loss: Loss) -> Callable[[int], float]:
