@@ -72,16 +72,6 @@ def fingerprint(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     return _in_order([_by_rows(tensor) for tensor in tensors])
 
 
-def vector_fingerprint(vector: tf.Tensor) -> tf.Tensor:
-    """Another number of a float64 `[N]`, by few operations; int64. Mixed bits, times odd numbers.
-
-    A sign alone would change a term by half of the range, and two signs change nothing.
-    """
-    bits = tf.bitcast(vector, tf.int64)
-    bits = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _HALF))
-    return tf.reduce_sum(bits * _odd(tf.size(bits), 1)) + _OF_NOTHING
-
-
 def _by_rows(tensor: tf.Tensor) -> tf.Tensor:
     """r of each row, int64 `[rows]`."""
     bits = _bits(tensor)

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian, dot
+from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian, Prepared, dot
 from keras_qnewton.quasi_newton.updates import RULES, Pair, update_of
 
 # Pairs that wait for M; and panels of M, of so many rows at least.
@@ -44,32 +44,40 @@ class DenseInverse(InverseHessian):
             add_variable((min(rows, size - k), size), "float64", "inverse", _identity(k))
             for k in self._firsts
         ]
-        self.rows = add_variable((2 * PENDING, size), "float64", "pending_rows", "zeros")
+        self.rows = add_variable((PENDING, 2, size), "float64", "pending_rows", "zeros")
         self.weights = add_variable((PENDING, 2, 2), "float64", "pending", "zeros")
         self.factor = add_variable((), "float64", "inverse_factor", "ones")
         self.pending = add_variable((), "int32", "pending_count", "zeros")
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """H v, `[N]` float64."""
+        column = vector[:, None]
         # Read once: what was assigned by rows is copied at each reading.
-        rows = tf.convert_to_tensor(self.rows.value)
-        known = tf.concat([tf.linalg.matvec(panel.value, vector) for panel in self.panels], 0)
-        inner = self._weighted(tf.linalg.matvec(rows, vector)[:, None])
-        found = known + tf.linalg.matvec(rows, inner[:, 0], transpose_a=True)
-        return self.factor.value * found
+        rows = self._rows()
+        known = [tf.matmul(panel.value, column) for panel in self.panels]
+        inner = self._weighted(tf.matmul(rows, column))
+        found = tf.concat(known, 0) + tf.matmul(rows, inner, transpose_a=True)
+        return tf.reshape(self.factor.value * found, [self._size])
 
-    def learned(
+    def prepared(
         self, s: tf.Tensor, y: tf.Tensor, gradient: tf.Tensor, Hg: tf.Tensor, sbs: tf.Tensor
-    ) -> tf.Tensor:
-        """Takes in a pair; see `InverseHessian.learned`."""
+    ) -> Prepared:
+        """A pair's rows and numbers, and H' g'; see `InverseHessian.prepared`."""
         product = self.product(gradient)
         u = product - Hg
         pair = Pair(dot(y, s), sbs, dot(y, u), self._size)
         tau, a, b, c = update_of(self._rule, pair)
-        with tf.control_dependencies([product]):
-            self._append(s, u, tf.stack([[a, b], [b, c]]), tau)
-        along_s, along_u = dot(s, gradient), dot(u, gradient)
-        return product / tau + (a * along_s + b * along_u) * s + (b * along_s + c * along_u) * u
+        rows, block = tf.stack([s, u]), tf.reshape(tf.stack([a, b, b, c]), [2, 2])
+        along = tf.reduce_sum(rows * gradient, 1)
+        inner = tf.reduce_sum(block * along, 1, keepdims=True)
+        after = product / tau + tf.reduce_sum(inner * rows, 0)
+        return Prepared(product, (after, rows, block, tau))
+
+    def learned(self, pair: Prepared) -> tf.Tensor:
+        """Takes in a pair; see `InverseHessian.learned`."""
+        after, rows, block, tau = pair.tensors
+        self._append(rows, block, tau)
+        return after
 
     def reset(self, factor: tf.Tensor | float = 1.0) -> None:
         """See `InverseHessian.reset`."""
@@ -84,19 +92,27 @@ class DenseInverse(InverseHessian):
         self.factor.assign(factor)
         self.pending.assign(0)
 
-    def _append(self, s: tf.Tensor, u: tf.Tensor, block: tf.Tensor, tau: tf.Tensor) -> None:
+    def _append(self, rows: tf.Tensor, block: tf.Tensor, tau: tf.Tensor) -> None:
         """A pair into W and K, and all pairs into M once there is no room for another."""
         at = tf.convert_to_tensor(self.pending.value)
         factor = self.factor.value / tau
-        both = tf.stack([2 * at, 2 * at + 1])
-        rows = self.rows.value.scatter_update(tf.IndexedSlices(tf.stack([s, u]), both))
-        weights = self.weights.value.scatter_update(tf.IndexedSlices([block / factor], [at]))
-        full = at + 1 == PENDING
-        with tf.control_dependencies([rows, weights]):
+        place = at[None]
+        into_rows = self.rows.value.scatter_update(tf.IndexedSlices(rows[None], place))
+        into_weights = self.weights.value.scatter_update(
+            tf.IndexedSlices((block / factor)[None], place)
+        )
+        after = (at + 1) % PENDING
+        with tf.control_dependencies([into_rows, into_weights]):
             # What is left to be multiplied by γ.
-            left = tf.cond(full, lambda: self._merged(factor), lambda: tf.identity(factor))
+            left = tf.cond(
+                tf.equal(after, 0), lambda: self._merged(factor), lambda: tf.identity(factor)
+            )
             self.factor.assign(left)
-            self.pending.assign(tf.where(full, 0, at + 1))
+            self.pending.assign(after)
+
+    def _rows(self) -> tf.Tensor:
+        """W, `[2p, N]`."""
+        return tf.reshape(self.rows.value, [2 * PENDING, self._size])
 
     def _weighted(self, vectors: tf.Tensor) -> tf.Tensor:
         """K times `[2p, n]`."""
@@ -105,7 +121,7 @@ class DenseInverse(InverseHessian):
 
     def _merged(self, factor: tf.Tensor) -> tf.Tensor:
         """M = γ (M + Wᵀ K W), and K empty; returns the new γ, 1."""
-        rows = tf.convert_to_tensor(self.rows.value)
+        rows = self._rows()
         weighted = factor * self._weighted(rows)
         done: list[tf.Operation] = []
         for first, panel in zip(self._firsts, self.panels, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
@@ -23,6 +23,18 @@ class AddVariable(Protocol):
         ...
 
 
+class Prepared(NamedTuple):
+    """A pair that is not learned yet.
+
+    Attributes:
+        product: H g', with H before and the gradient after the step; None where that is no help.
+        tensors: What the kind of inverse needs to learn it.
+    """
+
+    product: tf.Tensor | None
+    tensors: tuple[tf.Tensor, ...]
+
+
 class InverseHessian(abc.ABC):
     """H `[N, N]`, symmetric and positive definite, I at first; its variables are assigned in place.
 
@@ -34,10 +46,12 @@ class InverseHessian(abc.ABC):
         """H v."""
 
     @abc.abstractmethod
-    def learned(
+    def prepared(
         self, s: tf.Tensor, y: tf.Tensor, gradient: tf.Tensor, Hg: tf.Tensor, sbs: tf.Tensor
-    ) -> tf.Tensor:
-        """Takes in a pair with yᵀs > 0, and returns H' g' with the H' that has it.
+    ) -> Prepared:
+        """All that can be computed for a pair before it is learned; nothing is assigned.
+
+        A pair without positive curvature may be prepared, and must not be learned.
 
         Args:
             s: The step of the weights.
@@ -46,6 +60,10 @@ class InverseHessian(abc.ABC):
             Hg: H g, with H before and the gradient before the step.
             sbs: sᵀBs with B = H⁻¹, scalar: -α gᵀs for a step s = -α H g.
         """
+
+    @abc.abstractmethod
+    def learned(self, pair: Prepared) -> tf.Tensor:
+        """Takes in a pair with yᵀs > 0, and returns H' g' with the H' that has it."""
 
     @abc.abstractmethod
     def reset(self, factor: tf.Tensor | float = 1.0) -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_qnewton.norms import norm, unit
-from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian
+from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian, Prepared
 
 # yᵀs of a pair, relative to ‖y‖‖s‖: what is less may be rounding, and H stays positive definite.
 _LEAST_CURVATURE = {tf.float32: 1e-6, tf.float64: 1e-12}
@@ -59,18 +59,25 @@ class LimitedMemoryInverse(InverseHessian):
         pairs = tf.convert_to_tensor(self.pairs.value)
         return self._outer(pairs, vector, self._inner(pairs, vector))
 
-    def learned(
+    def prepared(
         self, s: tf.Tensor, y: tf.Tensor, gradient: tf.Tensor, Hg: tf.Tensor, sbs: tf.Tensor
-    ) -> tf.Tensor:
-        """Takes in a pair; see `InverseHessian.learned`. Hg and sᵀBs are of no use here."""
+    ) -> Prepared:
+        """A pair, scaled; see `InverseHessian.prepared`. Hg and sᵀBs are of no use here."""
         del Hg, sbs
         # H is the same of a pair times any factor: of y near 1 no square overflows or vanishes.
         u = unit(y)
-        s, y = tf.cast(s / u, self._dtype), tf.cast(y / u, self._dtype)
+        both = tf.stack([tf.cast(s / u, self._dtype), tf.cast(y / u, self._dtype)])
+        # A product with H before would read all pairs once more.
+        return Prepared(None, (both, gradient))
+
+    def learned(self, pair: Prepared) -> tf.Tensor:
+        """Takes in a pair; see `InverseHessian.learned`."""
+        both, gradient = pair.tensors
+        s, y = tf.unstack(both)
         least = _LEAST_CURVATURE[self._dtype] * norm(y) * norm(s)
         return tf.cond(
             tf.tensordot(y, s, 1) > least,
-            lambda: self._taken(s, y, gradient),
+            lambda: self._taken(both, gradient),
             lambda: self.product(gradient),
         )
 
@@ -80,16 +87,16 @@ class LimitedMemoryInverse(InverseHessian):
         self.products.assign(factor * tf.eye(self._history, dtype=tf.float64))
         self.gram.assign(tf.eye(self._history, dtype=tf.float64))
 
-    def _taken(self, s: tf.Tensor, y: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    def _taken(self, both: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         """H' g' once the pair is in the oldest one's place."""
         count = tf.convert_to_tensor(self.count.value)
         slot = count % self._history
         # TensorFlow copies a variable of which slices were assigned when it is read: once a step.
         places = tf.stack([slot, slot + self._history])
-        self.pairs.value.scatter_update(tf.IndexedSlices(tf.stack([s, y]), places))
+        self.pairs.value.scatter_update(tf.IndexedSlices(both, places))
         self.count.assign(count + 1)
         pairs = tf.convert_to_tensor(self.pairs.value)
-        by_steps, by_changes = (v[:, tf.newaxis] for v in tf.split(self._inner(pairs, y), 2))
+        by_steps, by_changes = (v[:, tf.newaxis] for v in tf.split(self._inner(pairs, both[1]), 2))
         # As a whole: XLA assigns no column whose number is not constant.
         here = tf.one_hot(slot, self._history, on_value=True, off_value=False)
         self.products.assign(tf.where(here, by_steps, self.products.value))

@@ -45,7 +45,6 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_qnewton import _tf_private
 from keras_qnewton.arguments import check_count
 from keras_qnewton.quasi_newton.more_thuente import FARTHEST, Interval, Knot
 from keras_qnewton.registry import Policy
@@ -167,7 +166,7 @@ class StrongWolfe(Policy):
         self.curvature = float(curvature)
         self.max_evaluations = check_count("max_evaluations", max_evaluations)
 
-    def search(
+    def along(
         self,
         evaluate: Callable[[tf.Tensor], Point],
         start: Point,
@@ -175,64 +174,23 @@ class StrongWolfe(Policy):
         value_error: tf.Tensor,
         *,
         any_slope: tf.Tensor | bool = False,
-    ) -> Searched:
-        """A point of lower loss on the ray; one evaluation if the first trial is taken.
+    ) -> Search:
+        """A search for a point of lower loss on a ray.
 
         Args:
-            evaluate: Gives the point at a step α, float64 scalar. It is traced twice, for the first
-                trial and in the body of a loop.
+            evaluate: Gives the point at a step α, float64 scalar. `Search.found` traces it twice,
+                for the first trial and in the body of a loop.
             start: The point at α = 0. Where its slope is not negative or its loss is not finite, it
-                is what the search returns, after no evaluation that counts.
+                is what the search finds, after no evaluation that counts.
             first: The first trial's α, float64 scalar, positive.
             value_error: e, an absolute bound of a loss's rounding error, float64 scalar; 0 goes by
                 losses alone.
             any_slope: Whether sufficient decrease is enough, boolean scalar.
         """
-        trial = self.first_trial(evaluate, start, first, value_error, any_slope=any_slope)
-        # Most searches end with their first trial. The others' loop, some hundred operations on
-        # scalars one after the other, is out of the way.
-        return Searched(*_tf_private.rarely(~trial.taken, trial.followed, trial.alone))
-
-    def first_trial(
-        self,
-        evaluate: Callable[[tf.Tensor], Point],
-        start: Point,
-        first: tf.Tensor,
-        value_error: tf.Tensor,
-        *,
-        any_slope: tf.Tensor | bool = False,
-    ) -> FirstTrial:
-        """A search as far as its first trial; the arguments are those of `search`."""
         start = Point(*(tf.convert_to_tensor(field) for field in start))
-        first = tf.convert_to_tensor(first, tf.float64)
-        flat = self.curvature * tf.abs(start.slope)
-        any_flat = flat
-        if any_slope is not False:
-            any_flat = tf.where(any_slope, tf.constant(float("inf"), flat.dtype), flat)
-        trials = _Trials(
-            self.sufficient_decrease * start.slope,
-            any_flat,
-            start,
-            _LONGEST * first,
-            tf.convert_to_tensor(value_error),
+        return Search(
+            self, evaluate, start, tf.convert_to_tensor(first, tf.float64), value_error, any_slope
         )
-
-        def at(step: tf.Tensor) -> Point:
-            point = evaluate(step)
-            gradient = tf.ensure_shape(point.gradient, start.gradient.shape)
-            return point._replace(gradient=gradient, step=step)
-
-        # Of a slope that is no descent nothing is taken, wherever that was evaluated.
-        begins = (start.slope < 0) & (first > 0)
-        point = at(tf.where(begins, first, tf.zeros_like(first)))
-        # Slopes of which one is so much flatter are not nearly the same, so that nothing more is
-        # learned of the error.
-        if self.curvature <= 1 - _LEVEL:
-            taken = begins & trials.takes(point, flat)
-        else:
-            verdict = trials.verdict(trials.beginning(first), point)
-            taken = begins & verdict.satisfied & (verdict.error <= trials.error)
-        return FirstTrial(point, taken, at, trials, first, self.max_evaluations)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -242,56 +200,91 @@ class StrongWolfe(Policy):
         }
 
 
-class FirstTrial:
-    """A search whose first trial was evaluated: most end there, and the others can go on.
+class Search:
+    """A search on one ray. Most end with their first trial, by few operations.
 
     Args:
-        point: The trial.
-        taken: Whether the search ends with it, and its losses showed no larger error than was
-            said, boolean scalar. There are trials to end with of which it is False.
-        evaluate: Gives a point.
-        trials: Judges.
-        first: The trial's step, as it was asked for.
-        most: Largest number of evaluations.
+        policy: Its constants.
+        evaluate: See `StrongWolfe.along`, as for all that follow.
+        start: Of tensors.
+        first: A tensor.
+        value_error: As given.
+        any_slope: As given.
 
     Attributes:
-        point: As given.
-        taken: As given.
+        first: The first trial's α, float64 scalar; 0 where nothing is to be taken, since the slope
+            is no descent.
     """
 
     def __init__(
         self,
-        point: Point,
-        taken: tf.Tensor,
+        policy: StrongWolfe,
         evaluate: Callable[[tf.Tensor], Point],
-        trials: _Trials,
+        start: Point,
         first: tf.Tensor,
-        most: int,
+        value_error: tf.Tensor,
+        any_slope: tf.Tensor | bool,
     ):
-        self.point, self.taken = point, taken
-        self._evaluate, self._trials, self._first, self._most = evaluate, trials, first, most
+        flat = policy.curvature * tf.abs(start.slope)
+        self._flat = flat
+        if any_slope is not False:
+            flat = tf.where(any_slope, tf.constant(float("inf"), flat.dtype), flat)
+        self._policy, self._evaluate, self._start = policy, evaluate, start
+        self._asked = first
+        self._trials = _Trials(
+            policy.sufficient_decrease * start.slope,
+            flat,
+            start,
+            _LONGEST * first,
+            tf.convert_to_tensor(value_error),
+        )
+        self._begins = (start.slope < 0) & (first > 0)
+        self.first = tf.where(self._begins, first, tf.zeros_like(first))
 
-    def alone(self) -> Searched:
-        """What was found, if it is `taken`."""
+    def found(self) -> Searched:
+        """What the search finds."""
+        return self.followed(self.at(self.first))
+
+    def at(self, step: tf.Tensor) -> Point:
+        """The point at a step."""
+        point = self._evaluate(step)
+        gradient = tf.ensure_shape(point.gradient, self._start.gradient.shape)
+        return point._replace(gradient=gradient, step=step)
+
+    def takes(self, point: Point) -> tf.Tensor:
+        """Whether the search ends with the first trial, and its losses show no larger error.
+
+        Args:
+            point: The one at `first`. There are such to end with of which this is False.
+        """
+        # Slopes of which one is so much flatter are not nearly the same, so that nothing more is
+        # learned of the error.
+        if self._policy.curvature <= 1 - _LEVEL:
+            return self._begins & self._trials.takes(point, self._flat)
+        verdict = self._trials.verdict(self._trials.beginning(self._asked), point)
+        return self._begins & verdict.satisfied & (verdict.error <= self._trials.error)
+
+    def alone(self, point: Point) -> Searched:
+        """What the search finds if it `takes` the first trial."""
         error = self._trials.error / 2
-        return Searched(self.point, tf.constant(True), tf.constant(1), self.point, error)
+        return Searched(point, tf.constant(True), tf.constant(1), point, error)
 
-    def followed(self) -> Searched:
-        """What is found by this trial and all that follow, be it `taken` or not."""
+    def followed(self, point: Point) -> Searched:
+        """What the search finds by the first trial and all that follow, be it taken or not."""
         trials = self._trials
-        state = trials.beginning(self._first)
-        after = tf.cond(state.ended, lambda: state, lambda: trials.after(state, self.point))
+        state = trials.beginning(self._asked)
+        after = tf.cond(state.ended, lambda: state, lambda: trials.after(state, point))
 
         def body(*fields: Any) -> _State:
             state = _State(*fields)
-            return trials.after(state, self._evaluate(state.trial))
+            return trials.after(state, self.at(state.trial))
 
         last = tf.while_loop(
             lambda *fields: ~_State(*fields).ended,
             body,
             after,
             parallel_iterations=1,
-            maximum_iterations=self._most - 1,
+            maximum_iterations=self._policy.max_evaluations - 1,
         )
         return Searched(last.best, last.satisfied, last.evaluations, last.pair, last.error / 2)
 
@@ -304,7 +297,7 @@ class _Trials:
         flat: c₂ |ψ'(0)|, scalar.
         start: The point at α = 0.
         longest: The largest step, scalar.
-        value_error: See `StrongWolfe.search`.
+        value_error: See `StrongWolfe.along`.
     """
 
     def __init__(

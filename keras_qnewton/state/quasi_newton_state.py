@@ -1,20 +1,23 @@
 """The optimizer's variables that one quasi-Newton step leaves to the next.
 
 H       the inverse Hessian, learned so far; assigned while it learns
-here    loss L and gradient g at the weights that the last step led to, H g, and fingerprints
-        of those weights and the data: while both are the same, none is computed again
+here    loss L and gradient g at the weights that the last step led to, H g, those weights and
+        a fingerprint of the data: while both are the same, none is computed again
+
+Numbers of a `Here` are in one variable: a small step's time is that of its number of operations.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from keras_qnewton.quasi_newton.inverse import InverseHessian
+from keras_qnewton.quasi_newton.inverse import Initializer, InverseHessian
 from keras_qnewton.state.newton_state import Foreseen
 
 
@@ -31,7 +34,7 @@ class Here(NamedTuple):
         error: About how far rounding moves the loss, as line searches found, float64 scalar.
         count: m, the number of batches that share a step, float64 scalar; 1 if the data stay.
         data: Fingerprint of the data, int64 scalar.
-        weights: Fingerprint of the weights, int64 scalar.
+        weights: w, float64 `[N]`; NaN where they are not known.
     """
 
     loss: tf.Tensor
@@ -44,6 +47,24 @@ class Here(NamedTuple):
     weights: tf.Tensor
 
 
+class _Variables(NamedTuple):
+    """Those of a `Here`.
+
+    Attributes:
+        numbers: Its loss, decrease, error and count, `[4]`.
+        gradient: As there, like those that follow.
+        product: H g.
+        data: The data's fingerprint.
+        weights: w.
+    """
+
+    numbers: keras.Variable
+    gradient: keras.Variable
+    product: keras.Variable
+    data: keras.Variable
+    weights: keras.Variable
+
+
 @dataclasses.dataclass(frozen=True)
 class QuasiNewtonState:
     """The variables, and how weights lie in a vector of all N.
@@ -51,14 +72,14 @@ class QuasiNewtonState:
     Attributes:
         inverse: H.
         foreseen: Reads what the last step knew of this one off the log.
-        here: The variables of a `Here`.
+        here: The variables of the last step's `Here`.
         shapes: Of all weights.
         positions: Which of them the present step is about.
     """
 
     inverse: InverseHessian
     foreseen: Callable[[], Foreseen]
-    here: tuple[keras.Variable, ...]
+    here: _Variables
     shapes: Sequence[tf.TensorShape]
     positions: Sequence[int]
 
@@ -70,22 +91,24 @@ class QuasiNewtonState:
         weights: Sequence[keras.Variable | tf.Variable],
         foreseen: Callable[[], Foreseen],
     ) -> QuasiNewtonState:
-        """New variables of `optimizer`; a fingerprint that no data have, as good as surely."""
+        """New variables of `optimizer`; weights that nobody has, and data as good as surely."""
         shapes = [tf.TensorShape(w.shape) for w in weights]
         size = _size(shapes)
 
-        def add(shape: tuple[int, ...], name: str, dtype: str = "float64") -> keras.Variable:
-            return optimizer.add_variable(shape, dtype=dtype, name=name)
+        def add(
+            shape: tuple[int, ...],
+            name: str,
+            dtype: str = "float64",
+            initializer: Initializer = "zeros",
+        ) -> keras.Variable:
+            return optimizer.add_variable(shape, initializer=initializer, dtype=dtype, name=name)
 
-        here = (
-            add((), "last_loss"),
-            add((size,), "last_gradient"),
-            add((size,), "last_product"),
-            add((), "last_decrease"),
-            add((), "last_error"),
-            add((), "batches"),
-            add((), "last_data", "int64"),
-            add((), "last_weights", "int64"),
+        here = _Variables(
+            numbers=add((4,), "last_numbers"),
+            gradient=add((size,), "last_gradient"),
+            product=add((size,), "last_product"),
+            data=add((), "last_data", "int64"),
+            weights=add((size,), "last_weights", initializer=_nowhere),
         )
         return cls(inverse, foreseen, here, shapes, range(len(shapes)))
 
@@ -100,12 +123,23 @@ class QuasiNewtonState:
 
     def last(self) -> Here:
         """What the last step left."""
-        return Here(*(tf.convert_to_tensor(v) for v in self.here))
+        numbers, gradient, product, data, weights = (tf.convert_to_tensor(v) for v in self.here)
+        loss, decrease, error, count = tf.unstack(numbers)
+        return Here(loss, gradient, product, decrease, error, count, data, weights)
 
     def remember(self, memory: Here) -> None:
         """Assigns the values for the next step."""
-        for variable, value in zip(self.here, memory, strict=True):
-            variable.assign(value)
+        self.here.numbers.assign(
+            tf.stack([memory.loss, memory.decrease, memory.error, memory.count])
+        )
+        self.here.gradient.assign(memory.gradient)
+        self.here.product.assign(memory.product)
+        self.here.data.assign(memory.data)
+        self.here.weights.assign(memory.weights)
+
+    def nowhere(self) -> tf.Tensor:
+        """The w of a `Here` where weights are not known."""
+        return _nowhere([self.size])
 
     def flatten(self, tensors: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """One tensor a weight of the step -> float64 `[N]`; None, and other weights', as zeros."""
@@ -158,6 +192,11 @@ class QuasiNewtonState:
     def _is_whole(self) -> bool:
         """Whether the step is about all weights, in their order."""
         return list(self.positions) == list(range(len(self.shapes)))
+
+
+def _nowhere(shape: Sequence[int], dtype: Any = None) -> tf.Tensor:
+    # No weights are equal to these.
+    return tf.fill(shape, tf.constant(math.nan, dtype or tf.float64))
 
 
 def _size(shapes: Sequence[tf.TensorShape]) -> int:

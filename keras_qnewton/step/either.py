@@ -23,9 +23,6 @@ from keras_qnewton.step.batch import Batch
 from keras_qnewton.step.newton import Step, newton_step
 from keras_qnewton.step.quasi_newton import TINY, quasi_newton_step
 
-# Of weights that no fingerprint is of: what is known is not of the present ones.
-_ELSEWHERE = 0
-
 
 def either_step(batch: Batch, settings: Settings, state: EitherState) -> Step:
     """One step of `batch`, of the kind that its data are for; it assigns as that kind does.
@@ -84,7 +81,7 @@ def _newton(batch: Batch, settings: Settings, state: EitherState, data: tf.Tenso
         decrease=tf.where(last.decrease > 0, fallen, 0.0),
         count=tf.constant(1.0, tf.float64),
         data=data,
-        weights=tf.constant(_ELSEWHERE, tf.int64),
+        weights=state.learned.nowhere(),
     )
     return step._replace(memory=Both(step.memory, left))
 

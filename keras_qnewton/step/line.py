@@ -10,15 +10,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_qnewton.loss.fingerprint import vector_fingerprint
 from keras_qnewton.quasi_newton.inverse import dot
 from keras_qnewton.quasi_newton.line_search import Point
 from keras_qnewton.state.quasi_newton_state import QuasiNewtonState
 from keras_qnewton.step.batch import Batch
 from keras_qnewton.step.quadratic_model import scaled
+
+
+class Arrival(NamedTuple):
+    """The weights w + d(α), to the last bit.
+
+    Attributes:
+        directions: α x, of which the optimizer makes d(α); tensors as those of `Line.start`.
+        weights: Them, float64 `[N]`.
+        moved: By how much they are others than w, as the weights' precision has it, float64 `[N]`.
+    """
+
+    directions: list[tf.Tensor]
+    weights: tf.Tensor
+    moved: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Line:
         """The line along H g, of which the batch has that share."""
         update, weights = batch.update, list(batch.weights)
         product = share * product
-        if update.proportional and len({w.dtype for w in weights}) == 1:
+        if _move_as_one(batch):
             start = state.joined(weights)
             x = state.entries(product, start.dtype)
             factor = update.factor(x.dtype)
@@ -63,33 +78,36 @@ class Line:
         steps = update(directions)
         return cls(batch, state, share, None, weights, directions, steps, state.flatten(steps))
 
-    def directions(self, length: tf.Tensor) -> list[tf.Tensor]:
-        """What the optimizer makes d(α) of, one tensor a weight."""
-        return self._separated(self._directions(length))
-
-    def weights(self, length: tf.Tensor) -> list[tf.Tensor]:
-        """w + d(α), as the optimizer will compute it, one tensor a weight."""
-        return self._separated(self._ends(length))
+    def arrival(self, length: tf.Tensor) -> Arrival:
+        """The weights w + d(α), as the optimizer will compute them."""
+        directions = self._directions(length)
+        ends = self._ends(directions)
+        return Arrival(directions, self._spread(ends), self._spread(self._differences(ends)))
 
     def moved(self, length: tf.Tensor) -> tf.Tensor:
-        """By how much that is another than w, as the weights' precision has it, float64 `[N]`."""
-        pairs = zip(self._ends(length), self.start, strict=True)
-        return self._spread([after - before for after, before in pairs])
+        """By how much w + d(α) is another than w; see `Arrival`."""
+        return self._spread(self._differences(self._ends(self._directions(length))))
 
-    def fingerprint(self, length: tf.Tensor) -> tf.Tensor:
-        """Of w + d(α), int64 scalar."""
-        return vector_fingerprint(self._spread(self._ends(length)))
-
-    def at(self, length: tf.Tensor) -> Point:
-        """The loss, its slope in α and its gradient at w + d(α).
+    def at(self, length: tf.Tensor, moved: tf.Tensor | bool = True) -> Point:
+        """The loss, its slope in α and its gradient at w + d(α), or at w.
 
         A step that was clipped, or stopped at a constraint, may be cut back and not lengthened:
         what is beyond has a loss of NaN.
+
+        Args:
+            length: α.
+            moved: Whether it is there, boolean scalar; else at w, whatever the direction is.
         """
-        value, gradients = self.batch.loss.value_and_gradients(self.weights(length))
+        ends = self._ends(self._directions(length))
+        if moved is not True:
+            pairs = zip(ends, self.start, strict=True)
+            ends = [tf.where(moved, end, start) for end, start in pairs]
+        weights = separated(ends, self.batch, self.state)
+        value, gradients = self.batch.loss.value_and_gradients(weights)
         value, gradient = tf.cast(value, tf.float64), self.state.flatten(gradients)
         if not self.batch.update.proportional:
-            value = tf.where(length > 1, tf.constant(math.nan, tf.float64), value)
+            beyond = (length > 1) & moved
+            value = tf.where(beyond, tf.constant(math.nan, tf.float64), value)
         (slope,) = self.batch.agreed(dot(gradient, self.flat))
         return Point(length, value, slope, gradient)
 
@@ -98,8 +116,7 @@ class Line:
             return scaled(self.direction, length)
         return self.batch.update.directions_of(scaled(self.whole, length))
 
-    def _ends(self, length: tf.Tensor) -> list[tf.Tensor]:
-        directions = self._directions(length)
+    def _ends(self, directions: list[tf.Tensor]) -> list[tf.Tensor]:
         if self.factor is None:
             steps = self.batch.update(directions)
         else:
@@ -108,10 +125,22 @@ class Line:
             steps = [tf.math.multiply_no_nan(self.factor, x) for x in directions]
         return [w + d for w, d in zip(self.start, steps, strict=True)]
 
-    def _separated(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        return tensors if self.factor is None else self.state.separated(tensors[0])
+    def _differences(self, ends: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [after - before for after, before in zip(ends, self.start, strict=True)]
 
     def _spread(self, tensors: list[tf.Tensor]) -> tf.Tensor:
         if self.factor is None:
             return self.state.flatten(tensors)
         return self.state.spread(tensors[0])
+
+
+def separated(
+    tensors: Sequence[tf.Tensor], batch: Batch, state: QuasiNewtonState
+) -> list[tf.Tensor]:
+    """Tensors as those of `Line.start` -> one tensor a weight."""
+    return state.separated(tensors[0]) if _move_as_one(batch) else list(tensors)
+
+
+def _move_as_one(batch: Batch) -> bool:
+    """Whether weights are moved as one vector."""
+    return batch.update.proportional and len({w.dtype for w in batch.weights}) == 1

@@ -13,7 +13,6 @@ from keras_qnewton.loss.fingerprint import (
     data_fingerprint,
     fingerprint,
     same_rows,
-    vector_fingerprint,
 )
 
 DTYPES = (
@@ -52,27 +51,6 @@ def test_another_order_changes_it(seed: int) -> None:
     assert bool(shuffled == fingerprint([tf.constant(values)])) is same
 
 
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 10_000), single=st.booleans())
-def test_a_vectors_number_is_that_of_its_bits_in_their_places(seed: int, single: bool) -> None:
-    rng = np.random.default_rng(seed)
-    kind = np.float32 if single else np.float64
-    values = rng.normal(size=20).astype(kind)
-    order = rng.permutation(20)
-    changed = values.copy()
-    changed[order[0]] = np.nextafter(values[order[0]], kind(9))
-
-    def number(vector: np.ndarray) -> int:
-        return int(vector_fingerprint(tf.constant(vector, tf.float64)))
-
-    assert number(values) == number(values.copy())
-    assert number(values) != number(changed)
-    assert number(values) != number(2 * values)
-    assert number(values) != number(-values)
-    assert number(values) != number(np.where(np.isin(np.arange(20), order[:2]), -1, 1) * values)
-    assert (number(values) == number(values[order])) == (order == np.arange(20)).all()
-
-
 def number_of_data(x: np.ndarray, y: np.ndarray) -> tf.Tensor:
     """Of a loss of these data, which are arguments of the graph."""
     w = tf.Variable(1.0)
@@ -99,7 +77,6 @@ def test_rows_in_another_order_are_the_same_rows(seed: int, place: int) -> None:
 
 def test_zeros_are_not_nothing() -> None:
     assert fingerprint([tf.zeros([3])]) != 0
-    assert vector_fingerprint(tf.zeros([3], tf.float64)) != 0
 
 
 @pytest.mark.parametrize("shape", [[], [0], [0, 3], [2, 0], [1], [2, 3, 4]])

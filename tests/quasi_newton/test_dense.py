@@ -48,7 +48,7 @@ def learn(inverse: DenseInverse, problem: Quadratic, pairs: int) -> list[tuple[n
         H = dense(inverse)
         s, y, before, sbs = problem.pair(H)
         vectors = (tf.constant(v) for v in (s, y, problem.gradient, H @ before))
-        found = inverse.learned(*vectors, tf.constant(sbs, tf.float64))
+        found = inverse.learned(inverse.prepared(*vectors, tf.constant(sbs, tf.float64)))
         out.append((H, dense(inverse), s, y, problem.gradient, found.numpy()))
     return out
 
@@ -132,7 +132,7 @@ def test_merging_pending_pairs_changes_nothing() -> None:
 def test_panels_of_a_matrix_larger_than_one_are_all_merged() -> None:
     size = 257
     inverse, problem = DenseInverse("bfgs", size, add_variable), Quadratic(0, size)
-    learned = tf.function(inverse.learned)
+    learned = tf.function(lambda *pair: inverse.learned(inverse.prepared(*pair)))
     H = np.eye(size)
     for _ in range(PENDING):
         s, y, before, sbs = problem.pair(H)

@@ -30,7 +30,9 @@ class Traced:
     def __init__(self, history, dtype="float64"):
         self.inverse = LimitedMemoryInverse(history, SIZE, add_variable, dtype)
         self.product = tf.function(self.inverse.product)
-        self._learned = tf.function(self.inverse.learned)
+        self._learned = tf.function(
+            lambda *pair: self.inverse.learned(self.inverse.prepared(*pair))
+        )
 
     def learned(self, s, y, gradient=None):
         """H' g'. What limited memory ignores is NaN."""
@@ -155,7 +157,8 @@ def test_it_learns_eagerly_what_it_learns_in_a_graph():
     steps, changes = pairs_of_a_quadratic(7, seed=6)
     eager, nan = LimitedMemoryInverse(4, SIZE, add_variable), tf.constant(np.nan, tf.float64)
     for s, y in zip(steps, changes, strict=True):
-        found = eager.learned(*map(tf.constant, (s, y, y, s)), nan).numpy()
+        pair = eager.prepared(*map(tf.constant, (s, y, y, s)), nan)
+        found = eager.learned(pair).numpy()
         np.testing.assert_allclose(found, s, atol=1e-9 * np.linalg.norm(s))
     expected = inverse_of(steps, changes, 4).product(tf.constant(steps[0])).numpy()
     np.testing.assert_allclose(eager.product(tf.constant(steps[0])).numpy(), expected, rtol=1e-12)

@@ -27,7 +27,8 @@ def searched(function, first=1.0, error=0.0, policy=None, dtype=tf.float64):
         return points[-1]
 
     start = evaluate(scalar(0.0))
-    out = (policy or StrongWolfe()).search(recorded, start, scalar(first), scalar(error))
+    search = (policy or StrongWolfe()).along(recorded, start, scalar(first), scalar(error))
+    out = search.found()
     return out, start, points
 
 
@@ -178,7 +179,7 @@ def test_a_change_below_the_rounding_is_judged_by_slopes(minimiser, seed, curvat
         return Point(step, scalar(float(value)), slope, tf.reshape(slope, [1]))
 
     policy, start = StrongWolfe(), evaluate(scalar(0.0))
-    out = policy.search(evaluate, start, scalar(1.0), scalar(UNIT[tf.float32]))
+    out = policy.along(evaluate, start, scalar(1.0), scalar(UNIT[tf.float32])).found()
     assert float(out.point.value) <= float(start.value)
     if out.satisfied:
         approximate = (2 * policy.sufficient_decrease - 1) * float(start.slope)
@@ -193,7 +194,7 @@ def test_losses_that_refuse_what_slopes_take_end_the_search_soon():
         return Point(step, value, slope, tf.reshape(slope, [1]))
 
     start = evaluate(scalar(0.0))
-    out = StrongWolfe().search(evaluate, start, scalar(0.9), scalar(UNIT[tf.float32]))
+    out = StrongWolfe().along(evaluate, start, scalar(0.9), scalar(UNIT[tf.float32])).found()
     assert float(out.point.step) == 0 and int(out.evaluations) <= 5
     # The trial that slopes took still tells the curvature.
     assert float(out.pair.step) > 0
@@ -214,7 +215,7 @@ def test_a_rounding_larger_than_it_was_said_to_be_is_found_out(seed):
         return Point(step, scalar(value), slope, tf.reshape(slope, [1]))
 
     start = evaluate(scalar(0.0))
-    out = StrongWolfe().search(evaluate, start, scalar(1e-3), scalar(1e-8))
+    out = StrongWolfe().along(evaluate, start, scalar(1e-3), scalar(1e-8)).found()
     assert 1e-8 < float(out.value_error) <= 1e-4
     assert float(out.point.value) <= 1
     # By slopes, not by where losses happen to be low.
@@ -240,7 +241,7 @@ def test_a_graph_evaluates_in_two_places(compiled):
 
     @tf.function(jit_compile=compiled)
     def search(first):
-        return StrongWolfe().search(counted, evaluate(scalar(0.0)), first, scalar(0.0))
+        return StrongWolfe().along(counted, evaluate(scalar(0.0)), first, scalar(0.0)).found()
 
     out = search(scalar(100.0))
     assert len(traces) == 2 and int(out.evaluations) > 2
