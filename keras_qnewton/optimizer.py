@@ -11,34 +11,28 @@ import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_qnewton import _tf_private, replicas
-from keras_qnewton.accumulation import Accumulation, accumulation_of, as_of_one_batch
+from keras_qnewton.accumulation import accumulation_of, as_of_one_batch
 from keras_qnewton.arguments import check_count
-from keras_qnewton.conditioning import Damping, Pruning, pruning_policy
+from keras_qnewton.conditioning import Damping, Pruning
 from keras_qnewton.curvature import Blocks, Curvature
 from keras_qnewton.decision_log import DecisionLog, Decisions
-from keras_qnewton.first_trace import (
-    has_variables_to_make,
-    is_thrown_away,
-    is_traced_anew,
-    of_train_step,
-)
+from keras_qnewton.first_trace import is_thrown_away
 from keras_qnewton.hyperparameters import check_numbers, numbered_name, settings_text, warn_of_rate
 from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
     RecordedLoss,
-    SummedLoss,
     are_the_tapes,
     as_tensors,
-    called,
     check_real,
     has_constant_data,
     loss_of_train_step,
+    with_gradients,
 )
+from keras_qnewton.policies import Policies
 from keras_qnewton.progress import tracing_told
 from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.refusals import Refusals
-from keras_qnewton.registry import resolve
-from keras_qnewton.replicated import check_replicated, one_copy, only_if
+from keras_qnewton.replicated import one_copy
 from keras_qnewton.running_fit import callbacks_of_fit
 from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.settings import Settings
@@ -52,9 +46,9 @@ from keras_qnewton.step import (
     learned_policy,
     new_state,
     next_step,
-    none_is_empty,
     remember,
 )
+from keras_qnewton.step_of_replicas import StepOfReplicas
 from keras_qnewton.traced_step import TracedByReplica
 
 _SETTINGS = ("curvature", "blocks", "damping", "sparsity", "scheduler", "update_every", "seed")
@@ -134,21 +128,10 @@ class QNewton(keras.optimizers.Optimizer):
         check_numbers(kwargs)
         update_every = check_count("update_every", update_every)
         seed = None if seed is None else check_count("seed", seed, least=0)
-        if scheduler is not None and not isinstance(scheduler, Scheduler):
-            raise ValueError(
-                "Argument `scheduler` must be a `Scheduler` object or None. "
-                f"Received: scheduler={scheduler!r}"
-            )
+        policies = Policies.of(curvature, blocks, damping, sparsity, scheduler)
         super().__init__(learning_rate=learning_rate, name=name or numbered_name(), **kwargs)
-        needs = () if isinstance(curvature, QuasiNewton) else ("at",)
-        self.curvature = resolve("curvature", curvature, "curvature", needs=needs)
-        blocks = Blocks(blocks) if isinstance(blocks, str) else blocks
-        self.blocks = resolve("blocks", blocks, "blocks", needs=("split",))
-        self.damping = resolve("damping", damping, "damping", needs=("shift", "update"))
-        self.scheduler = (
-            Scheduler(classical="cholesky", quantum=None) if scheduler is None else scheduler
-        )
-        self.sparsity, self._pruning = pruning_policy(sparsity)
+        self.curvature, self.blocks, self.damping = policies[:3]
+        self.sparsity, self._pruning, self.scheduler = policies[3:]
         self.update_every = update_every
         self.seed = seed
         self.has_default_scheduler = scheduler is None
@@ -246,16 +229,7 @@ class QNewton(keras.optimizers.Optimizer):
             self._check_variables(variables)
 
         def step() -> tf.Tensor:
-            with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(tensors)
-                loss = called(loss_fn)
-                scaled = self.scale_loss(loss)
-            gradients = tape.gradient(scaled, tensors)
-            if all(g is None for g in gradients):
-                raise ValueError(
-                    "The loss does not depend on any of `variables`. Received: variables="
-                    f"{[v.name for v in tensors]}"
-                )
+            loss, gradients = with_gradients(loss_fn, tensors, self.scale_loss)
             if not self.built:
                 self._data_stay = has_constant_data(RecordedLoss(loss, tensors))
             self._traced.now.gradients_known = True
@@ -296,7 +270,11 @@ class QNewton(keras.optimizers.Optimizer):
         tensors = as_tensors(trainable_variables)
         traced = self._traced.now
         if replicas.are_mirrored(self._distribution_strategy):
-            self._step_of_replicas(grads, trainable_variables)
+            made = StepOfReplicas(self, traced, self._accumulation, self._found_step)
+            directions = made.directions(grads, trainable_variables)
+            if directions is not None:
+                with made.taken(trainable_variables):
+                    super()._backend_apply_gradients(directions, trainable_variables)
             return
         if is_thrown_away(traced.pending_loss, grads):
             if traced.pending_loss is not None:
@@ -317,59 +295,6 @@ class QNewton(keras.optimizers.Optimizer):
 
         self._accumulation.add([loss], self._iterations, step)
         traced.last_loss = loss.value
-
-    def _step_of_replicas(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
-        """The step of all replicas, which each of them takes."""
-        replicas.check_called_by_replicas(self._distribution_strategy)
-        check_replicated(self)
-        traced = self._traced.now
-        here = replicas.variables_here(as_tensors(variables))
-        loss = loss_of_train_step(traced.pending_loss, grads, here)
-        seen = of_train_step(traced.pending_loss, grads)
-        may_be_thrown_away = seen is not None and has_variables_to_make()
-
-        def step(
-            all_: replicas.Replicas, losses: Sequence[RecordedLoss], by_replica: Any
-        ) -> tuple[list[tf.Tensor] | None, tf.Tensor]:
-            # Asked here, once for all replicas.
-            if may_be_thrown_away and is_traced_anew(losses[0].recorded):
-                return None, tf.add_n([loss.value for loss in losses])
-            summed = SummedLoss(all_, losses)
-            with tf.control_dependencies([none_is_empty(summed)]):
-                if self._accumulation is not None:
-                    return self._accumulated(self._accumulation, summed, variables), summed.value
-                total = None if by_replica is None else all_.total(by_replica)
-                found, passed = self._found_step(summed, total, variables)
-            with tf.control_dependencies([passed]):
-                return [tf.identity(x) for x in found.directions], tf.identity(found.loss)
-
-        known = None if traced.gradients_known else [tf.convert_to_tensor(g) for g in grads]
-        directions, traced.last_loss = replicas.taken_together(step, loss, known)
-        if directions is None:
-            return
-        if self._accumulation is None:
-            super()._backend_apply_gradients(directions, variables)
-            return
-        taken = self._accumulation.is_last(self._iterations)
-        with as_of_one_batch(self), only_if(taken, self, variables):
-            super()._backend_apply_gradients(directions, variables)
-
-    def _accumulated(
-        self, accumulation: Accumulation, loss: SummedLoss, variables: Sequence[Any]
-    ) -> list[tf.Tensor]:
-        """The directions of the accumulated batches' step; zeros between two steps."""
-
-        def step(of_all: list[RecordedLoss]) -> list[tf.Tensor]:
-            with as_of_one_batch(self):
-                summed = SummedLoss(loss.replicas, of_all)
-                found, passed = self._found_step(summed, None, variables)
-            with tf.control_dependencies([passed]):
-                return [tf.identity(x) for x in found.directions]
-
-        def none() -> list[tf.Tensor]:
-            return [tf.zeros_like(w) for w in loss.at_variables()]
-
-        return accumulation.add(loss.losses, self._iterations, step, none, loss.replicas)
 
     @property
     def _settings(self) -> Settings:

@@ -6,7 +6,7 @@ its operations again for other weights: the same batch, the same dropout masks.
 """
 
 from keras_qnewton.loss.batch_size import BatchSize, batch_size
-from keras_qnewton.loss.closure import as_tensors, called, check_real, record
+from keras_qnewton.loss.closure import as_tensors, check_real, record, with_gradients
 from keras_qnewton.loss.fingerprint import has_constant_data
 from keras_qnewton.loss.found import losses_of
 from keras_qnewton.loss.in_line import with_calls_in_line
@@ -28,7 +28,6 @@ __all__ = [
     "at_data",
     "batch_size",
     "before_a_branch",
-    "called",
     "check_real",
     "data_of",
     "has_constant_data",
@@ -37,4 +36,5 @@ __all__ = [
     "losses_of",
     "record",
     "with_calls_in_line",
+    "with_gradients",
 ]

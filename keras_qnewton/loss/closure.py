@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from keras_qnewton import _tf_private
 from keras_qnewton.loss.in_line import with_calls_in_line
 from keras_qnewton.loss.recorded import RecordedLoss
 
@@ -91,3 +92,26 @@ def called(loss_fn: Callable[[], tf.Tensor]) -> tf.Tensor:
             f"Received: loss_fn returning {loss!r}"
         )
     return loss
+
+
+def with_gradients(
+    loss_fn: Callable[[], tf.Tensor],
+    variables: Sequence[tf.Variable],
+    scale: Callable[[tf.Tensor], tf.Tensor],
+) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+    """The loss that `loss_fn()` computes, and the gradients of what `scale` makes of it.
+
+    Raises:
+        ValueError: See `called`; or if the loss depends on none of the variables.
+    """
+    with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        loss = called(loss_fn)
+        scaled = scale(loss)
+    gradients = tape.gradient(scaled, variables)
+    if all(g is None for g in gradients):
+        raise ValueError(
+            "The loss does not depend on any of `variables`. Received: variables="
+            f"{[v.name for v in variables]}"
+        )
+    return loss, gradients
