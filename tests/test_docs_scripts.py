@@ -1,5 +1,6 @@
 """What stands behind the pages: README's limits and lines, and what was measured."""
 
+import configparser
 import importlib.util
 import json
 import pathlib
@@ -201,6 +202,19 @@ def test_every_decision_is_listed_and_linked():
     for page in (DOCS / "decisions").glob("*.md"):
         assert page.name == "index.md" or f"({page.name})" in index
         assert f"(decisions/{page.name})" in architecture
+
+
+def test_pip_sees_the_bounds_that_extras_have_before_it_downloads():
+    """It takes requirements in order: the first on TensorFlow decides what is downloaded."""
+    requirement = pytest.importorskip("packaging.requirements").Requirement
+    setup = configparser.ConfigParser()
+    setup.read(DOCS.parent / "setup.cfg", encoding="utf-8")
+    first, then = map(requirement, setup["options"]["install_requires"].split("\n")[1:3])
+    assert first.name == then.name == "tensorflow"
+    assert "2.18.1" in first.specifier and "2.19.0" not in first.specifier
+    bounded = [e for e in setup["options.extras_require"] if first.marker.evaluate({"extra": e})]
+    assert bounded == ["tfq", "deepxde", "bench-peers"]
+    assert not first.marker.evaluate({"extra": ""}) and then.marker is None
 
 
 def test_the_matrix_asks_for_the_lowest_versions_that_are_promised():

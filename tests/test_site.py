@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -103,12 +104,23 @@ def test_what_loads_is_seen():
     assert sorted(url[-1] for url in found) == list("abcdef")
 
 
-# --- widths ---------------------------------------------------------------------------------
+# --- in a browser ---------------------------------------------------------------------------
 
-# Each page in a frame of each width: how wide its content is. A browser's own window cannot be
-# as narrow as a phone's.
+# Each page in a frame of each width: how wide its content is, and what is wrong with its pictures.
+# A browser's own window cannot be as narrow as a phone's.
 _MEASURES = """<!doctype html><script>
 const pages = PAGES, widths = WIDTHS, found = [];
+function pictures(doc, width) {
+  const wrong = [];
+  for (const img of doc.querySelectorAll("article img")) {
+    const box = img.getBoundingClientRect();
+    const whole = img.complete && img.naturalWidth > 0 && box.width >= 200;
+    const shape = Math.abs(box.width / box.height / (img.naturalWidth / img.naturalHeight) - 1);
+    const inside = box.left >= 0 && box.right <= width;
+    if (!whole || !inside || shape > 0.02) wrong.push(img.getAttribute("src"));
+  }
+  return wrong;
+}
 async function measure(page, width) {
   const frame = document.createElement("iframe");
   frame.style.cssText = `width: ${width}px; height: 800px; border: 0`;
@@ -116,10 +128,16 @@ async function measure(page, width) {
   frame.src = page;
   document.body.replaceChildren(frame);
   await loaded;
-  await frame.contentDocument.fonts.ready;
+  const doc = frame.contentDocument, root = doc.documentElement;
+  await doc.fonts.ready;
   await new Promise(done => setTimeout(done, 100));
-  const root = frame.contentDocument.documentElement;
-  found.push([page, width, Math.max(root.scrollWidth, frame.contentDocument.body.scrollWidth)]);
+  found.push({
+    page, width,
+    wide: Math.max(root.scrollWidth, doc.body.scrollWidth),
+    pictures: pictures(doc, width),
+    elsewhere: frame.contentWindow.performance.getEntriesByType("resource")
+      .map(entry => entry.name).filter(name => !name.startsWith(location.origin)),
+  });
 }
 onload = async () => {
   for (const page of pages) for (const width of widths) await measure(page, width);
@@ -127,13 +145,20 @@ onload = async () => {
 };
 </script><body></body>"""
 WIDTHS = (390, 1200)
+# What a page writes to the console goes to stderr. No other machine has an address.
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync "
+    "--disable-component-update --enable-logging=stderr --window-size=1400,900 "
+    "--remote-debugging-port=0"  # or else it ends once the page is loaded
+)
+_NO_OTHERS = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves the site and the page that measures it, and takes what that found."""
 
     def do_GET(self):
-        if self.path != "/measures":
+        if self.path not in ("/measures", "/favicon.ico"):
             super().do_GET()
             return
         self.send_response(200)
@@ -147,33 +172,72 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         self.server.done.set()
 
+    def send_error(self, code, message=None, explain=None):
+        self.server.missing.append(self.path)
+        super().send_error(code, message, explain)
+
     def log_message(self, *arguments):
         pass
 
 
+class Seen(NamedTuple):
+    """What a browser saw of a site.
+
+    Attributes:
+        found: What each page has at each width, a dictionary each.
+        errors: Lines of its console.
+        missing: What it asked for in vain.
+    """
+
+    found: list[dict[str, Any]]
+    errors: list[str]
+    missing: list[str]
+
+
+def in_a_browser(folder: pathlib.Path, pages: list[str], profile: pathlib.Path) -> Seen:
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.done, server.found, server.missing = threading.Event(), None, []
+        measures = _MEASURES.replace("PAGES", json.dumps(pages))
+        server.measures = measures.replace("WIDTHS", json.dumps(WIDTHS))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = ["chromium", *FLAGS.split(), _NO_OTHERS, f"--user-data-dir={profile}"]
+        log = profile.with_suffix(".log")
+        with log.open("w") as stderr:
+            address = f"http://127.0.0.1:{server.server_port}/measures"
+            browser = subprocess.Popen([*command, address], stdout=stderr, stderr=stderr)
+            try:
+                assert server.done.wait(300), "Chromium did not measure the pages in time"
+            finally:
+                browser.terminate()
+                browser.wait(30)
+                server.shutdown()
+    assert len(server.found) == len(pages) * len(WIDTHS)
+    lines = log.read_text("utf-8", "replace").splitlines()
+    return Seen(server.found, [line for line in lines if "CONSOLE" in line], server.missing)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not on the path")
-def test_no_page_scrolls_sideways(site, tmp_path):
+def test_pages_fit_screens_and_write_no_error(site, tmp_path):
     pages = sorted(f"/{page.relative_to(site)}" for page in site.rglob("index.html"))
-    handler = functools.partial(Handler, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.done, server.found = threading.Event(), None
-        server.measures = _MEASURES.replace("PAGES", json.dumps(pages)).replace(
-            "WIDTHS", json.dumps(WIDTHS)
-        )
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        options += ["--window-size=1400,900", f"--user-data-dir={tmp_path / 'profile'}"]
-        options += ["--remote-debugging-port=0"]  # or else it ends once the page is loaded
-        address = f"http://127.0.0.1:{server.server_port}/measures"
-        browser = subprocess.Popen(
-            ["chromium", *options, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            assert server.done.wait(300), "Chromium did not measure the pages in time"
-        finally:
-            browser.terminate()
-            browser.wait(30)
-            server.shutdown()
-    assert len(server.found) == len(pages) * len(WIDTHS)
-    assert not [(page, width, wide) for page, width, wide in server.found if wide > width]
+    seen = in_a_browser(site, pages, tmp_path / "profile")
+    assert not [page for page in seen.found if page["wide"] > page["width"]]
+    assert not [page for page in seen.found if page["pictures"] or page["elsewhere"]]
+    assert not seen.errors and not seen.missing
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not on the path")
+def test_a_browser_sees_what_is_wrong_with_a_page(tmp_path):
+    """Of a page that is too wide, with a picture that is missing, and that asks another machine."""
+    body = """<article style="width: 2000px"><img src="missing.svg"></article>
+    <script src="https://example.org/a.js"></script><script>nothing.there()</script>"""
+    (tmp_path / "index.html").write_text(f"<!doctype html><body>{body}</body>", "utf-8")
+    seen = in_a_browser(tmp_path, ["/index.html"], tmp_path / "profile")
+    assert [page["width"] for page in seen.found] == list(WIDTHS)
+    for page in seen.found:
+        assert page["wide"] > page["width"] and page["pictures"] == ["missing.svg"]
+        assert page["elsewhere"] == ["https://example.org/a.js"]
+    assert seen.missing[0] == "/missing.svg"
+    assert any("nothing is not defined" in error for error in seen.errors)

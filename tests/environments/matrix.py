@@ -63,10 +63,11 @@ def requirements(which: str) -> list[str]:
     if which == "newest":
         return ["."]
     if which == "tfq":
-        return ["tensorflow>=2.18,<2.19", ".[tfq]"]
+        return [".[tfq]"]
     setup = configparser.ConfigParser()
     setup.read(fresh.ROOT / "setup.cfg", encoding="utf-8")
-    promised = setup["options"]["install_requires"].split()
+    lines = setup["options"]["install_requires"].splitlines()
+    promised = [line for line in lines if line and ";" not in line]  # not what extras ask for
     return [*(re.sub(r">=([\d.]+).*", r"==\1.*", one) for one in promised), "."]
 
 
