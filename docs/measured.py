@@ -63,6 +63,8 @@ def table(name: str) -> str:
     about = stored["about"]
     head, *rows = made(stored["runs"])
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    # A class for the site's styles; elsewhere the lines are a table, too.
+    lines = ['<div class="measured" markdown>', "", *lines, "", "</div>"]
     origin = "; ".join(about[of] for of in ("date", "machine", "versions"))
     busy = f"; load {about['load']}" if "load" in about else ""
     return "\n".join(
