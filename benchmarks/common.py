@@ -266,12 +266,15 @@ def memory_bytes(field: str) -> float:
 # --- results ----------------------------------------------------------------------------
 
 
-def save(name: str, runs: Sequence[Any], path: pathlib.Path | None = None) -> None:
+def save(
+    name: str, runs: Sequence[Any], path: pathlib.Path | None = None, tell: bool = True
+) -> None:
     """Writes `benchmarks/results/<name>.json`, or another file: `about`, and the runs."""
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps({"about": about(), "runs": list(runs)}, indent=1) + "\n", "utf-8")
-    print(f"\nwritten: {path}")
+    if tell:
+        print(f"\nwritten: {path}")
 
 
 def about() -> dict[str, str]:

@@ -21,12 +21,16 @@ that epoch's beginning, so that no training ends as an unbroken one. There a tra
 one that went on from the same backup, taken of a process that was not killed.
 
     python benchmarks/kills.py [--kills 50] [--save-freq epoch 3] [--seed 0] [--within 0]
-        [--json FILE]
+        [--json FILE] [--append]
+
+`--append` keeps the rows that the file has of other ways of saving. The file is written after each
+kill: a run that is ended leaves those that there were.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import pathlib
@@ -369,26 +373,32 @@ def main() -> None:
     parser.add_argument("--save-freq", nargs="+", default=["epoch", "3"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--within", type=int, default=0, help="shares of each call of a backup")
+    parser.add_argument("--append", action="store_true", help="to rows of other ways of saving")
     common.add_output_options(parser, "kills")
     options = parser.parse_args()
+    ways = [f if f == "epoch" else int(f) for f in options.save_freq]
     rows: list[dict[str, Any]] = []
+    if options.append:
+        earlier = json.loads(options.json.read_text("utf-8"))["runs"]
+        rows = [row for row in earlier if row["save_freq"] not in ways]
 
     def moments_of(backups: Sequence[Sequence[Call]]) -> list[InStep | InBackup]:
         if options.within:
             return within(backups, options.within)
         return drawn(backups, options.kills, options.seed)
 
-    for save_freq in (f if f == "epoch" else int(f) for f in options.save_freq):
+    for save_freq in ways:
         for row in compared(save_freq, moments_of, print):
             rows.append(row)
             ends = ", ".join(f"{o} {row[o]}" for o in OPTIMIZERS)
             print(f"{save_freq}  {row['moment']:<40} {row['share']:.2f}  {ends}", flush=True)
+            common.save("kills", rows, options.json, tell=False)
         of_these = [row for row in rows if row["save_freq"] == save_freq]
         for optimizer in OPTIMIZERS:
             ends = [row[optimizer] for row in of_these]
             told = ", ".join(f"{ends.count(end)} {end}" for end in sorted(set(ends)))
             print(f"save_freq={save_freq!r}, {optimizer}: {told}", flush=True)
-        common.save("kills", rows, options.json)
+    common.save("kills", rows, options.json)
 
 
 if __name__ == "__main__":

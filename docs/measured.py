@@ -14,7 +14,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from result_tables import quantum, steps, training
+from result_tables import quantum, scheduling, steps, training
 from result_tables.cells import Runs, Table
 
 DOCS = pathlib.Path(__file__).parent
@@ -53,6 +53,10 @@ TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
     "race": ("race", steps.race),
     "replicas": ("replicas", steps.replicas),
     "bookkeeping": ("bookkeeping", steps.bookkeeping),
+    "quantum": ("quantum", quantum.solvers),
+    "scheduling_lu": ("scheduling", scheduling.lu),
+    "scheduling_condition": ("scheduling", scheduling.condition),
+    "scheduling_reshape": ("scheduling", scheduling.reshape),
 }
 
 

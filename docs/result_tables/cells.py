@@ -19,3 +19,7 @@ def code(text: str) -> str:
 
 def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:,.1f} ms" if seconds < 0.1 else f"{1e3 * seconds:,.0f} ms"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:,.0f} %"

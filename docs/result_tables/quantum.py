@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from result_tables.cells import Runs, Table, code, two_digits
+from result_tables.cells import Runs, Table, code, milliseconds, two_digits
 
 
 def paper(runs: Runs) -> Table:
@@ -106,3 +106,23 @@ def peers_quantum(runs: Runs) -> Table:
         for run in runs
     ]
     return [["κ", "circuit", "error", "success", "queries", "gates", "qubits", "seconds"], *rows]
+
+
+def solvers(runs: Runs) -> Table:
+    """Of `benchmarks/quantum.py`: those that answered."""
+    rows = []
+    for run in runs:
+        answers = {name: row for name, row in run["rows"].items() if "error" in row}
+        for k, (name, row) in enumerate(answers.items()):
+            rows.append(
+                [
+                    run["title"] if k == 0 else "",
+                    name.replace("keras_qnewton", "this package"),
+                    f"{row['error']:.0e}",
+                    milliseconds(row["seconds"]),
+                    two_digits(row["ratio"]) if k else "",
+                    f"{row['qubits'] or ''}",
+                    f"{row['gates']:,}" if row["gates"] else "",
+                ]
+            )
+    return [["what", "by", "error", "time", "times the first", "qubits", "gates"], *rows]

@@ -210,12 +210,15 @@ def deepxde(runs: Runs) -> Table:
 
 
 def kills(runs: Runs) -> Table:
-    """How killed trainings ended, by where they were killed."""
+    """How killed trainings ended, by how often they were saved and where they were killed."""
     rows = []
-    for place in ("step", "backup"):
-        killed = [run for run in runs if run["in"] == place]
-        for optimizer in ("QNewton", "Adam"):
-            ends = [run[optimizer] for run in killed]
-            counts = (str(ends.count(end)) for end in ("equal", "other", "unreadable"))
-            rows.append([f"in a {place}", optimizer, str(len(ends)), *counts])
-    return [["killed", "optimizer", "times", "equal", "other", "unreadable"], *rows]
+    for save_freq in dict.fromkeys(run["save_freq"] for run in runs):
+        saved = "an epoch" if save_freq == "epoch" else f"{save_freq} batches"
+        for place in ("step", "backup"):
+            killed = [r for r in runs if (r["save_freq"], r["in"]) == (save_freq, place)]
+            for optimizer in ("QNewton", "Adam"):
+                ends = [run[optimizer] for run in killed]
+                counts = (str(ends.count(end)) for end in ("equal", "other", "unreadable"))
+                rows.append([saved, f"in a {place}", optimizer, str(len(ends)), *counts])
+    head = ["saved each", "killed", "optimizer", "times", "equal", "other", "unreadable"]
+    return [head, *rows]
