@@ -60,13 +60,17 @@ def check_replicated(optimizer: Any) -> None:
         ),
         "`jit_compile=True`": (
             _tf_private.compiled_by_xla(),
-            "XLA compiles a replica by itself. Pass `jit_compile=False` to `compile`",
+            "XLA compiles a replica by itself. Pass `jit_compile=False` to `compile`, or make "
+            "model and optimizer outside of the strategy's scope, for one device",
         ),
     }
+    strategy = tf.distribute.get_strategy()
     for name, (given, advice) in refused.items():
         if given:
             raise ValueError(
-                f"{name} does not go with several replicas. {advice}. No weight was changed."
+                f"{name} does not go with several replicas, of which "
+                f"`{type(strategy).__name__}` has {strategy.num_replicas_in_sync}. {advice}. "
+                "No weight was changed."
             )
 
 

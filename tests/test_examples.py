@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_qnewton import project
 from keras_qnewton.decision_log import Decisions
+from tests import hangs
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
@@ -68,7 +69,7 @@ def test_quantum_classifier(run):
 def test_two_workers(tmp_path):
     """In processes of its own, one of which is killed."""
     command = [sys.executable, str(EXAMPLES / "two_workers.py"), "--directory", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=hangs.SECONDS)
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
     assert "a worker is gone in run 1" in result.stdout and "PASS" in result.stdout
 

@@ -23,6 +23,7 @@ from keras_qnewton.report.drawing import COLOURS
 from keras_qnewton.run_file import Epoch, write_decisions, write_epoch, write_run
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.types import Decision
+from tests import hangs
 from tests.optimizer.models import compiled, regression_data
 
 pytest.importorskip("matplotlib")
@@ -311,7 +312,10 @@ def test_in_a_browser(written, tmp_path, width, scheme):
     command = ["chromium", *FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}"]
     command += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
     done = subprocess.run(
-        [*command, (tmp_path / "probe.html").as_uri()], capture_output=True, text=True, timeout=120
+        [*command, (tmp_path / "probe.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=hangs.SECONDS,
     )
     found = json.loads(html.unescape(re.search("<title>(.*?)</title>", done.stdout).group(1)))
     paper = {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 28)"}[scheme]

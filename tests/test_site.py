@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests import hangs
 from tests.pages import ROOT
 
 if not importlib.util.find_spec("mkdocs"):
@@ -209,7 +210,7 @@ def in_a_browser(folder: pathlib.Path, pages: list[str], profile: pathlib.Path) 
             address = f"http://127.0.0.1:{server.server_port}/measures"
             browser = subprocess.Popen([*command, address], stdout=stderr, stderr=stderr)
             try:
-                assert server.done.wait(300), "Chromium did not measure the pages in time"
+                assert server.done.wait(hangs.SECONDS), "Chromium did not measure the pages in time"
             finally:
                 browser.terminate()
                 browser.wait(30)

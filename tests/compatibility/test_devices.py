@@ -12,6 +12,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tests import hangs
 from tests.compatibility.cells import cell, compiled, falls, fitted
 from tests.devices.test_workers import free_ports
 
@@ -62,7 +63,7 @@ def losses(model, epochs=4, **options):
 def two_cpus(script):
     """What `script` prints last, in a process of its own."""
     command = [sys.executable, "-c", TWO_CPUS + script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=hangs.SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()[-1]
 
@@ -133,6 +134,7 @@ print(json.dumps(losses(model, batch_size=16)))
 def test_two_replicas_compiled():
     said = refused_by_two(compiled=", jit_compile=True")
     assert "`jit_compile=True` does not go with several replicas" in said
+    assert "`MirroredStrategy` has 2" in said and "`jit_compile=False`" in said
 
 
 @cell(
@@ -189,7 +191,7 @@ with strategy.scope():
         env, pipe = {**os.environ, "TF_CONFIG": config}, subprocess.PIPE
         workers.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
     try:
-        said = [worker.communicate(timeout=300) for worker in workers]
+        said = [worker.communicate(timeout=hangs.SECONDS) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests import hangs
+
 ROOT = pathlib.Path(__file__).parents[2]
 # In one process, which are to be fast.
 FAST = ("two blocks", "few rows", "accumulated")
@@ -44,7 +46,7 @@ BEFORE_ROUNDING_COUNTS = 100
 
 def compare(*names: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.devices.compare", *names]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=hangs.SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -129,7 +131,7 @@ for other in (on_one, on_two):
 @pytest.mark.slow
 def test_what_two_replicas_saved_goes_on_on_one_device_and_on_two():
     command = [sys.executable, "-c", SAVED]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=hangs.SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     one, two = (float(line) for line in done.stdout.splitlines()[-2:])
     assert one < 1e-10 and two == 0.0
@@ -229,7 +231,11 @@ def said_of(names: Sequence[str]) -> dict[str, str]:
     calls = {name: REFUSED[name][0] for name in names}
     script = f"CALLS = {json.dumps(calls)!r}\n{SCRIPT}"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=600
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=hangs.SECONDS,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import hangs
 from tests.devices.test_mirrored import agree
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def both_workers(*names: str) -> list[dict[str, Any]]:
         for number in range(2)
     ]
     try:
-        said = [worker.communicate(timeout=900) for worker in workers]
+        said = [worker.communicate(timeout=hangs.SECONDS) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

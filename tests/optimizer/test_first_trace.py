@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_qnewton.optimizer
 from keras_qnewton import QNewton
+from tests import hangs
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -188,7 +189,7 @@ for metrics in (None, ["mae"]):
 @pytest.mark.slow
 def test_several_replicas():
     done = subprocess.run(
-        [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=hangs.SECONDS
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == ["1 3 True"] * 2
