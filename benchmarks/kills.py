@@ -49,7 +49,7 @@ import common
 OPTIMIZERS = ("QNewton", "Adam")
 EPOCHS, BATCHES, BATCH = 5, 4, 16
 # Beyond this a training hangs.
-_SECONDS = 300.0
+_SECONDS = 3600.0
 # Of the first batch, which has none before it.
 _FIRST_SECONDS = 0.01
 
