@@ -44,7 +44,10 @@ def test_gallery_page_draws_and_prints_what_it_says(name, tmp_path, monkeypatch,
     sys.modules["matplotlib.pyplot"].close("all")
     assert (tmp_path / f"{page.stem}.svg").read_text("utf-8").count("<svg") == 1
     printed, (promised,) = capsys.readouterr().out, blocks(page, "text")
-    assert same_but_for_rounding(printed, promised), printed
+    # What a page reaches by the clock depends on the machine, and on what else runs there.
+    timed = any("perf_counter" in code for code in blocks(page, "python"))
+    same = NUMBER.sub("#", printed) == NUMBER.sub("#", promised)
+    assert same if timed else same_but_for_rounding(printed, promised), printed
 
 
 @pytest.mark.slow
