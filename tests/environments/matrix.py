@@ -63,7 +63,8 @@ def requirements(which: str) -> list[str]:
     if which == "newest":
         return ["."]
     if which == "tfq":
-        return [".[tfq]"]
+        # On Python 3.10 pip reads what extras ask for last.
+        return ["tensorflow>=2.18,<2.19", ".[tfq]"]
     setup = configparser.ConfigParser()
     setup.read(fresh.ROOT / "setup.cfg", encoding="utf-8")
     lines = setup["options"]["install_requires"].splitlines()
