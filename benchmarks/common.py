@@ -272,7 +272,10 @@ def save(
     """Writes `benchmarks/results/<name>.json`, or another file: `about`, and the runs."""
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True, parents=True)
-    path.write_text(json.dumps({"about": about(), "runs": list(runs)}, indent=1) + "\n", "utf-8")
+    # A process that is ended meanwhile leaves the file as it was.
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps({"about": about(), "runs": list(runs)}, indent=1) + "\n", "utf-8")
+    new.replace(path)
     if tell:
         print(f"\nwritten: {path}")
 

@@ -379,7 +379,8 @@ def main() -> None:
     ways = [f if f == "epoch" else int(f) for f in options.save_freq]
     rows: list[dict[str, Any]] = []
     if options.append:
-        earlier = json.loads(options.json.read_text("utf-8"))["runs"]
+        there = options.json.exists()
+        earlier = json.loads(options.json.read_text("utf-8"))["runs"] if there else []
         rows = [row for row in earlier if row["save_freq"] not in ways]
 
     def moments_of(backups: Sequence[Sequence[Call]]) -> list[InStep | InBackup]:

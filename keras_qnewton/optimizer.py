@@ -130,8 +130,9 @@ class QNewton(keras.optimizers.Optimizer):
         seed = None if seed is None else check_count("seed", seed, least=0)
         policies = Policies.of(curvature, blocks, damping, sparsity, scheduler)
         super().__init__(learning_rate=learning_rate, name=name or numbered_name(), **kwargs)
-        self.curvature, self.blocks, self.damping = policies[:3]
-        self.sparsity, self._pruning, self.scheduler = policies[3:]
+        self.curvature, self.blocks = policies.curvature, policies.blocks
+        self.damping, self.scheduler = policies.damping, policies.scheduler
+        self.sparsity, self._pruning = policies.sparsity, policies.pruning
         self.update_every = update_every
         self.seed = seed
         self.has_default_scheduler = scheduler is None

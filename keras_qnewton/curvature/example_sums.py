@@ -214,8 +214,8 @@ def _of_panels(count: int, product: Callable[[int, int], tf.Tensor]) -> tf.Tenso
     """
     rows: list[list[tf.Tensor]] = [[] for _ in range(count)]
     for i in range(count):
-        on = product(i, i)
-        rows[i].append((on + tf.transpose(on)) / 2)
+        half = product(i, i) / 2
+        rows[i].append(half + tf.transpose(half))
         for j in range(i + 1, count):
             rows[i].append(product(i, j))
             rows[j].append(tf.transpose(rows[i][-1]))

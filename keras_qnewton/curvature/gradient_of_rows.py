@@ -4,7 +4,8 @@
     c_i   with Σ_r c_r s_r the loss's gradient in each example's z     [B_i, R_i]
 
 Where a weight's columns of U are sums over positions, as in a convolution or a network's
-derivatives, to sum for g takes as long as for U. There the rows are made first, and g of them.
+derivatives, to sum for g takes as long as for U. There the rows are made first, and g of them. A
+block that is kept for several steps has them made in each, for the gradient alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.example_rows import ExampleRows
 from keras_qnewton.curvature.pieces import Piece
 from keras_qnewton.curvature.row_factors import OfPiece
+
+# Of a number of the rows, as a block in double precision takes them.
+_BYTES = 8
 
 
 class GradientOfRows(NamedTuple):
@@ -50,13 +54,18 @@ def gradient_of_rows(
         coefficients: c, one `[B, R]` an output.
         parts: The blocks.
         dtype: The weights' precision.
-        memory: Bytes that an output's rows may take.
+        memory: Bytes that the rows of all blocks and outputs may take together.
     """
     pieces = [of.of_blocks(found) for of in rows]
     for of, of_blocks in zip(rows, pieces, strict=True):
         for part, of_block in zip(parts, of_blocks, strict=True):
-            if _are_made(of, part, part.size * int(dtype.size), memory):
-                of_block[:] = [p.with_rows() if p.sums_positions else p for p in of_block]
+            if not _are_many(of, part):
+                continue
+            for number, piece in enumerate(of_block):
+                taken = (of.known_examples or 0) * piece.piece.columns * _BYTES
+                if piece.sums_positions and taken <= memory:
+                    memory -= taken
+                    of_block[number] = piece.with_rows()
     flat = [
         tf.add_n(
             [
@@ -70,13 +79,10 @@ def gradient_of_rows(
     return GradientOfRows(pieces, flat, finite)
 
 
-def _are_made(of: ExampleRows, part: Part, bytes_each: int, memory: float) -> bool:
-    """Whether a block's rows of an output are made at once, whatever the gradient takes.
+def _are_many(of: ExampleRows, part: Part) -> bool:
+    """Whether a block is surely formed, of at least as many rows of an output as it has columns.
 
-    A block that is formed, as one with fewer columns than rows is, is made of its rows. With
-    several roots these take a sum over positions for each, and the gradient one.
+    Of several roots the rows take a sum over positions for each, and the gradient takes one.
     """
     known = of.known_examples
-    if known is None or of.count != 1 or not part.dense:
-        return False
-    return part.size <= known and known * bytes_each <= memory
+    return known is not None and of.count == 1 and part.dense and part.size <= known

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from keras_qnewton.curvature.blocks import Part
 
-# Bytes for each of the N² numbers of a block: the single precision matrix and its transpose,
+# Bytes for each of the N² numbers of a block: the single precision matrix and its parts,
 # and in double precision the system, its factor and the factorisation's working copy. Measured:
 # 12,560 weights (MNIST's first layer) took 39 N² beyond the process.
 _BYTES_PER_ENTRY = 40.0
-# Matrices of its size that forming a block takes beside it: its rows, and its transpose.
+# Matrices of its size that forming a block takes beside it: its rows, and its parts.
 _FORMING = 2.0
 # Share of what is available that one batch's intermediate results may take.
 _SHARE = 0.25

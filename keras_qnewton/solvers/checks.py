@@ -42,7 +42,8 @@ def relative_norm(gap: TensorLike, rhs: TensorLike) -> tf.Tensor:
         rhs: Tensor `[N]`, any floating dtype.
 
     Returns:
-        Scalar float64 tensor. Inf for a non-zero gap of a zero `rhs`; NaN if either has one.
+        Scalar float64 tensor. Inf for a non-zero gap of a zero `rhs`; NaN if the gap has one. Of a
+        `rhs` that is not finite it says nothing.
     """
     return relative_to(tf.cast(rhs, tf.float64))(tf.cast(gap, tf.float64))
 

@@ -1,4 +1,4 @@
-"""What an inverse Hessian learns of a line search that did not end with a good first trial.
+"""What an inverse Hessian learns of a line search, wherever that started and ended.
 
     s, y    the pair d(α), g(w + d(α)) - g    [N]
 
@@ -26,7 +26,7 @@ LEAST_CURVATURE = 1e-12
 _LEAST_SHARE = 0.2
 
 
-def learned(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) -> tf.Tensor:
+def taken_in(state: QuasiNewtonState, line: Line, here: Here, searched: Searched) -> tf.Tensor:
     """H' g at the end of the step, once H has taken in the search's pair, float64 `[N]`.
 
     A search without an end and without a pair says that H is of no use: it is forgotten.

@@ -31,8 +31,7 @@ import tensorflow as tf
 
 from keras_qnewton import _tf_private
 from keras_qnewton.curvature.formation import Formation
-from keras_qnewton.directions import BlockStep, unknown
-from keras_qnewton.directions import learned as learned_block
+from keras_qnewton.directions import BlockStep, learned, unknown
 from keras_qnewton.quasi_newton.inverse import dot
 from keras_qnewton.quasi_newton.line_search import Point, Search, Searched, StrongWolfe
 from keras_qnewton.quasi_newton.policy import QuasiNewton
@@ -41,7 +40,7 @@ from keras_qnewton.state.quasi_newton_state import Here, QuasiNewtonState
 from keras_qnewton.step.batch import Batch
 from keras_qnewton.step.line import Arrival, Line, separated
 from keras_qnewton.step.newton import Step
-from keras_qnewton.step.pair import LEAST_CURVATURE, learned
+from keras_qnewton.step.pair import LEAST_CURVATURE, taken_in
 from keras_qnewton.step.rounding import ROUNDING
 from keras_qnewton.step.start import (
     Evaluated,
@@ -195,7 +194,7 @@ def _line_and_search(
 
 def _searched(state: QuasiNewtonState, line: Line, start: Start, searched: Searched) -> _End:
     """The end of a search; H takes in its pair."""
-    product = learned(state, line, start.here, searched)
+    product = taken_in(state, line, start.here, searched)
     end = searched.point
     return _End(end.gradient, product, line.arrival(end.step), _numbers(start, searched))
 
@@ -218,4 +217,4 @@ def _block(
 ) -> BlockStep:
     blank = unknown(state.size, tf.float64, settings.scheduler)
     asked_for = isinstance(settings.curvature, QuasiNewton)
-    return learned_block(blank, policy.rule(state.size), evaluations, asked_for)
+    return learned(blank, policy.rule(state.size), evaluations, asked_for)

@@ -1,7 +1,7 @@
 """Where a quasi-Newton step starts: what of it the last step knew, and what is found anew.
 
     here    the weights are those that the last step led to
-    same    and the data are those that it was on, be it in another order: L and g are known
+    same    and the data are those that it was on, in `fit` in any order: L and g are known
     usual   and H has learned something, and all is finite: nothing else has to be asked
 
 Any of them may be decided while the step runs. Where the gradient was handed over and has to be
@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton import _tf_private
 from keras_qnewton.conditioning import data_changed
 from keras_qnewton.loss import batch_size
 from keras_qnewton.loss.fingerprint import data_fingerprint, has_constant_data, same_rows
@@ -81,7 +80,8 @@ def known_of(batch: Batch, state: QuasiNewtonState, last: Here) -> Known:
     if data is None:
         return Known(here, tf.constant(False), None, last.loss, None)
     same, loss = here & (last.data == data), last.loss
-    if not has_constant_data(batch.loss):
+    # Elsewhere the loss would take a branch, for which all steps would wait.
+    if batch.is_evaluated and not has_constant_data(batch.loss):
         reordered, value = _in_another_order(batch, state, last, here & ~same, data)
         # The sum over examples is rounded as in the trials' losses.
         same, loss = same | reordered, tf.where(reordered, value, loss)
@@ -181,17 +181,9 @@ def _in_another_order(
 
     It has to be what it was, up to rounding: there are losses that depend on the order.
     """
-
-    def looked_at() -> tuple[tf.Tensor, tf.Tensor]:
-        value = batch.value()
-        same = ~_differ(last.loss, value, batch, state, last.gradient)
-        return same, tf.cast(value, tf.float64)
-
-    maybe &= same_rows(last.data, data)
-    if batch.is_evaluated:  # A branch would take longer.
-        same, value = looked_at()
-        return maybe & same, value
-    return _tf_private.cond(maybe, looked_at, lambda: (tf.constant(False), last.loss))
+    value = batch.value()
+    same = ~_differ(last.loss, value, batch, state, last.gradient)
+    return maybe & same_rows(last.data, data) & same, tf.cast(value, tf.float64)
 
 
 def _differ(

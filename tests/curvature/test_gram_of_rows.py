@@ -1,10 +1,14 @@
 """Products UᵀU, by panels, pieces, outputs and a few examples at a time, against NumPy's."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.example_sums import gram, symmetric_product
+from keras_qnewton.curvature.gradient_of_rows import gradient_of_rows
 from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows
 from keras_qnewton.curvature.pieces import Piece
 from keras_qnewton.curvature.row_factors import Factor, OfPiece, joined
@@ -57,6 +61,7 @@ def test_gram_of_several_outputs(memory, known):
     made = [rows_of(*size, known) for size in ((9, 2), (1, 2), (4, 3), (30, 1), (2, 1))]
     found = gram_of_rows([rows for rows, _ in made], 6, memory, tf.float64, tf.float64)
     expected = sum(array.T @ array for _, array in made)
+    assert np.array_equal(found, tf.transpose(found))
     assert error(found, expected) < TOLERANCE["float64"]
 
 
@@ -114,3 +119,48 @@ def test_rows_that_are_made_give_the_same_sums_and_slices():
     some = [of.rows(tf.constant(1), tf.constant(4), 2, tf.float64).numpy() for of in (piece, made)]
     assert some[0].shape == (2, 3, size)
     assert error(some[1], some[0]) < 1e-13
+
+
+class Output(NamedTuple):
+    """Of `ExampleRows` what a gradient asks for."""
+
+    made: list[list[OfPiece]]
+    count: int = 1
+    known_examples: int | None = 5
+
+    def of_blocks(self, found):
+        return [list(pieces) for pieces in self.made]
+
+
+def summed_piece(positions, roots=1):
+    factor, size = factor_of(Equation("ay", "yz", "az"), positions, roots, y=2)
+    return OfPiece(Piece((factor.use,), size), [factor])
+
+
+@pytest.mark.parametrize(
+    ("memory", "known", "roots", "positions", "size", "made"),
+    [
+        (1e9, 5, 1, 3, 4, 4),
+        (3 * 5 * 4 * 8, 5, 1, 3, 4, 3),  # of four, three fit
+        (0, 5, 1, 3, 4, 0),
+        (1e9, None, 1, 3, 4, 0),
+        (1e9, 5, 2, 3, 4, 0),
+        (1e9, 5, 1, 1, 4, 0),
+        (1e9, 5, 1, 3, 6, 0),  # a block of more columns than rows may never be formed
+    ],
+)
+def test_rows_are_made_once_and_within_memory(memory, known, roots, positions, size, made):
+    outputs = [
+        Output([[summed_piece(positions, roots)] for _ in range(2)], roots, known) for _ in range(2)
+    ]
+    parts = [Part(str(k), (k,), size, dense=True) for k in range(2)]
+    coefficients = [tf.constant(RNG.normal(size=(5, roots))) for _ in outputs]
+    found = gradient_of_rows(outputs, [[], []], coefficients, parts, tf.float64, memory)
+    pieces = [piece for of in found.pieces for block in of for piece in block]
+    assert sum(piece.made is not None for piece in pieces) == made and found.finite
+    for k, flat in enumerate(found.flat):
+        expected = sum(
+            np.einsum("br,rbn->n", c, of.made[k][0].factors[0].rows(4).numpy())
+            for of, c in zip(outputs, coefficients, strict=True)
+        )
+        assert error(flat, expected) < TOLERANCE["float64"]

@@ -236,7 +236,12 @@ def running_products_by_hand(x, exclusive, reverse):
     return [tf.cast(t, x[0].dtype) for t in found[:: -1 if reverse else 1]]
 
 
+def of_unknown_length(x):
+    return tf.boolean_mask(x, tf.random.stateless_uniform([5], [1, 2]) < 2)
+
+
 PRODUCTS = {
+    "unknown length": (lambda x: [tf.reduce_prod(of_unknown_length(x))], product_by_hand),
     "product": (lambda x: [tf.reduce_prod(x)], product_by_hand),
     "kept axes": (
         lambda x: [tf.reduce_prod(tf.tile(x[:, None, None], [1, 1, 3]), [0, 1], keepdims=True)],
@@ -251,6 +256,14 @@ PRODUCTS |= {
     )
     for exclusive in (False, True)
     for reverse in (False, True)
+}
+PRODUCTS |= {
+    f"unknown length, {name}": (
+        lambda x, of=of: [tf.ensure_shape(t, [5]) for t in of(of_unknown_length(x))],
+        by_hand,
+    )
+    for name, (of, by_hand) in PRODUCTS.items()
+    if name.startswith("running")
 }
 
 
@@ -273,6 +286,23 @@ def test_products_have_second_derivatives_at_zero_and_of_complex_numbers(name, k
     ours, by_hand = PRODUCTS[name]
     (block,) = hessian(loss_of(ours), [w])
     np.testing.assert_allclose(block.matrix, fd_hessian(loss_of(by_hand), [w]), atol=1e-9)
+
+
+def test_a_product_of_no_elements_is_one():
+    w = tf.Variable([2.0, 3.0], dtype=D)
+
+    def loss_fn():
+        return w[0] ** 2 * tf.reduce_prod(tf.boolean_mask(w, w > 5.0))
+
+    (block,) = hessian(loss_fn, [w])
+    np.testing.assert_array_equal(block.matrix, [[2.0, 0.0], [0.0, 0.0]])
+
+
+def test_neighbours_are_multiplied_first():
+    """Where the first two of four would overflow with the last two."""
+    w = tf.Variable([1e20, 1e-20, 1e20, 1e-20], dtype=tf.float32)
+    (block,) = hessian(lambda: tf.reduce_prod(w), [w])
+    np.testing.assert_allclose(block.matrix[0], [0.0, 1.0, 1e-40, 1.0], atol=1e-30)
 
 
 def in_a_condition(function):

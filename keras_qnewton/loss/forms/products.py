@@ -1,10 +1,12 @@
 """Products of elements, by multiplications alone.
 
-    Prod       halves of an axis, multiplied until one element is left
+    Prod       neighbours along an axis are multiplied until one element is left
     Cumprod    y_i = y_i y_(i-k) for k = 1, 2, 4, ...
 
 TensorFlow's gradient of Cumprod, and so the second derivative of Prod, divides by the elements: it
-is zero where one is zero, and forgets to conjugate complex ones.
+is zero where one is zero, and forgets to conjugate complex ones. The order of multiplications is
+another than TensorFlow's, so that what is near a dtype's limits may overflow in one and not in the
+other.
 
 References:
     Hillis & Steele 1986, Data parallel algorithms, Commun. ACM 29, 1170-1183 (running products).
@@ -21,16 +23,17 @@ from keras_qnewton.loss.forms.table import form
 from keras_qnewton.loss.known_values import known_value
 from keras_qnewton.loss.raw import raw_op
 
+# Doublings for an axis whose length is not known while tracing: it may have 2^20 elements.
+_DOUBLINGS = 20
+
 
 @form("Prod")
 def product(op: tf.Operation, inputs: list[Any]) -> list[Any]:
-    """The product over some axes; over axes of unknown length, as TensorFlow has it."""
+    """The product over some axes."""
     x, axes = inputs[0], known_value(inputs[1])
     if axes is None or not _has_derivative(x) or x.shape.rank is None:
         return raw_op(op)(inputs)
     over = sorted({int(axis) % x.shape.rank for axis in np.ravel(axes)})
-    if not all(x.shape[axis] for axis in over):
-        return raw_op(op)(inputs)
     for axis in over:
         x = _product_along(x, axis)
     # Without axes, `tf.squeeze` takes all.
@@ -39,17 +42,16 @@ def product(op: tf.Operation, inputs: list[Any]) -> list[Any]:
 
 @form("Cumprod")
 def running_product(op: tf.Operation, inputs: list[Any]) -> list[Any]:
-    """The product up to each element; along an axis of unknown length, as TensorFlow has it."""
+    """The product up to each element."""
     x, axis = inputs[0], known_value(inputs[1])
-    if axis is None or not _has_derivative(x) or not x.shape[int(axis)]:
+    if axis is None or not _has_derivative(x) or x.shape.rank is None:
         return raw_op(op)(inputs)
-    at = int(axis) % x.shape.rank
-    length, reverse = x.shape[at], op.get_attr("reverse")
+    at, reverse = int(axis) % x.shape.rank, op.get_attr("reverse")
     if reverse:
         x = tf.reverse(x, [at])
     if op.get_attr("exclusive"):
         x = _shifted(x, at, 1)
-    for power in range((length - 1).bit_length()):
+    for power in range(_doublings(x, at)):
         x = x * _shifted(x, at, 2**power)
     return [tf.reverse(x, [at]) if reverse else x]
 
@@ -60,16 +62,44 @@ def _has_derivative(x: tf.Tensor) -> bool:
 
 def _product_along(x: tf.Tensor, axis: int) -> tf.Tensor:
     """The product along an axis, which has one element then."""
-    while (length := x.shape[axis]) > 1:
-        half = length // 2
-        first, second, rest = tf.split(x, [half, half, length - 2 * half], axis)
-        x = first * second
-        if length % 2:
-            x = tf.concat([x, rest], axis)
-    return x
+    if x.shape[axis] == 0:
+        return tf.ones_like(tf.reduce_sum(x, axis, keepdims=True))
+    for _ in range(_doublings(x, axis)):
+        length = _length(x, axis)
+        # Of none that were not known to be none, two ones.
+        missing = length % 2 if isinstance(length, int) else tf.where(length > 0, length % 2, 2)
+        if not isinstance(missing, int) or missing:
+            x = tf.concat([x, _ones(x, axis, missing)], axis)
+        x = _every_second(x, axis, 0) * _every_second(x, axis, 1)
+    # One that has more elements still is too long.
+    return tf.ensure_shape(x, [1 if k == axis else n for k, n in enumerate(x.shape)])
 
 
 def _shifted(x: tf.Tensor, axis: int, by: int) -> tf.Tensor:
     """x moved along an axis, ones before it."""
-    first, last = tf.split(x, [x.shape[axis] - by, by], axis)
-    return tf.concat([tf.ones_like(last), first], axis)
+    length = _length(x, axis)
+    by = min(by, length) if isinstance(length, int) else tf.minimum(by, length)
+    first, _ = tf.split(x, [length - by, by], axis)
+    return tf.ensure_shape(tf.concat([_ones(x, axis, by), first], axis), x.shape)
+
+
+def _ones(x: tf.Tensor, axis: int, count: int | tf.Tensor) -> tf.Tensor:
+    """As x, with so many elements along the axis."""
+    shape = [*tf.unstack(tf.shape(x))]
+    shape[axis] = count
+    return tf.ones(tf.stack(shape), x.dtype)
+
+
+def _every_second(x: tf.Tensor, axis: int, start: int) -> tf.Tensor:
+    return x[(slice(None),) * axis + (slice(start, None, 2),)]
+
+
+def _length(x: tf.Tensor, axis: int) -> int | tf.Tensor:
+    known: int | None = x.shape[axis]
+    return tf.shape(x)[axis] if known is None else known
+
+
+def _doublings(x: tf.Tensor, axis: int) -> int:
+    """From one element to all of an axis."""
+    known = x.shape[axis]
+    return _DOUBLINGS if known is None else max(known - 1, 0).bit_length()
