@@ -63,7 +63,7 @@ def _has_derivative(x: tf.Tensor) -> bool:
 def _product_along(x: tf.Tensor, axis: int) -> tf.Tensor:
     """The product along an axis, which has one element then."""
     if x.shape[axis] == 0:
-        return tf.ones_like(tf.reduce_sum(x, axis, keepdims=True))
+        return _ones(x, axis, 1)
     for _ in range(_doublings(x, axis)):
         length = _length(x, axis)
         # Of none that were not known to be none, two ones.
@@ -85,7 +85,7 @@ def _shifted(x: tf.Tensor, axis: int, by: int) -> tf.Tensor:
 
 def _ones(x: tf.Tensor, axis: int, count: int | tf.Tensor) -> tf.Tensor:
     """As x, with so many elements along the axis."""
-    shape = [*tf.unstack(tf.shape(x))]
+    shape = tf.unstack(tf.shape(x))
     shape[axis] = count
     return tf.ones(tf.stack(shape), x.dtype)
 
