@@ -46,8 +46,9 @@ import common
 import numpy as np
 
 from keras_qnewton.solvers import HHL, QSVT
+from keras_qnewton.solvers.quantum.chebyshev import clenshaw, maximum
+from keras_qnewton.solvers.quantum.inverse_polynomial import inverse_coefficients
 from keras_qnewton.solvers.quantum.phases import find_phases, response
-from keras_qnewton.solvers.quantum.polynomial import clenshaw, inverse_coefficients, maximum
 from keras_qnewton.solvers.quantum.transforms import inversion
 
 DEGREES = (101, 501)

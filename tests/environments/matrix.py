@@ -63,7 +63,7 @@ def requirements(which: str) -> list[str]:
     if which == "newest":
         return ["."]
     if which == "tfq":
-        # On Python 3.10 pip reads what extras ask for last.
+        # On Python 3.10 pip reads what extras ask for last, and a mirror may have no metadata.
         return ["tensorflow>=2.18,<2.19", ".[tfq]"]
     setup = configparser.ConfigParser()
     setup.read(fresh.ROOT / "setup.cfg", encoding="utf-8")

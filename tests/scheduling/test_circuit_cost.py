@@ -16,7 +16,7 @@ from keras_qnewton.solvers import QSVT
 from keras_qnewton.solvers.quantum.circuit_depth import _sparse, circuit_depth, inverse_degree
 from keras_qnewton.solvers.quantum.encodings import ENCODINGS, pad
 from keras_qnewton.solvers.quantum.gates import preparation
-from keras_qnewton.solvers.quantum.polynomial import inverse_degree as polynomials_degree
+from keras_qnewton.solvers.quantum.inverse_polynomial import inverse_degree as polynomials_degree
 from keras_qnewton.solvers.quantum.resources import Resources, depth
 from keras_qnewton.solvers.quantum.transforms import bucket, inversion
 

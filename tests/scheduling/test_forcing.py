@@ -12,8 +12,8 @@ from keras_qnewton import QNewton, Scheduler, Solution
 from keras_qnewton.scheduling import CircuitQLSA, Forcing
 from keras_qnewton.scheduling.cost import preparation_depth
 from keras_qnewton.solvers import QSVT, Shortcut
+from keras_qnewton.solvers.quantum.inverse_polynomial import inverse_degree
 from keras_qnewton.solvers.quantum.kernel_polynomial import inverse_by_residual_coefficients
-from keras_qnewton.solvers.quantum.polynomial import inverse_degree
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(60, 5)), RNG.integers(0, 2, size=(60, 1))

@@ -14,6 +14,7 @@ from keras_qnewton import QNewton
 from keras_qnewton.conditioning import prune
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.solvers.quantum.backends.cirq import operations
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial
 from keras_qnewton.solvers.quantum.encodings import (
     ENCODINGS,
     Fable,
@@ -67,7 +68,7 @@ def test_another_diagonal_entry_is_another_encoding(name, size, definite):
             corner = found.unitary()[: len(matrix), : len(matrix)] * found.alpha
             np.testing.assert_allclose(corner, changed, atol=found.epsilon + 1e-12)
             state = np.sin(1 + np.arange(len(matrix)))
-            cubic = np.array([0.1, 0.5, 0.0, 0.2])
+            cubic = Polynomial.of(np.array([0.1, 0.5, 0.0, 0.2]))
             np.testing.assert_allclose(
                 found.transformed(cubic, state), anew.transformed(cubic, state), atol=1e-11
             )

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.solvers.quantum.backends import Backend, load
+from keras_qnewton.solvers.quantum.chebyshev import clenshaw
 from keras_qnewton.solvers.quantum.encodings import Dilation
-from keras_qnewton.solvers.quantum.polynomial import clenshaw
 from keras_qnewton.solvers.quantum.transforms import inversion
 
 from .systems import relative_error, symmetric, vector

@@ -8,15 +8,14 @@ from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
 from keras_qnewton.solvers.quantum.backends.cirq import Backend, first_column
+from keras_qnewton.solvers.quantum.chebyshev import clenshaw, maximum
 from keras_qnewton.solvers.quantum.encodings import Dilation, pad
-from keras_qnewton.solvers.quantum.phases import find_phases, reflection_phases, response
-from keras_qnewton.solvers.quantum.polynomial import (
-    clenshaw,
+from keras_qnewton.solvers.quantum.inverse_polynomial import (
     inverse_coefficients,
     inverse_degree,
     inverse_error,
-    maximum,
 )
+from keras_qnewton.solvers.quantum.phases import find_phases, reflection_phases, response
 from keras_qnewton.solvers.quantum.transforms import bucket, inversion
 
 from .systems import symmetric, vector

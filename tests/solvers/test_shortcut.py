@@ -116,7 +116,7 @@ def test_emulated_reflection_is_the_decompositions(size, definite):
     solver = Shortcut(backend="emulator")
     matrix, rhs = symmetric(size, 20, definite), vector(size)
     encoding, plan, start = solver._first_circuit(solver.init(matrix), rhs)
-    found = plan.scale * plan.sign * encoding.transformed(plan.coefficients, start)
+    found = plan.scale * plan.sign * encoding.transformed(plan.polynomial, start)
     np.testing.assert_allclose(found, reflected(encoding, plan, start), atol=1e-11)
 
 

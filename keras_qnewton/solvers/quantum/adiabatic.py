@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_qnewton.registry import register
+from keras_qnewton.solvers.quantum.chebyshev import clenshaw
 from keras_qnewton.solvers.quantum.encodings import Dilation, pad, padded_qubits
-from keras_qnewton.solvers.quantum.polynomial import clenshaw
 from keras_qnewton.solvers.quantum.reference import Prepared, ReferenceSolver
 
 # Exponent of the schedule; Costa et al., equation 5, allow any in (1, 2).

@@ -159,7 +159,7 @@ def qubits(size: Scalar) -> tf.Tensor:
 
 
 def inverse_degree(condition_number: Scalar, epsilon: float) -> tf.Tensor:
-    """`polynomial.inverse_degree` at the bucket of α/σ_min, as `QSVT` has it; scalar float64."""
+    """`QSVT`'s degree, at the bucket of α/σ_min: `inverse_polynomial.inverse_degree`."""
     kappa = bucket(condition_number)
     needed = tf.math.log((kappa - 1) / epsilon) / (2 * tf.math.atanh(1 / kappa))
     return 2 * tf.maximum(1 + tf.math.ceil(needed), 1.0) - 1

@@ -17,11 +17,12 @@ All coefficients are float64 arrays `[degree + 1]` of Chebyshev polynomials of t
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
-from keras_qnewton.solvers.quantum.polynomial import interpolate
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial, interpolate
 
 
 def damped_degree(damping: float, epsilon: float) -> int:
@@ -50,6 +51,34 @@ def damped_degree(damping: float, epsilon: float) -> int:
 def damped_error(damping: float, degree: int) -> float:
     """η of p of this even degree."""
     return 1 / math.cosh(min((degree + 2) * math.asinh(damping), 700.0))
+
+
+def damped_polynomial(damping: float, degree: int) -> Polynomial:
+    """p of this even degree; see `damped_coefficients`."""
+    return Polynomial(
+        degree,
+        functools.partial(_values, damping, degree),
+        functools.partial(damped_coefficients, damping, degree),
+        gap=damping,
+    )
+
+
+def damped_times_x(damping: float, degree: int) -> Polynomial:
+    """``x p(x)``, p of this even degree."""
+    return Polynomial(
+        degree + 1,
+        lambda x: x * _values(damping, degree, x),
+        lambda: times_x(damped_coefficients(damping, degree)),
+        gap=damping,
+    )
+
+
+def _values(damping: float, degree: int, x: np.ndarray) -> np.ndarray:
+    """p at x: f less its error. T_2M(sin φ) and T_2M(iμ) have the same sign, (-1)^M."""
+    angle = np.arcsin(np.clip(x, -1.0, 1.0))
+    error = np.cos((degree + 2) * angle) * damped_error(damping, degree)
+    # Scaled, as squares under- and overflow.
+    return (1 - error) / (1 + np.square(x / damping))
 
 
 def damped_coefficients(damping: float, degree: int) -> np.ndarray:

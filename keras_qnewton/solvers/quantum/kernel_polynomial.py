@@ -19,11 +19,13 @@ All coefficients are float64 arrays `[degree + 1]` of Chebyshev polynomials of t
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
-from keras_qnewton.solvers.quantum.polynomial import check, interpolate
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial, interpolate, over, sines
+from keras_qnewton.solvers.quantum.inverse_polynomial import check, imaginary_angles, real_angle
 
 # For κ = 1, where any small degree would do: Δ below 1.
 LARGEST_GAP = 0.99
@@ -45,6 +47,37 @@ def kernel_degree(condition_number: float, ripple: float) -> int:
 def kernel_ripple(condition_number: float, degree: int) -> float:
     """η of R of this even degree."""
     return 1 / math.cosh(degree * math.atanh(_gap(condition_number)))
+
+
+def projection(condition_number: float, degree: int) -> Polynomial:
+    """R of this even degree; see `projection_coefficients`."""
+    a, steps = _gap(condition_number), degree // 2
+    return Polynomial(
+        degree,
+        lambda x: _values(x, sines(x), a, steps),
+        functools.partial(projection_coefficients, condition_number, degree),
+    )
+
+
+def reflection(condition_number: float, degree: int) -> Polynomial:
+    """``(2R - 1 + η)/(1 + η)`` of this even degree; see `projection_coefficients`."""
+    ripple, inner = kernel_ripple(condition_number, degree), projection(condition_number, degree)
+    return Polynomial(
+        degree,
+        lambda x: (2 * inner.at(x) - 1 + ripple) / (1 + ripple),
+        functools.partial(reflection_coefficients, condition_number, degree),
+    )
+
+
+def inverse_by_residual(condition_number: float, degree: int) -> Polynomial:
+    """``(1 - R(x))/x`` of this odd degree; see `inverse_by_residual_coefficients`."""
+    a, steps = _gap(condition_number), (degree + 1) // 2
+    return Polynomial(
+        degree,
+        lambda x: over(_one_less(x, sines(x), a, steps), x),
+        functools.partial(inverse_by_residual_coefficients, condition_number, degree),
+        gap=a,
+    )
 
 
 def projection_coefficients(condition_number: float, degree: int) -> np.ndarray:
@@ -87,24 +120,28 @@ def inverse_by_residual_coefficients(condition_number: float, degree: int) -> np
     nodes = degree + 3  # even, so that no node is 0
     theta = (np.arange(nodes) + 0.5) * (math.pi / nodes)
     x, steps = np.cos(theta), (degree + 1) // 2
-    left = _values(np.abs(x), np.sin(theta), _gap(condition_number), steps)
-    coefficients = interpolate((1 - left) / x)[: degree + 1]
+    values = over(_one_less(x, np.sin(theta), _gap(condition_number), steps), x)
+    coefficients = interpolate(values)[: degree + 1]
     coefficients[0::2] = 0
     return coefficients
 
 
 def _values(x: np.ndarray, sine: np.ndarray, a: float, steps: int) -> np.ndarray:
-    """R at x >= 0, where sine is ``sqrt(1 - x²)``; angles as in `polynomial`."""
+    """R, where sine is ``sqrt(1 - x²)``."""
+    return 1 - _one_less(x, sine, a, steps)
+
+
+def _one_less(x: np.ndarray, sine: np.ndarray, a: float, steps: int) -> np.ndarray:
+    """``1 - R(x)``, without a loss of digits near x = 0; angles as in `inverse_polynomial`."""
     at_zero = 2 * steps * math.atanh(a)
     # 1 / cosh, of exponents relative to its own: it overflows at a degree of a few hundred.
     scale = 2 * math.exp(-at_zero) / (1 + math.exp(-2 * at_zero))
     out = np.empty_like(x)
-    outer = x >= a
-    phi = 2 * np.arctan2(np.sqrt((x[outer] - a) * (x[outer] + a)), sine[outer])
-    out[outer] = np.cos(steps * phi) * scale
-    inner = x[~outer]
-    w = 2 * steps * np.arcsinh(np.sqrt((a - inner) * (a + inner) / ((1 - a) * (1 + a))))
-    out[~outer] = (np.exp(w - at_zero) + np.exp(-w - at_zero)) / (1 + math.exp(-2 * at_zero))
+    outer = np.abs(x) >= a
+    out[outer] = 1 - np.cos(steps * real_angle(x[outer], sine[outer], a)) * scale
+    total, fall = imaginary_angles(x[~outer], sine[~outer], a)
+    fallen = np.expm1(-steps * total) * np.expm1(-steps * fall)
+    out[~outer] = fallen / (1 + math.exp(-2 * at_zero))
     return out
 
 

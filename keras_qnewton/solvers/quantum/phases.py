@@ -26,7 +26,7 @@ import math
 
 import numpy as np
 
-from keras_qnewton.solvers.quantum.polynomial import maximum
+from keras_qnewton.solvers.quantum.chebyshev import maximum
 
 
 def find_phases(coefficients: np.ndarray) -> np.ndarray:

@@ -22,8 +22,8 @@ from keras_qnewton.solvers.quantum.encoded_solver import EncodedSolver
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding, pad, padded_qubits
 from keras_qnewton.solvers.quantum.host import host_solve_absolute
 from keras_qnewton.solvers.quantum.inexact import HostState, check_finite, unit
+from keras_qnewton.solvers.quantum.inverse_polynomial import inverse_degree
 from keras_qnewton.solvers.quantum.kernel_polynomial import kernel_degree
-from keras_qnewton.solvers.quantum.polynomial import inverse_degree
 from keras_qnewton.solvers.quantum.readout import refining_success
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.smoothed import smallest_damping
@@ -60,8 +60,8 @@ class QSVT(EncodedSolver[Prepared]):
     """``A x = b`` by a circuit that applies a polynomial close to 1/x to A's eigenvalues.
 
     Quantum singular value transformation (Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838) with
-    the optimal odd polynomial of `polynomial`, the phases of `phases` and a block encoding of
-    `encodings`. A run of the circuit leaves ``sign · s · p(A/α) b/||b||`` in the
+    the optimal odd polynomial of `inverse_polynomial`, the phases of `phases` and a block encoding
+    of `encodings`. A run of the circuit leaves ``sign · s · p(A/α) b/||b||`` in the
     amplitudes, so norm and sign of the solution are both known; it is accurate to `epsilon`
     and to `dtype`. Iterative refinement then runs the same circuit on the residual, evaluated
     in float64, until the residual is below `tolerance` or no longer halves.

@@ -270,7 +270,7 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
         encoding = state.prepared.encoding
 
         def exactly(problem: KernelProblem, plan: Transform, _: int) -> np.ndarray:
-            found = problem.kernel.transformed(plan.coefficients, problem.start)
+            found = problem.kernel.transformed(plan.polynomial, problem.start)
             return np.square(found)
 
         norm = search(encoding, rhs, exactly).norm

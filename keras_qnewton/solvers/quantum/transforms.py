@@ -8,26 +8,23 @@ import math
 
 import numpy as np
 
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial
 from keras_qnewton.solvers.quantum.damped_polynomial import (
-    damped_coefficients,
     damped_degree,
-    times_x,
+    damped_polynomial,
+    damped_times_x,
 )
+from keras_qnewton.solvers.quantum.inverse_polynomial import inverse_degree, inverse_polynomial
 from keras_qnewton.solvers.quantum.kernel_polynomial import (
-    inverse_by_residual_coefficients,
+    inverse_by_residual,
     kernel_degree,
-    projection_coefficients,
-    reflection_coefficients,
+    projection,
+    reflection,
 )
 from keras_qnewton.solvers.quantum.phases import (
     find_phases,
     reflection_phases,
     reflection_sign,
-)
-from keras_qnewton.solvers.quantum.polynomial import (
-    inverse_coefficients,
-    inverse_degree,
-    maximum,
 )
 from keras_qnewton.solvers.quantum.smoothed import smoothed_coefficients, smoothed_degree
 
@@ -50,19 +47,24 @@ class Transform:
             magnitude" is 1/√(x² + λ²), "kernel projection" and "kernel reflection" those of
             `kernel_polynomial`, "damped" and "damped, from residuals" of `damped_polynomial`.
         parameter: What p was made for: κ, λ of the smoothed one, or μ.
-        coefficients: Chebyshev coefficients of p, float64 `[degree + 1]`.
+        polynomial: p.
         scale: s, so that ``|s p| < 1`` on [-1, 1].
     """
 
     name: str
     parameter: float
-    coefficients: np.ndarray
+    polynomial: Polynomial
     scale: float
 
     @property
     def degree(self) -> int:
         """Degree of p: the number of times the circuit calls the block encoding."""
-        return len(self.coefficients) - 1
+        return self.polynomial.degree
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """Chebyshev coefficients of p, float64 `[degree + 1]`; an emulator needs none."""
+        return self.polynomial.coefficients
 
     @functools.cached_property
     def phases(self) -> np.ndarray:
@@ -92,16 +94,16 @@ def coarsened(tolerance: float) -> float:
 def inversion_by_residual(condition_number: float, tolerance: float) -> Transform:
     """1/x for κ, with ``|1 - x p(x)| <= tolerance``, at a degree of about κ ln(2/tolerance)."""
     degree = kernel_degree(condition_number, tolerance) - 1
-    coefficients = inverse_by_residual_coefficients(condition_number, degree)
-    return _scaled("inverse by residual", condition_number, coefficients, _HEADROOM)
+    p = inverse_by_residual(condition_number, degree)
+    return _scaled("inverse by residual", condition_number, p, _HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
 def inversion(condition_number: float, epsilon: float) -> Transform:
     """1/x for κ (as it is: `bucket` it to share), with ``|p(x) - 1/x| <= epsilon``."""
     degree = inverse_degree(condition_number, epsilon)
-    coefficients = inverse_coefficients(condition_number, degree)
-    return _scaled("inverse", condition_number, coefficients, _HEADROOM)
+    p = inverse_polynomial(condition_number, degree)
+    return _scaled("inverse", condition_number, p, _HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -115,46 +117,40 @@ def smoothed_inverse_magnitude(damping: float, epsilon: float) -> Transform:
         damping: λ, in units of the block encoding's α.
         epsilon: See `smoothed.smoothed_degree`.
     """
-    coefficients = smoothed_coefficients(damping, smoothed_degree(damping, epsilon))
-    return _scaled("smoothed inverse magnitude", damping, coefficients, _HEADROOM)
+    p = Polynomial.of(smoothed_coefficients(damping, smoothed_degree(damping, epsilon)))
+    return _scaled("smoothed inverse magnitude", damping, p, _HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
 def kernel_projection(condition_number: float, ripple: float) -> Transform:
     """1 at 0, and at most `ripple` on ``1/κ <= |x| <= 1``."""
     degree = kernel_degree(condition_number, ripple)
-    coefficients = projection_coefficients(condition_number, degree)
-    coefficients.setflags(write=False)
-    return Transform("kernel projection", condition_number, coefficients, _BOUNDED_HEADROOM)
+    p = projection(condition_number, degree)
+    return Transform("kernel projection", condition_number, p, _BOUNDED_HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
 def kernel_reflection(condition_number: float, ripple: float) -> Transform:
     """1 at 0, and -1 to about twice `ripple` on ``1/κ <= |x| <= 1``."""
     degree = kernel_degree(condition_number, ripple)
-    coefficients = reflection_coefficients(condition_number, degree)
-    coefficients.setflags(write=False)
-    return Transform("kernel reflection", condition_number, coefficients, _BOUNDED_HEADROOM)
+    p = reflection(condition_number, degree)
+    return Transform("kernel reflection", condition_number, p, _BOUNDED_HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
 def damped(damping: float, epsilon: float) -> Transform:
     """μ²/(x² + μ²), with a relative error of at most `epsilon`; even, for the very μ."""
-    coefficients = damped_coefficients(damping, damped_degree(damping, epsilon))
-    return _scaled("damped", damping, coefficients, _BOUNDED_HEADROOM)
+    p = damped_polynomial(damping, damped_degree(damping, epsilon))
+    return _scaled("damped", damping, p, _BOUNDED_HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
 def damped_from_residuals(damping: float, epsilon: float) -> Transform:
     """μ² x/(x² + μ²), with a relative error of at most `epsilon`; odd, for the very μ."""
-    even = damped_coefficients(damping, damped_degree(damping, epsilon))
-    coefficients = times_x(even)
-    return _scaled("damped, from residuals", damping, coefficients, _HEADROOM)
+    p = damped_times_x(damping, damped_degree(damping, epsilon))
+    return _scaled("damped, from residuals", damping, p, _HEADROOM)
 
 
-def _scaled(
-    function: str, parameter: float, coefficients: np.ndarray, headroom: float
-) -> Transform:
-    """The polynomial of these coefficients, of which the circuit's has the maximum `headroom`."""
-    coefficients.setflags(write=False)  # shared by all who ask
-    return Transform(function, parameter, coefficients, headroom / maximum(coefficients))
+def _scaled(function: str, parameter: float, p: Polynomial, headroom: float) -> Transform:
+    """A multiple of p, of which the circuit's has the maximum `headroom`."""
+    return Transform(function, parameter, p, headroom / p.largest)

@@ -33,7 +33,7 @@ class Backend(AmplitudeSampling):
     ) -> Outcome:
         """The amplitudes of a circuit without errors."""
         del dtype
-        found = encoding.transformed(transform.coefficients, state)
+        found = encoding.transformed(transform.polynomial, state)
         amplitudes = transform.sign * transform.scale * found
         return Outcome(
             amplitudes=amplitudes,

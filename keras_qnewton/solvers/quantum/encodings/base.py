@@ -8,8 +8,8 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial
 from keras_qnewton.solvers.quantum.gates import Gate, applied
-from keras_qnewton.solvers.quantum.polynomial import clenshaw
 from keras_qnewton.solvers.quantum.spectrum import Spectrum, spectrum_of
 
 _Encoding = TypeVar("_Encoding", bound="BlockEncoding")
@@ -51,7 +51,7 @@ class BlockEncoding:
     ancillas: int
     epsilon: float
     angles: np.ndarray
-    _evaluated: tuple[np.ndarray, np.ndarray] | None = None
+    _evaluated: tuple[Polynomial, np.ndarray] | None = None
     # An encoding, and the entry of its matrix's diagonal by which this one differs.
     _changed: tuple[BlockEncoding, int, float]
 
@@ -161,17 +161,16 @@ class BlockEncoding:
         """
         return max(cls.max_ancillas(system_qubits) - 1, 0)
 
-    def transformed(self, coefficients: np.ndarray, state: np.ndarray) -> np.ndarray:
+    def transformed(self, p: Polynomial, state: np.ndarray) -> np.ndarray:
         """``p(H/α) |ψ⟩``, float64 `[2^n]`: what a circuit without errors leaves.
 
         Args:
-            coefficients: Chebyshev coefficients of p; the same array for the same p.
+            p: A polynomial; the same object where it is the same.
             state: ψ, real `[2^n]`.
         """
         known = self._evaluated
-        if known is None or known[0] is not coefficients:
-            at = self.spectrum.values / self.alpha
-            known = coefficients, clenshaw(coefficients, lambda v: at * v, np.ones_like(at))
+        if known is None or known[0] is not p:
+            known = p, p.at(self.spectrum.values / self.alpha)
             # All runs of a refinement share them.
             self._evaluated = known
         return self.spectrum.applied(known[1], state)

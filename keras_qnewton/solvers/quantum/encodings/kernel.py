@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial, clenshaw
 from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding
 from keras_qnewton.solvers.quantum.gates import (
     Gate,
@@ -15,7 +16,6 @@ from keras_qnewton.solvers.quantum.gates import (
     preparation,
     preparation_angles,
 )
-from keras_qnewton.solvers.quantum.polynomial import clenshaw
 
 
 class Kernel(BlockEncoding):
@@ -89,7 +89,7 @@ class Kernel(BlockEncoding):
         """Of A: G's other than 0 are between."""
         return self.inner.singular_values
 
-    def transformed(self, coefficients: np.ndarray, state: np.ndarray) -> np.ndarray:
+    def transformed(self, p: Polynomial, state: np.ndarray) -> np.ndarray:
         """``p(|G|/α) |ψ⟩`` of an even p, |G|² = GᵀG; see `BlockEncoding.transformed`.
 
         A's eigenvectors make a diagonal matrix D less a rank of one of it, GᵀG = D² - z zᵀ with
@@ -105,7 +105,7 @@ class Kernel(BlockEncoding):
             out: np.ndarray = 2 * (squares * v - z * (z @ v)) - v
             return out
 
-        return spectrum.outward(clenshaw(coefficients[::2], doubled, spectrum.inward(state)))
+        return spectrum.outward(clenshaw(p.coefficients[::2], doubled, spectrum.inward(state)))
 
     def orientation(self, state: np.ndarray, degree: int) -> None:
         """None: sign and length of a kernel vector are found by a product with A."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial
 from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding, padded_qubits, rounding
 from keras_qnewton.solvers.quantum.encodings.dilation import (
     elimination_angles,
@@ -21,7 +22,6 @@ from keras_qnewton.solvers.quantum.gates import (
     multiplexed_ry,
     preparation,
 )
-from keras_qnewton.solvers.quantum.polynomial import clenshaw
 
 
 class Decomposition(NamedTuple):
@@ -68,13 +68,12 @@ class Rectangular(BlockEncoding):
         values = self.decomposition.values
         return float(values[-1]), float(values[0])
 
-    def transformed(self, coefficients: np.ndarray, state: np.ndarray) -> np.ndarray:
+    def transformed(self, p: Polynomial, state: np.ndarray) -> np.ndarray:
         """``p(U/α) |ψ⟩`` of a p of definite parity, of singular values."""
         left, values, right = self.decomposition
-        at = np.append(values, 0.0) / self.alpha
-        found = clenshaw(coefficients, lambda v: at * v, np.ones_like(at))
+        found = p.at(np.append(values, 0.0) / self.alpha)
         inner = right.T @ state[: len(right)]
-        if len(coefficients) % 2:
+        if p.degree % 2 == 0:
             out = found[-1] * state
             out[: len(right)] += right @ ((found[:-1] - found[-1]) * inner)
             return out

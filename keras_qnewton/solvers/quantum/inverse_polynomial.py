@@ -19,10 +19,12 @@ All coefficients are float64 arrays `[degree + 1]` of Chebyshev polynomials of t
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
 
 import numpy as np
+
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial, interpolate, over, sines
 
 
 def inverse_degree(condition_number: float, epsilon: float) -> int:
@@ -44,6 +46,17 @@ def inverse_error(condition_number: float, degree: int) -> float:
     return (condition_number - 1) * math.exp(-2 * steps * math.atanh(1 / condition_number))
 
 
+def inverse_polynomial(condition_number: float, degree: int) -> Polynomial:
+    """p of this odd degree; see `inverse_coefficients`."""
+    a, n = 1 / condition_number, (degree + 1) // 2
+    return Polynomial(
+        degree,
+        lambda x: _values(x, sines(x), a, n),
+        functools.partial(inverse_coefficients, condition_number, degree),
+        gap=a,
+    )
+
+
 def inverse_coefficients(condition_number: float, degree: int) -> np.ndarray:
     """Chebyshev coefficients of p, `[degree + 1]`, zero at even indices.
 
@@ -61,77 +74,53 @@ def inverse_coefficients(condition_number: float, degree: int) -> np.ndarray:
     n = (degree + 1) // 2
     nodes = 2 * n + 2  # even, so that no node is 0
     theta = (np.arange(nodes) + 0.5) * (math.pi / nodes)
-    x = np.cos(theta)
-    values = (1 - _remainder(x, np.sin(theta), a, n)) / x
+    values = _values(np.cos(theta), np.sin(theta), a, n)
     coefficients = interpolate(values)[: degree + 1]
     coefficients[0::2] = 0
     return coefficients
 
 
-def _remainder(x: np.ndarray, sine: np.ndarray, a: float, n: int) -> np.ndarray:
-    """``L(y(x)) / L(y(0))``, where sine is ``sqrt(1 - x²)``.
+def _values(x: np.ndarray, sine: np.ndarray, a: float, n: int) -> np.ndarray:
+    """p, where sine is ``sqrt(1 - x²)``.
 
-    In angles: with cos φ = -y, ``(-1)^n L = cos nφ - r cos (n-1)φ``, and φ is imaginary for
-    ``|x| < a``. The half-angle forms of φ lose no digits near x = 0 and x = a, where
-    ``arccosh`` of a number close to 1 would lose κ² of them; all exponents are taken relative
-    to the denominator's, which overflows at a degree of a few hundred.
+    In angles: with cos φ = -y, ``(-1)^n L = cos nφ - r cos (n-1)φ``. The half-angle form of φ loses
+    no digits near x = a, where ``arccosh`` of a number close to 1 would lose κ² of them. For
+    ``|x| < a`` φ is imaginary, and ``L(y(0)) - L(y(x))`` is a product; see `imaginary_angles`. All
+    exponents are taken relative to those of L(y(0)), which overflows at a degree of a few hundred.
     """
-    ratio = (1 - a) / (1 + a)
-    top = 2 * math.atanh(a)  # the imaginary angle at x = 0; ratio = exp(-top)
+    ratio, top = (1 - a) / (1 + a), 2 * math.atanh(a)  # ratio = exp(-top)
     log_denominator = (n - 1) * top + math.log(math.sinh(top))
-    out = np.empty_like(x)
+    one_less = np.empty_like(x)  # 1 - L(y(x)) / L(y(0))
     outer = np.abs(x) >= a
-    phi = 2 * np.arctan2(np.sqrt((x[outer] - a) * (x[outer] + a)), sine[outer])
-    out[outer] = (np.cos(n * phi) - ratio * np.cos((n - 1) * phi)) * math.exp(-log_denominator)
-    inner = x[~outer]
-    w = 2 * np.arcsinh(np.sqrt((a - inner) * (a + inner) / ((1 - a) * (1 + a))))
+    phi = real_angle(x[outer], sine[outer], a)
+    left = np.cos(n * phi) - ratio * np.cos((n - 1) * phi)
+    one_less[outer] = 1 - left * math.exp(-log_denominator)
+    total, fall = imaginary_angles(x[~outer], sine[~outer], a)
 
-    def scaled_cosh(k: int) -> np.ndarray:
-        return (np.exp(k * w - log_denominator) + np.exp(-k * w - log_denominator)) / 2
+    def fallen(k: int) -> np.ndarray:
+        """``cosh(k top) - cosh(k w)``, over L(y(0))."""
+        scale = math.exp(k * top - log_denominator) / 2
+        return scale * np.expm1(-k * total) * np.expm1(-k * fall)
 
-    out[~outer] = scaled_cosh(n) - ratio * scaled_cosh(n - 1)
-    return out
-
-
-def interpolate(values: np.ndarray) -> np.ndarray:
-    """Chebyshev coefficients from values at the nodes ``cos((k + 1/2) π / M)``."""
-    nodes = len(values)
-    spectrum = np.fft.fft(np.concatenate([values, values[::-1]]))[:nodes]
-    half_step = np.exp(-0.5j * math.pi * np.arange(nodes) / nodes)
-    coefficients = (spectrum * half_step).real / nodes
-    coefficients[0] /= 2
-    return coefficients
+    one_less[~outer] = fallen(n) - ratio * fallen(n - 1)
+    return over(one_less, x)
 
 
-def maximum(coefficients: np.ndarray) -> float:
-    """``max |p|`` on [-1, 1], from samples: at most 0.5 % too small.
+def real_angle(x: np.ndarray, sine: np.ndarray, a: float) -> np.ndarray:
+    """φ with ``cos φ = -y(x)``, at ``|x| >= a``; sine is ``sqrt(1 - x²)``."""
+    return 2 * np.arctan2(np.sqrt((x - a) * (x + a)), sine)
 
-    With m samples per degree, evenly spaced in the angle, the true maximum is at most
-    ``1 / cos(π / 2m)`` times the sampled one (Ehlich & Zeller 1964); m is 16 here.
+
+def imaginary_angles(x: np.ndarray, sine: np.ndarray, a: float) -> tuple[np.ndarray, np.ndarray]:
+    """``W + w`` and ``W - w`` with ``cosh w = -y(x)`` and W that at x = 0, at ``|x| <= a``.
+
+    ``cosh kW - cosh kw = 2 sinh(k (W + w)/2) sinh(k (W - w)/2)``: no digits are lost near x = 0,
+    where both are alike. With ``w = 2 arcsinh √((a² - x²)/(1 - a²))``,
+
+        (W - w)/2 = arcsinh(x² / (a √(1 - x²) + √(a² - x²))).
     """
-    samples = 16 * max(len(coefficients) - 1, 1)
-    return float(np.max(np.abs(np.fft.fft(coefficients, 2 * samples)[: samples + 1].real)))
-
-
-def clenshaw(
-    coefficients: np.ndarray, multiply: Callable[[np.ndarray], np.ndarray], start: np.ndarray
-) -> np.ndarray:
-    """``p(A) b`` by Clenshaw's recurrence (1955), from products with A alone.
-
-    Args:
-        coefficients: Chebyshev coefficients `[degree + 1]`.
-        multiply: From v to ``A v``, the spectrum of A in [-1, 1]. For values of p at points
-            x, ``lambda v: x * v``.
-        start: b; for values of p, ones like x.
-
-    Returns:
-        Array like `start`.
-    """
-    after = np.zeros_like(start)
-    current = coefficients[-1] * start if len(coefficients) > 1 else np.zeros_like(start)
-    for coefficient in coefficients[-2:0:-1]:
-        current, after = coefficient * start + 2 * multiply(current) - after, current
-    return coefficients[0] * start + multiply(current) - after
+    fall = 2 * np.arcsinh(x * x / (a * sine + np.sqrt((a - x) * (a + x))))
+    return 4 * math.atanh(a) - fall, fall
 
 
 def check(condition_number: float, epsilon: float) -> None:
