@@ -406,7 +406,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         out: list[RowFactors | None] = [None] * len(max_ranks)
         if not self._seen.have_roots:
             return out
-        few = FewRows(self._seen_free.rows, self._seen_free.check.noise, self._memory)
+        seen, memory = self._seen_free, memory_of_a_batch(self._memory)
+        few = FewRows(seen.rows, seen.check.noise, memory)
         found = {
             k: self._candidate(few, k, limit, used[k]) for k, limit in enumerate(max_ranks) if limit
         }

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import Adaptive, Blocks, Constant, Pruning, QNewton, Scheduler
-from keras_qnewton.curvature import example_rows, gauss_newton
+from keras_qnewton.curvature import GaussNewton, example_rows, gauss_newton
 from keras_qnewton.directions import woodbury
 from tests.blocks import settings_of
 from tests.derivatives import get_flat, set_precision
@@ -423,6 +423,18 @@ def test_rows_that_are_sums_over_positions(examples):
     decisions, losses = trained(model, x, y, loss=loss)
     assert set(routes(decisions)) == {"woodbury"}
     assert losses[-1] < losses[0]
+
+
+def test_rows_of_a_large_table_may_take_what_memory_there_is():
+    """What passes take at once, `memory`, is no limit of the rows that are kept."""
+    keras.utils.set_random_seed(0)
+    table = [L.Embedding(300, 8), L.GlobalAveragePooling1D(), L.Dense(1)]
+    model = keras.Sequential([L.Input((5,), dtype="int32"), *table])
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 300, (12, 5)), rng.normal(size=(12, 1)).astype("float32")
+    decisions, losses = trained(model, x, y, curvature=GaussNewton(memory=1.0))
+    assert set(routes(decisions)) == {"woodbury"}
+    assert losses[-1] < 1e-2 * losses[0]
 
 
 @pytest.mark.slow
