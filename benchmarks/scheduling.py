@@ -8,7 +8,7 @@ b   κ of training Hessians of digits, 64-w-10, full batch, damped as the optimi
 c   predicted seconds of the linear systems of a training on digits, 64-16-16-10, full batch, by
     layer, to a loss of 0.2, a circuit at 1e-12 s a gate or LU: reshaped within an error of 0.1,
     over as they are. What would go to the circuit is solved by LU: prices do not depend on the
-    answer but by its rounding, and to emulate circuits of 1,040 unknowns takes many minutes
+    answer but by its rounding
 
 python benchmarks/scheduling.py [--repeats 5] [--widths 14,27,54] [--steps 0,4,8,12]
     [--only a b c]
