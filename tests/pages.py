@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import pathlib
 import re
+import subprocess
+import sys
+
+from tests import hangs
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -16,6 +21,7 @@ EXTRAS = {
     "import matplotlib": "matplotlib",
     "from sklearn": "sklearn",
 }
+_MAKES_DEVICES = "set_logical_device_configuration"
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
 
 
@@ -39,6 +45,26 @@ def installed(code: str) -> bool:
 
 def run(page: pathlib.Path, folder: pathlib.Path) -> None:
     """Runs a page's Python blocks, one after the other in one namespace.
+
+    A page that makes devices has a process of its own: TensorFlow makes none once it is in use.
+    """
+    if _MAKES_DEVICES not in text_of(page):
+        run_here(page, folder)
+        return
+    program = "import sys, pathlib; from tests.pages import run_here; "
+    program += "run_here(*map(pathlib.Path, sys.argv[1:]))"
+    command = [sys.executable, "-c", program, str(page), str(folder)]
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    options = {"text": True, "env": environment, "timeout": hangs.SECONDS}
+    done = subprocess.run(command, capture_output=True, **options)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    print(done.stdout, end="")
+
+
+def run_here(page: pathlib.Path, folder: pathlib.Path) -> None:
+    """See `run`.
 
     From files: without a source, TensorFlow warns that it cannot convert a function.
     """

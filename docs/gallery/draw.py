@@ -49,6 +49,9 @@ def draw(page: pathlib.Path) -> None:
     """Runs a page, and keeps its figure and what it prints."""
     printed = io.StringIO()
     with tempfile.TemporaryDirectory() as name, moved_to(name):
+        # Matplotlib reads it where a page has a process of its own.
+        settings = "".join(f"{key}: {value}\n" for key, value in SAME_FILE.items())
+        pathlib.Path("matplotlibrc").write_text(settings, "utf-8")
         with matplotlib.rc_context(SAME_FILE), contextlib.redirect_stdout(printed):
             run(page, pathlib.Path(name))
         figure = pathlib.Path(f"{page.stem}.svg").read_text("utf-8")
