@@ -1,10 +1,17 @@
-"""Checks of arguments that constructors share: numbers, as Python's own."""
+"""Checks of arguments that constructors share: numbers, as Python's own, names and switches."""
 
 from __future__ import annotations
 
 import math
 import operator
+import os
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+
+# The largest integer that a tensor holds.
+_LARGEST = 2**63 - 1
 
 
 def check_count(argument: str, value: Any, least: int = 1, what: str = "") -> int:
@@ -13,36 +20,103 @@ def check_count(argument: str, value: Any, least: int = 1, what: str = "") -> in
     Args:
         argument: Its name, for the message.
         value: What was given.
-        least: The smallest that is allowed, 0 or 1.
+        least: The smallest that is allowed.
         what: What it counts, for the message.
 
     Raises:
-        ValueError: If it is no integer, or is below `least`.
+        ValueError: If it is no integer, is below `least`, or has more than 64 bits.
     """
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, AttributeError):  # of a tensor of floats
         number = least - 1
-    if number < least or isinstance(value, bool):
-        kind = "positive" if least else "non-negative"
+    if not least <= number <= _LARGEST or isinstance(value, bool):
+        kind = {0: "a non-negative integer", 1: "a positive integer"}
+        wanted = kind.get(least, f"an integer, at least {least}")
         meaning = f", {what}" if what else ""
-        raise ValueError(
-            f"Argument `{argument}` must be a {kind} integer{meaning}. "
-            f"Received: {argument}={value!r}"
-        )
+        raise refused(argument, value, f"{wanted}{meaning}")
     return number
 
 
-def check_number(argument: str, value: Any, meaning: str, least: float = 0.0) -> float:
-    """`value` as a finite float, positive and at least `least`.
+def check_number(
+    argument: str,
+    value: Any,
+    meaning: str,
+    least: float = 0.0,
+    most: float = math.inf,
+    ends: str = "(]",
+) -> float:
+    """`value` as a finite float between `least` and `most`.
+
+    Args:
+        argument: Its name, for the message.
+        value: What was given.
+        meaning: What it must be, for the message.
+        least: Lower end.
+        most: Upper end.
+        ends: Which ends are in, as intervals are written: "(]" leaves out the lower one.
 
     Raises:
-        ValueError: If it is not; `argument` is its name there, `meaning` what it must be.
+        ValueError: If it is no such number.
     """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (0 < number < math.inf and number >= least) or isinstance(value, bool):
-        raise ValueError(f"Argument `{argument}` must be {meaning}. Received: {argument}={value!r}")
+    number = as_number(value)
+    above = number >= least if ends[0] == "[" else number > least
+    below = number <= most if ends[1] == "]" else number < most
+    if not (above and below and math.isfinite(number)):
+        raise refused(argument, value, meaning)
     return number
+
+
+def check_choice(argument: str, value: Any, choices: Sequence[str]) -> str:
+    """`value`, a name among `choices`.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    if not (isinstance(value, str) and value in choices):
+        raise refused(argument, value, f"one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def check_switch(argument: str, value: Any) -> bool:
+    """`value` as a bool.
+
+    Raises:
+        ValueError: If it is neither True nor False: "no" would be true.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise refused(argument, value, "True or False")
+    return bool(value)
+
+
+def check_path(argument: str, value: Any) -> None:
+    """Refuses what is no path: a number would be a file that is open already, such as stdout.
+
+    Raises:
+        ValueError: If it is none, or is empty.
+    """
+    if not isinstance(value, (str, bytes, os.PathLike)) or not value:
+        raise refused(argument, value, "a path")
+
+
+def as_number(value: Any) -> float:
+    """`value` as a float; NaN if it is no real number: a string, a bool, an array."""
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        return math.nan
+    try:
+        return math.nan if np.ndim(value) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def as_numbers(values: Any) -> tuple[float, ...]:
+    """Each of a sequence `as_number`; a single NaN of what is no sequence."""
+    try:
+        return tuple(as_number(value) for value in values)
+    except TypeError:
+        return (math.nan,)
+
+
+def refused(argument: str, value: Any, wanted: str) -> ValueError:
+    """The error of an argument that is not what it must be."""
+    return ValueError(f"Argument `{argument}` must be {wanted}. Received: {argument}={value!r}")

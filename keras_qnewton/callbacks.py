@@ -16,8 +16,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_path
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.optimizer import QNewton, qnewton_in
+from keras_qnewton.registry import call_text
 from keras_qnewton.run_file import Epoch, end_line, write_decisions, write_epoch, write_run
 from keras_qnewton.types import Decision, is_known
 from keras_qnewton.version import __version__
@@ -78,9 +80,8 @@ class NewtonLog(keras.callbacks.Callback):
     ):
         super().__init__()
         for name, value in (("path", path), ("tensorboard", tensorboard)):
-            # A number would be a file that is open already, such as stdout.
-            if value is not None and not isinstance(value, (str, bytes, os.PathLike)):
-                raise ValueError(f"Argument `{name}` must be a path. Received: {name}={value!r}")
+            if value is not None:
+                check_path(name, value)
         if on_step is not None and not callable(on_step):
             raise ValueError(f"Argument `on_step` must be callable. Received: on_step={on_step!r}")
         self.path = path
@@ -92,6 +93,10 @@ class NewtonLog(keras.callbacks.Callback):
         self._writer: tf.summary.SummaryWriter | None = None
         self._started = math.nan
         self._epoch: list[Decision] = []
+
+    def __repr__(self) -> str:
+        given = {name: getattr(self, name) for name in ("path", "on_step", "tensorboard")}
+        return call_text(self, given)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         optimizer = qnewton_in(self.model.optimizer)

@@ -15,6 +15,13 @@ import numpy as np
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_qnewton.arguments import (
+    as_number,
+    check_count,
+    check_number,
+    check_switch,
+    refused,
+)
 from keras_qnewton.registry import call_text
 
 # A learning rate up to here is likely one for a first-order method.
@@ -34,16 +41,50 @@ _OF_KERAS = (
 )
 
 
-def check_numbers(settings: Mapping[str, Any]) -> None:
-    """Refuses numbers that are NaN or infinite.
+# What each of them may be beside None, for a message, and its least value.
+_NUMBERS = {
+    "weight_decay": ("None or a finite number, 0 or more", "["),
+    "clipnorm": ("None or a finite number, 0 or more", "["),
+    "global_clipnorm": ("None or a finite number, 0 or more", "["),
+    "clipvalue": ("None or a finite number, 0 or more", "["),
+    "loss_scale_factor": ("None or a finite positive number", "("),
+}
+_COUNTS = {"ema_overwrite_frequency": 1, "gradient_accumulation_steps": 2}
+
+
+def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keras's own arguments, with plain numbers for NumPy's.
 
     Raises:
-        ValueError: With the first one's name.
+        ValueError: If one is not what it must be.
     """
+    found = dict(settings)
     for name, value in settings.items():
-        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if number and not math.isfinite(value):
-            raise ValueError(f"Argument `{name}` must be finite. Received: {name}={value!r}")
+        if name == "use_ema":
+            found[name] = check_switch(name, value)
+        elif name == "ema_momentum":
+            fraction = "a finite number from 0 to 1"
+            found[name] = check_number(name, value, fraction, most=1.0, ends="[]")
+        elif value is not None and name in _NUMBERS:
+            wanted, lower = _NUMBERS[name]
+            found[name] = check_number(name, value, wanted, ends=f"{lower}]")
+        elif value is not None and name in _COUNTS:
+            found[name] = check_count(name, value, least=_COUNTS[name], what="or None")
+    return found
+
+
+def checked_rate(rate: Any) -> Any:
+    """A learning rate as Keras takes it: floats for other real numbers.
+
+    Raises:
+        ValueError: If it is no number, schedule or callable.
+    """
+    if isinstance(rate, LearningRateSchedule) or (callable(rate) and not isinstance(rate, type)):
+        return rate
+    # One that is not finite, or is negative, is told by a warning: see `warn_of_rate`.
+    if isinstance(rate, (float, np.floating)) or math.isfinite(as_number(rate)):
+        return float(rate)
+    raise refused("learning_rate", rate, "a number, a schedule or a callable")
 
 
 def warn_of_rate(rate: Any, stacklevel: int) -> None:
@@ -89,8 +130,16 @@ def _largest(rate: Any) -> float | None:
         return None
 
 
-def numbered_name() -> str:
-    """The name of another instance, as Keras numbers those of its own optimizers."""
+def checked_name(name: Any) -> str:
+    """The name, or if it is None that of another instance, as Keras numbers its own optimizers.
+
+    Raises:
+        ValueError: If it is neither None nor a string that Keras takes.
+    """
+    if name is not None and (not isinstance(name, str) or "/" in name):
+        raise refused("name", name, "None or a string without `/`")
+    if name:
+        return name
     number = keras.backend.get_uid("qnewton")
     return "qnewton" if number == 1 else f"qnewton_{number - 1}"
 

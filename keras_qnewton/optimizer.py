@@ -12,12 +12,18 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_qnewton import _tf_private, replicas
 from keras_qnewton.accumulation import accumulation_of, as_of_one_batch
-from keras_qnewton.arguments import check_count
+from keras_qnewton.arguments import check_count, refused
 from keras_qnewton.conditioning import Damping, Pruning
 from keras_qnewton.curvature import Blocks, Curvature
 from keras_qnewton.decision_log import DecisionLog, Decisions
 from keras_qnewton.first_trace import is_thrown_away
-from keras_qnewton.hyperparameters import check_numbers, numbered_name, settings_text, warn_of_rate
+from keras_qnewton.hyperparameters import (
+    checked,
+    checked_name,
+    checked_rate,
+    settings_text,
+    warn_of_rate,
+)
 from keras_qnewton.keras_update import KerasUpdate
 from keras_qnewton.loss import (
     RecordedLoss,
@@ -123,13 +129,15 @@ class QNewton(keras.optimizers.Optimizer):
         name: str | None = None,
         **kwargs: Any,
     ):
-        if isinstance(learning_rate, int) and not isinstance(learning_rate, bool):
-            learning_rate = float(learning_rate)
-        check_numbers(kwargs)
+        learning_rate, name, kwargs = (
+            checked_rate(learning_rate),
+            checked_name(name),
+            checked(kwargs),
+        )
         update_every = check_count("update_every", update_every)
         seed = None if seed is None else check_count("seed", seed, least=0)
         policies = Policies.of(curvature, blocks, damping, sparsity, scheduler)
-        super().__init__(learning_rate=learning_rate, name=name or numbered_name(), **kwargs)
+        super().__init__(learning_rate=learning_rate, name=checked_name(name), **kwargs)
         self.curvature, self.blocks = policies.curvature, policies.blocks
         self.damping, self.scheduler = policies.damping, policies.scheduler
         self.sparsity, self._pruning = policies.sparsity, policies.pruning
@@ -150,7 +158,7 @@ class QNewton(keras.optimizers.Optimizer):
         """Creates the optimizer's state; once, before the first step.
 
         Raises:
-            ValueError: If a variable is not real, or the arguments do not suit the variables.
+            ValueError: If one is no variable or is not real, or the arguments do not suit them.
         """
         if self.built:
             return
@@ -160,6 +168,8 @@ class QNewton(keras.optimizers.Optimizer):
             self._build(variables)
 
     def _check_variables(self, variables: Sequence[Any]) -> None:
+        if not (isinstance(variables, (list, tuple)) and not variables):  # Keras allows for none
+            as_tensors(variables)
         check_real(variables)
         check_method(self.blocks.split(variables), variables, self._settings)
 
@@ -195,9 +205,12 @@ class QNewton(keras.optimizers.Optimizer):
         If it saw none, the loss is found in the graph being traced, by the gradients.
 
         Raises:
-            ValueError: If there is no such loss, or several that the gradients may be those of.
+            ValueError: If `grads` is no list, or there is no such loss, or several that the
+                gradients may be those of.
             tf.errors.InvalidArgumentError: At run time, if the gradients are not those of the loss.
         """
+        if not isinstance(grads, Sequence):
+            raise refused("grads", grads, "a list of gradients")
         try:
             with tracing_told():
                 super().apply(grads, trainable_variables)
@@ -368,7 +381,12 @@ class QNewton(keras.optimizers.Optimizer):
         return self.decisions_since(0)
 
     def decisions_since(self, number: int) -> Decisions:
-        """The decisions from the given one on, counted from 0 over the whole training."""
+        """The decisions from the given one on, counted from 0 over the whole training.
+
+        Raises:
+            ValueError: If `number` is no count.
+        """
+        number = check_count("number", number, least=0)
         return self._log.since(number) if self.built else Decisions()
 
     @property
@@ -389,7 +407,8 @@ class QNewton(keras.optimizers.Optimizer):
             super().load_own_variables(store)
 
     def __repr__(self) -> str:
-        return settings_text(self, _SETTINGS)
+        hidden = {"scheduler"} if self.has_default_scheduler else set()
+        return settings_text(self, [name for name in _SETTINGS if name not in hidden])
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from keras_qnewton.conditioning import Damping, Pruning, pruning_policy
 from keras_qnewton.curvature import Blocks
+from keras_qnewton.curvature.blocks import blocks_of
 from keras_qnewton.quasi_newton import QuasiNewton
 from keras_qnewton.registry import resolve
 from keras_qnewton.scheduling import Scheduler
@@ -45,10 +46,9 @@ class Policies(NamedTuple):
                 f"Received: scheduler={scheduler!r}"
             )
         needs = () if isinstance(curvature, QuasiNewton) else ("at",)
-        blocks = Blocks(blocks) if isinstance(blocks, str) else blocks
         return cls(
             resolve("curvature", curvature, "curvature", needs=needs),
-            resolve("blocks", blocks, "blocks", needs=("split",)),
+            blocks_of(blocks),
             resolve("damping", damping, "damping", needs=("shift", "update")),
             *pruning_policy(sparsity),
             Scheduler(classical="cholesky", quantum=None) if scheduler is None else scheduler,

@@ -75,16 +75,21 @@ def resolve(kind: str, value: Any, argument: str, needs: Sequence[str] = ()) -> 
     if not isinstance(value, str):
         if needs and (isinstance(value, type) or not all(hasattr(value, n) for n in needs)):
             raise ValueError(
-                f"Argument `{argument}` must be a name or an object with "
+                f"Argument `{argument}` must be {_names_text(kind)} or an object with "
                 f"{', '.join(f'`{name}`' for name in needs)}. Received: {argument}={value!r}"
             )
         return value
     try:
         cls = _REGISTRY.get(kind, {})[value]
     except KeyError:
-        known = ", ".join(repr(name) for name in names(kind))
         raise ValueError(
-            f"Argument `{argument}` must be one of {known}, or an object. "
+            f"Argument `{argument}` must be {_names_text(kind)} or an object. "
             f"Received: {argument}={value!r}"
         ) from None
     return cls()
+
+
+def _names_text(kind: str) -> str:
+    """The registered names for a message."""
+    known = ", ".join(repr(name) for name in names(kind))
+    return f"one of {known}," if known else "a registered name"

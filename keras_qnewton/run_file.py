@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
+from keras_qnewton.arguments import check_path, refused
 from keras_qnewton.decision import Decision
 
 _RUN = "run"
@@ -41,12 +42,19 @@ class Decisions(list[Decision]):
         """Decisions from a file that `to_jsonl` or `NewtonLog` wrote, those of all its runs.
 
         Raises:
-            ValueError: With the number of the line that is not a decision.
+            ValueError: If `path` is no path; with the number of the line that is not a decision.
+            OSError: If the file cannot be read.
         """
         return cls(d for run in runs_of_file(path) for d in run.decisions)
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> None:
-        """Writes one JSON object a line; NaN and Inf become null."""
+        """Writes one JSON object a line; NaN and Inf become null.
+
+        Raises:
+            ValueError: If `path` is no path.
+            OSError: If the file cannot be written.
+        """
+        check_path("path", path)
         with open(path, "w", encoding="utf-8") as file:
             write_decisions(file, self)
 
@@ -116,11 +124,19 @@ class Run:
         return ", ".join(value for value in known if isinstance(value, str))
 
 
-def runs_of(log: str | os.PathLike[str] | Sequence[Decision]) -> list[Run]:
-    """The runs of a file, or of decisions, that have any decision."""
+def runs_of(log: str | os.PathLike[str] | Sequence[Decision], argument: str = "log") -> list[Run]:
+    """The runs of a file, or of decisions, that have any decision.
+
+    Raises:
+        ValueError: If it is neither; with the caller's name of the argument.
+    """
     if isinstance(log, (str, os.PathLike)):
+        check_path(argument, log)
         return [run for run in runs_of_file(log) if run.decisions]
-    return _runs(log)
+    given: Any = log
+    if not isinstance(given, Sequence) or not all(isinstance(one, Decision) for one in given):
+        raise refused(argument, log, "the path of a log, or a sequence of `Decision`s")
+    return _runs(given)
 
 
 def runs_of_file(path: str | os.PathLike[str]) -> list[Run]:
@@ -213,6 +229,7 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any] | Epoch |
     A process that was killed may leave half a line, with which a run ends. It is left out.
     """
     # In bytes: text that is not UTF-8 has a line, too.
+    check_path("path", path)
     with open(path, "rb") as file:
         lines = file.readlines()
         for number, line in enumerate(lines, 1):

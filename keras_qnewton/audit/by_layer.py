@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count, check_number, refused
 from keras_qnewton.audit.differences import TOLERANCE, Found, Point
 from keras_qnewton.audit.table import (
     FLAT,
@@ -78,17 +79,27 @@ def audit(
         instance a cuDNN recurrent layer), every row says so and `notes` has the reason.
 
     Raises:
-        ValueError: If the model has no loss, no trainable weights or another precision, or if
-            the loss differs between two evaluations at the same weights and states.
+        ValueError: If an argument is of another kind, if the model has no loss, no trainable
+            weights or another precision, or if the loss differs between two evaluations at the
+            same weights and states.
 
     References:
         Central differences of order 8: Fornberg 1988, Mathematics of Computation 51, table 1.
     """
+    if not isinstance(model, keras.Model):
+        raise refused("model", model, "a Keras model")
+    if tolerance is not None:
+        tolerance = check_number("tolerance", tolerance, "a positive number, or None")
+    seed = check_count("seed", seed, least=0)
+    if loss is not None and not isinstance(loss, str) and not callable(loss):
+        raise refused("loss", loss, "a Keras loss, its name, or a function of `(y, y_pred)`")
+    if x is None:
+        raise refused("x", x, "a batch of the model's inputs")
     x, y, sample_weight = tf.nest.map_structure(_tensor, (x, y, sample_weight))
     if not model.built:
         model(x)
-    dtype = _check(model, loss, tolerance)
-    tolerance = TOLERANCE[dtype] if tolerance is None else float(tolerance)
+    dtype = _check(model, loss)
+    tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
     layers = _layers(model)
     variables = as_tensors(model.trainable_variables)
     states = {id(v): v for v in as_tensors([*model.variables, *model.metrics_variables])}
@@ -124,17 +135,13 @@ def _tensor(value: Any) -> tf.Tensor | None:
     return None if value is None else tf.convert_to_tensor(value)
 
 
-def _check(model: keras.Model, loss: Loss | None, tolerance: float | None) -> str:
+def _check(model: keras.Model, loss: Loss | None) -> str:
     if not model.trainable_variables:
         raise ValueError(f"The model has no trainable weights. Received: model={model!r}")
     if loss is None and not getattr(model, "compiled", False):
         raise ValueError(
             "The model must be compiled with a loss, or argument `loss` be given. "
             f"Received: loss=None and a model that is not compiled, {model!r}"
-        )
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(
-            f"Argument `tolerance` must be a positive number. Received: tolerance={tolerance!r}"
         )
     kinds = {keras.backend.standardize_dtype(v.dtype) for v in model.trainable_variables}
     kinds |= {layer.compute_dtype for layer in (model, *model.layers) if layer.weights}

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_choice, check_count, check_number, check_switch
 from keras_qnewton.conditioning.lanczos import Spectrum
 from keras_qnewton.registry import Policy, register
 
@@ -161,30 +162,13 @@ class Adaptive(Policy):
         memory: int = 20,
         scaling: str = "auto",
     ):
-        if not initial > 0:
-            raise ValueError(f"Argument `initial` must be positive. Received: initial={initial!r}")
-        if negative_curvature not in NEGATIVE_CURVATURE:
-            raise ValueError(
-                f"Argument `negative_curvature` must be one of {NEGATIVE_CURVATURE}. "
-                f"Received: negative_curvature={negative_curvature!r}"
-            )
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ValueError(
-                f"Argument `retries` must be a non-negative integer. Received: retries={retries!r}"
-            )
-        if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
-            raise ValueError(
-                f"Argument `memory` must be a positive integer. Received: memory={memory!r}"
-            )
-        if scaling not in SCALING:
-            raise ValueError(
-                f"Argument `scaling` must be one of {SCALING}. Received: scaling={scaling!r}"
-            )
-        self.initial = float(initial)
-        self.negative_curvature = negative_curvature
-        self.retries = retries
-        self.memory = memory
-        self.scaling = scaling
+        self.initial = check_number("initial", initial, "a positive number")
+        self.negative_curvature = check_choice(
+            "negative_curvature", negative_curvature, NEGATIVE_CURVATURE
+        )
+        self.retries = check_count("retries", retries, least=0)
+        self.memory = check_count("memory", memory)
+        self.scaling = check_choice("scaling", scaling, SCALING)
 
     def saddle_free(self, linear: bool) -> bool:
         """True if blocks take the absolute-value step; `linear`: "auto" is for a linear system."""
@@ -276,7 +260,7 @@ class Constant(Policy):
             is, or pruning made it.
 
     Raises:
-        ValueError: If `epsilon` is negative.
+        ValueError: If `epsilon` is negative or not finite, or `definite` is no bool.
     """
 
     adaptive = False
@@ -288,12 +272,8 @@ class Constant(Policy):
     scaling = "none"
 
     def __init__(self, epsilon: float = 5e-3, definite: bool = False):
-        if not epsilon >= 0:
-            raise ValueError(
-                f"Argument `epsilon` must not be negative. Received: epsilon={epsilon!r}"
-            )
-        self.epsilon = float(epsilon)
-        self.definite = bool(definite)
+        self.epsilon = check_number("epsilon", epsilon, "a number, 0 or more", ends="[]")
+        self.definite = check_switch("definite", definite)
 
     @property
     def positive(self) -> bool:

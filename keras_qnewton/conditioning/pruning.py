@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_choice, check_switch
 from keras_qnewton.conditioning.arguments import square_matrix, symmetrised
 from keras_qnewton.conditioning.compensation import compensated
 from keras_qnewton.registry import Policy
@@ -68,11 +69,9 @@ class Pruning(Policy):
     """
 
     def __init__(self, sparsity: int | float, keep: str = "matching", compensate: bool = False):
-        if keep not in KEEP:
-            raise ValueError(f"Argument `keep` must be one of {KEEP}. Received: keep={keep!r}")
         self.sparsity = _checked_sparsity(sparsity)
-        self.keep = keep
-        self.compensate = bool(compensate)
+        self.keep = check_choice("keep", keep, KEEP)
+        self.compensate = check_switch("compensate", compensate)
 
     def row_limit(self, size: int) -> int:
         """d for a block of N weights, between 1 and N."""
@@ -92,7 +91,7 @@ class Pruning(Policy):
 
 def pruning_policy(sparsity: Any) -> tuple[Any, Any]:
     """The argument `sparsity` with plain numbers for NumPy's, and the policy that it stands for."""
-    if sparsity is None or callable(sparsity):
+    if sparsity is None or (callable(sparsity) and not isinstance(sparsity, type)):
         return sparsity, sparsity
     pruning = Pruning(sparsity)
     return pruning.sparsity, pruning
@@ -134,8 +133,7 @@ def prune(matrix: Array, max_row_nonzeros: int | tf.Tensor, keep: str = "matchin
             symmetric or finite.
     """
     matrix = square_matrix(matrix)
-    if keep not in KEEP:
-        raise ValueError(f"Argument `keep` must be one of {KEEP}. Received: keep={keep!r}")
+    check_choice("keep", keep, KEEP)
     if not tf.is_tensor(max_row_nonzeros) and (
         int(max_row_nonzeros) != max_row_nonzeros or max_row_nonzeros < 1
     ):

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
-from keras_qnewton.arguments import check_count
+from keras_qnewton.arguments import check_choice, check_count, refused
 from keras_qnewton.registry import Policy, register
 
 PARTITIONS = ("auto", "full", "layer", "variable")
@@ -71,9 +71,8 @@ class Blocks(Policy):
     Args:
         partition: "full": one block; "layer": one a layer (successive variables whose path is
             the same up to its last component); "variable": one a variable; "auto": "full". One
-            block costs less than many where it is too large to be formed, and its steps are
-            better: a small convolutional network got to a loss of 0.03 in the epochs in which
-            it got to 0.42 by layers.
+            block costs less than many where it is too large to be formed, and its steps reach
+            lower losses.
         max_size: Largest N of a block that is formed as a matrix, N² numbers. A larger one is
             solved in as many dimensions as its rank on a small batch (Gauss-Newton and Fisher
             matrices), else by conjugate gradients on curvature-vector products, or not solved but
@@ -86,12 +85,7 @@ class Blocks(Policy):
     """
 
     def __init__(self, partition: str = "auto", max_size: int = 2048):
-        if partition not in PARTITIONS:
-            raise ValueError(
-                f"Argument `blocks` must be one of {PARTITIONS}, or a `Blocks` object. "
-                f"Received: blocks={partition!r}"
-            )
-        self.partition = partition
+        self.partition = check_choice("partition", partition, PARTITIONS)
         self.max_size = check_count("max_size", max_size, what="a number of weights")
 
     def split(self, variables: Sequence[Variable]) -> list[Part]:
@@ -112,6 +106,20 @@ class Blocks(Policy):
 
     def get_config(self) -> dict[str, str | int]:
         return {"partition": self.partition, "max_size": self.max_size}
+
+
+def blocks_of(given: str | Blocks) -> Blocks:
+    """The policy that an argument `blocks` stands for; one of the user's own is kept.
+
+    Raises:
+        ValueError: If it is no name of a partition, and no policy.
+    """
+    if isinstance(given, str):
+        return Blocks(check_choice("blocks", given, PARTITIONS))
+    if isinstance(given, type) or not (hasattr(given, "split") and hasattr(given, "max_size")):
+        wanted = f"one of {', '.join(map(repr, PARTITIONS))}, or a `Blocks` object"
+        raise refused("blocks", given, wanted)
+    return given
 
 
 def _paths(variables: Sequence[Variable]) -> list[tuple[str, ...]]:

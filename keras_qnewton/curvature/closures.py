@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.curvature.blocks import Block, Blocks, Variable
+from keras_qnewton.curvature.blocks import Block, Blocks, Variable, blocks_of
 from keras_qnewton.curvature.fisher import EmpiricalFisher
 from keras_qnewton.curvature.gauss_newton import GaussNewton
 from keras_qnewton.curvature.hessian import ExactHessian
@@ -140,7 +140,7 @@ def _blocks(
     variables: Sequence[Variable],
     blocks: str | Blocks,
 ) -> list[Block]:
-    policy = blocks if isinstance(blocks, Blocks) else Blocks(blocks)
+    policy = blocks_of(blocks)
     tensors = as_tensors(variables)
     parts = policy.split(list(variables) if isinstance(variables, Sequence) else [variables])
     check_formed(parts, max(v.dtype.size for v in tensors), available_memory())

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_number
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.linearized import Linearized
 from keras_qnewton.loss import RecordedLoss
@@ -35,11 +36,7 @@ class Curvature(Policy, abc.ABC):
     of_examples: ClassVar[bool] = False
 
     def __init__(self, memory: float = 512e6):
-        if not memory > 0:
-            raise ValueError(
-                f"Argument `memory` must be a positive number of bytes. Received: memory={memory!r}"
-            )
-        self.memory = float(memory)
+        self.memory = check_number("memory", memory, "a positive number of bytes")
 
     @abc.abstractmethod
     def at(

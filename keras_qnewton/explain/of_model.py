@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import refused
 from keras_qnewton.curvature import AutoCurvature, Curvature, EmpiricalFisher, Linearized
 from keras_qnewton.curvature.blocks import Part
 from keras_qnewton.curvature.formation import explain as sentence
@@ -45,9 +46,14 @@ def explain(
         optimizer: Whose settings are taken; the model's own if that is a `QNewton`, else the
             defaults.
 
+    Returns:
+        An `Explanation`: `print` it, or read its fields.
+
     Raises:
         ValueError: If an argument is not of these kinds, or the loss cannot be recorded.
     """
+    if optimizer is not None and not isinstance(optimizer, QNewton):
+        raise refused("optimizer", optimizer, "a `QNewton` object or None")
     loss_fn, weights = _loss_and_weights(model, x, y, sample_weight, variables)
     settings = optimizer or qnewton_in(getattr(model, "optimizer", None)) or QNewton()
     tensors, parts = as_tensors(weights), settings.blocks.split(weights)
@@ -113,13 +119,17 @@ def _loss_and_weights(
                 x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True
             )
 
-        return loss_fn, list(model.trainable_variables if variables is None else variables)
+        return loss_fn, _listed(model.trainable_variables if variables is None else variables)
     if not callable(model) or variables is None:
         raise ValueError(
             "Argument `model` must be a Keras model, or a function that returns the loss, with "
             f"`variables`. Received: model={model!r}, variables={variables!r}"
         )
-    return model, list(variables)
+    return model, _listed(variables)
+
+
+def _listed(variables: Any) -> list[Any]:
+    return list(variables) if isinstance(variables, Sequence) else [variables]
 
 
 def _name(curvature: Curvature, at: Linearized) -> str:

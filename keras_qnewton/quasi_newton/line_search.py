@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_qnewton.arguments import check_count
+from keras_qnewton.arguments import check_count, check_number
 from keras_qnewton.quasi_newton.more_thuente import FARTHEST, Interval, Knot
 from keras_qnewton.registry import Policy
 
@@ -139,12 +139,17 @@ class StrongWolfe(Policy):
     A trial whose loss or slope is not finite counts as too long.
 
     Args:
-        sufficient_decrease: c₁, 0 < c₁ ≤ c₂.
-        curvature: c₂ < 1.
+        sufficient_decrease: How much of the decrease that the first slope promises a step has to
+            reach: c₁, 0 < c₁ ≤ c₂.
+        curvature: How steep the slope may be at the end of a step, as a fraction of the first:
+            c₂, below 1.
         max_evaluations: Largest number of losses and gradients in one search.
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    References:
+        Moré & Thuente 1994, ACM Transactions on Mathematical Software 20, 286-307.
     """
 
     def __init__(
@@ -153,17 +158,14 @@ class StrongWolfe(Policy):
         curvature: float = 0.9,
         max_evaluations: int = 25,
     ):
-        if not 0 < curvature < 1:
-            raise ValueError(
-                f"Argument `curvature` must be between 0 and 1. Received: curvature={curvature!r}"
-            )
-        if not 0 < sufficient_decrease <= curvature:
-            raise ValueError(
-                "Argument `sufficient_decrease` must be positive and at most `curvature`. "
-                f"Received: sufficient_decrease={sufficient_decrease!r}"
-            )
-        self.sufficient_decrease = float(sufficient_decrease)
-        self.curvature = float(curvature)
+        between = "a number between 0 and 1"
+        self.curvature = check_number("curvature", curvature, between, most=1.0, ends="()")
+        self.sufficient_decrease = check_number(
+            "sufficient_decrease",
+            sufficient_decrease,
+            f"a positive number, at most `curvature`, which is {self.curvature}",
+            most=self.curvature,
+        )
         self.max_evaluations = check_count("max_evaluations", max_evaluations)
 
     def along(

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_qnewton.arguments import check_count
+from keras_qnewton.arguments import check_choice, check_count
 from keras_qnewton.quasi_newton.dense import DenseInverse
 from keras_qnewton.quasi_newton.inverse import AddVariable, InverseHessian
 from keras_qnewton.quasi_newton.limited_memory import LimitedMemoryInverse
@@ -53,11 +53,7 @@ class QuasiNewton(Policy):
         max_size: int = 10_000,
         line_search: StrongWolfe | None = None,
     ):
-        if update not in UPDATES:
-            raise ValueError(
-                f"Argument `update` must be one of {UPDATES}. Received: update={update!r}"
-            )
-        self.update = update
+        self.update = check_choice("update", update, UPDATES)
         self.history = check_count("history", history)
         self.max_size = check_count("max_size", max_size)
         if line_search is not None and not isinstance(line_search, StrongWolfe):

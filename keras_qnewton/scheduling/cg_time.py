@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_number
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling.cost import check_epsilon
 from keras_qnewton.scheduling.numbers import float64
@@ -43,12 +44,8 @@ class CGTime(Policy):
 
     def __init__(self, epsilon: float = 1e-4, seconds_per_entry: float | None = None) -> None:
         self.epsilon = check_epsilon(epsilon)
-        if seconds_per_entry is not None and not 0 < seconds_per_entry < math.inf:
-            raise ValueError(
-                "Argument `seconds_per_entry` must be a positive number of seconds. "
-                f"Received: seconds_per_entry={seconds_per_entry!r}"
-            )
-        self._given = seconds_per_entry
+        given, wanted = seconds_per_entry, "a positive number of seconds"
+        self._given = None if given is None else check_number("seconds_per_entry", given, wanted)
 
     @property
     def seconds_per_entry(self) -> float:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_qnewton import registry
+from keras_qnewton.arguments import check_number
 from keras_qnewton.registry import register
 from keras_qnewton.scheduling.cost import CostModel, QuantumCost
 from keras_qnewton.scheduling.function_cost import accepted
@@ -84,12 +85,9 @@ class CircuitQLSA(QuantumCost):
         success_probability: float = 1.0,
         setup: bool | CostModel = False,
     ) -> None:
-        if not 0 < success_probability <= 1:
-            raise ValueError(
-                "Argument `success_probability` must be above 0 and at most 1. "
-                f"Received: success_probability={success_probability!r}"
-            )
-        self.success_probability = float(success_probability)
+        self.success_probability = check_number(
+            "success_probability", success_probability, "above 0 and at most 1", most=1.0
+        )
         self._given = solver
         self._solver: CircuitSolver | None = None
         if solver is not None and not isinstance(solver, str):

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import keras
 import tensorflow as tf
 
-from keras_qnewton.arguments import check_count
+from keras_qnewton.arguments import check_count, check_number, check_switch
 from keras_qnewton.registry import Policy
 from keras_qnewton.scheduling.numbers import float64 as float64
 from keras_qnewton.scheduling.numbers import log2 as log2
@@ -105,14 +105,15 @@ class QuantumCost(Policy, abc.ABC):
     def _set_switches(
         self, readout: bool, preparation: bool, parallel: int, setup: bool | CostModel
     ) -> None:
-        if not isinstance(setup, bool) and not hasattr(setup, "seconds"):
+        priced = hasattr(setup, "seconds") and not isinstance(setup, type)
+        if not isinstance(setup, bool) and not priced:
             raise ValueError(
                 "Argument `setup` must be True, False or a classical cost model. "
                 f"Received: setup={setup!r}"
             )
         self.setup = setup
-        self.readout = bool(readout)
-        self.preparation = bool(preparation)
+        self.readout = check_switch("readout", readout)
+        self.preparation = check_switch("preparation", preparation)
         self.parallel = check_count("parallel", parallel)
 
     @property
@@ -293,8 +294,4 @@ def check_epsilon(epsilon: float) -> float:
     Raises:
         ValueError: If it is not.
     """
-    if isinstance(epsilon, bool) or not 0 < epsilon < 1:
-        raise ValueError(
-            f"Argument `epsilon` must be an accuracy between 0 and 1. Received: epsilon={epsilon}"
-        )
-    return float(epsilon)
+    return check_number("epsilon", epsilon, "an accuracy between 0 and 1", most=1.0, ends="()")

@@ -54,13 +54,12 @@ class FewPreparationsQLSA(SparseOracleCost):
         setup: bool | CostModel = False,
     ) -> None:
         super().__init__(epsilon, readout, preparation, parallel, setup)
-        known = success_probability
-        if known is not None and check_number("success_probability", known, "in (0, 1]") > 1:
-            raise ValueError(
-                "Argument `success_probability` must be in (0, 1]. "
-                f"Received: success_probability={success_probability!r}"
-            )
-        self.success_probability = known
+        wanted = "None, or a number above 0 and at most 1"
+        self.success_probability = (
+            None
+            if success_probability is None
+            else check_number("success_probability", success_probability, wanted, most=1.0)
+        )
 
     def charged_queries(self, condition_number: Scalar) -> tf.Tensor:
         """Q, scalar float64; of an encoding at α = ‖A‖₂."""

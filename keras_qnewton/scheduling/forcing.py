@@ -39,18 +39,11 @@ class Forcing(Policy):
     def __init__(
         self, factor: float = 0.9, power: float = 2.0, first: float = 0.1, largest: float = 0.1
     ) -> None:
-        if not 1 < power <= 2:
-            raise ValueError(
-                f"Argument `power` must be above 1 and at most 2. Received: power={power!r}"
-            )
-        for name, value in (("factor", factor), ("first", first), ("largest", largest)):
-            if check_number(name, value, "a number above 0 and at most 1") > 1:
-                raise ValueError(
-                    f"Argument `{name}` must be a number above 0 and at most 1. "
-                    f"Received: {name}={value!r}"
-                )
-        self.factor, self.power = float(factor), float(power)
-        self.first, self.largest = float(first), float(largest)
+        self.power = check_number("power", power, "above 1 and at most 2", least=1.0, most=2.0)
+        fraction = "a number above 0 and at most 1"
+        self.factor = check_number("factor", factor, fraction, most=1.0)
+        self.first = check_number("first", first, fraction, most=1.0)
+        self.largest = check_number("largest", largest, fraction, most=1.0)
 
     def term(self, norm: tf.Tensor, last_norm: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         """η_k, scalar float64.

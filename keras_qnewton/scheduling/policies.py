@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keras_qnewton import registry
+from keras_qnewton.arguments import check_number
 from keras_qnewton.scheduling.circuit import CircuitQLSA
 from keras_qnewton.scheduling.cost import CostModel
 from keras_qnewton.scheduling.function_cost import CostFunction, FunctionCost
@@ -62,7 +63,8 @@ class Policies:
     def classical(self) -> tuple[Solver, ...]:
         """The classical solvers."""
         given = self._given["classical"]
-        items = _AUTO if given == "auto" else given if isinstance(given, list) else (given,)
+        named = isinstance(given, str) and given == "auto"
+        items = _AUTO if named else given if isinstance(given, list) else (given,)
         solvers: tuple[Solver, ...] = tuple(self._solver("classical", item) for item in items)
         names = [str(solver.name) for solver in solvers]
         if not solvers or len(set(names)) < len(names):
@@ -116,6 +118,11 @@ class Policies:
         """The classical routes."""
         return tuple(str(solver.name) for solver in self.classical)
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The arguments as they were given."""
+        return dict(self._given)
+
     def get_config(self) -> dict[str, Any]:
         """The arguments as they were given, as plain types."""
         return {argument: serialized(value) for argument, value in self._given.items()}
@@ -168,12 +175,8 @@ def reshape_policy(given: Any) -> Reshape | None:
         return given
     if isinstance(given, bool):
         return Reshape() if given else None
-    if not isinstance(given, (int, float)):
-        raise ValueError(
-            "Argument `reshape` must be True, False, a relative error between 0 and 1, or a "
-            f"`Reshape`. Received: reshape={given!r}"
-        )
-    return Reshape(bound=given)
+    wanted = "True, False, a relative error between 0 and 1, or a `Reshape`"
+    return Reshape(bound=check_number("reshape", given, wanted, most=1.0, ends="()"))
 
 
 def checked_estimator(given: str | None) -> str | None:

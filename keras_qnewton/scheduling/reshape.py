@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_qnewton.arguments import check_count
+from keras_qnewton.arguments import as_numbers, check_count, check_number, refused
 from keras_qnewton.registry import Policy
 
 # Share of the bound that is used; the rest is for the solver's own residual.
@@ -48,18 +48,12 @@ class Reshape(Policy):
         sparsities: Sequence[float] = (0.25, 0.5, 0.75),
         shifts: int = 2,
     ) -> None:
-        if isinstance(bound, bool) or not 0 < bound < 1:
-            raise ValueError(
-                "Argument `bound` must be a relative error between 0 and 1. "
-                f"Received: bound={bound!r}"
-            )
-        if not all(0 < fraction < 1 for fraction in sparsities):
-            raise ValueError(
-                "Argument `sparsities` must be fractions between 0 and 1. "
-                f"Received: sparsities={sparsities!r}"
-            )
-        self.bound = float(bound)
-        self.sparsities = tuple(sorted((float(f) for f in sparsities), reverse=True))
+        between = "a relative error between 0 and 1"
+        self.bound = check_number("bound", bound, between, most=1.0, ends="()")
+        fractions = as_numbers(sparsities)
+        if not all(0 < fraction < 1 for fraction in fractions):
+            raise refused("sparsities", sparsities, "fractions between 0 and 1")
+        self.sparsities = tuple(sorted(fractions, reverse=True))
         self.shifts = check_count("shifts", shifts, least=0)
 
     def row_limits(self, size: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qnewton import registry
-from keras_qnewton.arguments import check_count, check_number
+from keras_qnewton.arguments import as_number, check_count, check_number, refused
 from keras_qnewton.scheduling.cost import CostModel
 from keras_qnewton.scheduling.forcing import Forcing, forcing_policy
 from keras_qnewton.scheduling.numbers import float64
@@ -118,7 +118,11 @@ class Scheduler(registry.Policy):
     ) -> None:
         self.gate_time = check_number("gate_time", gate_time, "a positive number of seconds")
         self.max_condition_number = check_number(
-            "max_condition_number", max_condition_number, "a number, at least 1", least=1.0
+            "max_condition_number",
+            max_condition_number,
+            "a number, at least 1",
+            least=1.0,
+            ends="[]",
         )
         self.max_qubits = check_count("max_qubits", max_qubits)
         self.tolerance = check_number("tolerance", tolerance, "a positive number")
@@ -340,7 +344,8 @@ class Scheduler(registry.Policy):
             definite: Whether the system is known to be positive definite.
 
         Raises:
-            ValueError: If `size` or `sparsity` is not a positive integer.
+            ValueError: If `size` or `sparsity` is not a positive integer, or `condition_number` is
+                no number.
             RuntimeError: Inside a `tf.function`.
         """
         if not tf.executing_eagerly():
@@ -349,7 +354,9 @@ class Scheduler(registry.Policy):
                 "use Scheduler.choose_index() inside a tf.function."
             )
         size, sparsity = check_count("size", size), check_count("sparsity", sparsity)
-        kappa = float(condition_number)
+        kappa = as_number(condition_number)
+        if math.isnan(kappa) and not isinstance(condition_number, (float, np.floating)):
+            raise refused("condition_number", condition_number, "a number; NaN if it is not known")
         index, predicted, rule = self.choose_index(size, kappa, sparsity, definite)
         by_route = {
             route: seconds
@@ -401,6 +408,12 @@ class Scheduler(registry.Policy):
         names = self._policies.classical_names
         classical = {route: s for route, s in known.items() if route in names}
         return f"{reason}; {prices(classical)}" if len(classical) > 1 else reason
+
+    def __repr__(self) -> str:
+        given = {**self.get_config(), **self._policies.given}
+        given["reshape"] = self.reshape or False
+        given["forcing"] = self.forcing or False
+        return registry.call_text(self, given)
 
     def get_config(self) -> dict[str, Any]:
         return {

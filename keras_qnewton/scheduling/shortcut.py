@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_qnewton.arguments import check_number
+from keras_qnewton.arguments import check_number, check_switch
 from keras_qnewton.registry import register
 from keras_qnewton.scheduling.cost import CostModel
 from keras_qnewton.scheduling.numbers import float64
@@ -55,7 +55,7 @@ class ShortcutQLSA(SparseOracleCost):
         setup: bool | CostModel = False,
     ) -> None:
         super().__init__(epsilon, readout, preparation, parallel, setup)
-        self.known_norm = bool(known_norm)
+        self.known_norm = check_switch("known_norm", known_norm)
         self.norm_ratio = check_number("norm_ratio", norm_ratio, "a positive number")
 
     def queries(self, condition_number: Scalar) -> tf.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import as_number, as_numbers, check_choice, refused
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.scheduling import calibration
 from keras_qnewton.scheduling.numbers import float64
@@ -49,11 +50,10 @@ class SolverTime(Policy):
                 "Argument `table` must not be given together with `coefficients`. "
                 f"Received: table={table}, coefficients={coefficients}"
             )
-        if dtype not in ("float32", "float64"):
-            raise ValueError(
-                f"Argument `dtype` must be 'float32' or 'float64'. Received: dtype={dtype!r}"
-            )
-        self._solver = str(solver)
+        check_choice("dtype", dtype, ("float32", "float64"))
+        if not isinstance(solver, str):
+            raise refused("solver", solver, "the name of a solver")
+        self._solver = solver
         self._coefficients = None if coefficients is None else _three(coefficients)
         self._table = None if table is None else _checked_table(table)
         self._dtype = dtype
@@ -101,23 +101,24 @@ class SolverTime(Policy):
 
 
 def _three(coefficients: Sequence[float]) -> calibration.Coefficients:
-    numbers = tuple(float(number) for number in coefficients)
+    numbers = as_numbers(coefficients)
     if len(numbers) != 3 or not all(0 <= x < float("inf") for x in numbers) or not any(numbers):
-        raise ValueError(
-            "Argument `coefficients` must be three finite numbers (a, b, c), at least 0 and not "
-            f"all 0. Received: coefficients={coefficients}"
-        )
+        wanted = "three finite numbers (a, b, c), at least 0 and not all 0"
+        raise refused("coefficients", coefficients, wanted)
     return numbers[0], numbers[1], numbers[2]
 
 
 def _checked_table(table: Mapping[int | str, float]) -> dict[int, float]:
-    # JSON has string keys only: a table that was saved comes back with those.
-    numbers = {int(size): float(seconds) for size, seconds in table.items()}
+    try:
+        # JSON has string keys only: a table that was saved comes back with those.
+        numbers = {int(size): as_number(seconds) for size, seconds in table.items()}
+    except (TypeError, ValueError, AttributeError):
+        numbers = {}
     good = all(n >= 1 and 0 < seconds < float("inf") for n, seconds in numbers.items())
     if not numbers or not good:
         raise ValueError(
             "Argument `table` must map sizes (positive integers) to positive seconds. "
-            f"Received: table={table}"
+            f"Received: table={table!r}"
         )
     return dict(sorted(numbers.items()))
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count, check_number
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_norm, relative_residual
@@ -75,17 +76,10 @@ class ConjugateGradient(LinearSolver[tf.Tensor]):
     definite = True
 
     def __init__(self, tolerance: float = 1e-6, max_iterations: int | None = None):
-        if not tolerance > 0:
-            raise ValueError(
-                f"Argument `tolerance` must be positive. Received: tolerance={tolerance!r}"
-            )
-        if max_iterations is not None and max_iterations < 1:
-            raise ValueError(
-                "Argument `max_iterations` must be None or at least 1. "
-                f"Received: max_iterations={max_iterations!r}"
-            )
-        self.tolerance = float(tolerance)
-        self.max_iterations = max_iterations
+        self.tolerance = check_number("tolerance", tolerance, "a positive number")
+        self.max_iterations = (
+            None if max_iterations is None else check_count("max_iterations", max_iterations)
+        )
 
     def init(self, matrix: TensorLike) -> tf.Tensor:
         """The matrix `[N, N]` itself, as a tensor: there is nothing to prepare."""

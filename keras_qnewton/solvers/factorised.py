@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count, check_number
 from keras_qnewton.solvers.arrays import TensorLike
-from keras_qnewton.solvers.checks import check_matrix, check_rhs, passes
+from keras_qnewton.solvers.checks import check_matrix, check_rhs
 from keras_qnewton.solvers.linear_solver import LinearSolver
 from keras_qnewton.solvers.refinement import refined, target
 from keras_qnewton.solvers.scaling import unit_beside
@@ -69,18 +70,11 @@ class FactorisedSolver(LinearSolver[_State]):
     """
 
     def __init__(self, refinements: int = 1, tolerance: float | None = None):
-        if int(refinements) != refinements or refinements < 0:
-            raise ValueError(
-                "Argument `refinements` must be a whole number, 0 or more. "
-                f"Received: refinements={refinements!r}"
-            )
-        if tolerance is not None and not passes(0.0, tolerance):
-            raise ValueError(
-                "Argument `tolerance` must be None or a number, 0 or more. "
-                f"Received: tolerance={tolerance!r}"
-            )
-        self.refinements = int(refinements)
-        self.tolerance = None if tolerance is None else float(tolerance)
+        self.refinements = check_count("refinements", refinements, least=0)
+        wanted = "None or a number, 0 or more"
+        self.tolerance = (
+            None if tolerance is None else check_number("tolerance", tolerance, wanted, ends="[]")
+        )
 
     @abc.abstractmethod
     def factorise(self, matrix: tf.Tensor) -> _State:

@@ -248,6 +248,18 @@ def test_what_is_shown_makes_an_optimizer_with_the_same_settings():
     assert repr(again) == shown
 
 
+def test_policies_are_shown_as_the_calls_that_make_them():
+    names = vars(keras_qnewton) | vars(keras_qnewton.scheduling)
+    for made in (
+        keras_qnewton.Scheduler(classical=("cholesky", "lu"), reshape=0.1, forcing=True),
+        keras_qnewton.NewtonLog("run.jsonl"),
+        keras_qnewton.StrongWolfe(curvature=0.5),
+    ):
+        assert "object at" not in repr(made) and "class_name" not in repr(made)
+        assert repr(eval(repr(made), dict(names))) == repr(made)
+    assert "scheduler" not in repr(QNewton())  # the one that stands for None
+
+
 def test_it_is_shown_while_a_graph_is_traced():
     optimizer = QNewton(0.5)
     shown = []

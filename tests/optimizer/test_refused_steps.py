@@ -196,7 +196,8 @@ def test_a_step_under_xla_is_refused_at_a_learning_rate_that_is_not_finite():
 
 @pytest.mark.parametrize("name", ["weight_decay", "clipnorm", "global_clipnorm", "clipvalue"])
 def test_numbers_that_are_not_finite_are_refused(name):
-    with pytest.raises(ValueError, match=f"Argument `{name}` must be finite. Received: {name}=nan"):
+    message = f"Argument `{name}` must be None or a finite .*Received: {name}=nan"
+    with pytest.raises(ValueError, match=message):
         QNewton(**{name: float("nan")})
 
 

@@ -188,7 +188,7 @@ def test_minimize_with_a_variable_twice():
 )
 def test_policies_that_are_none(arguments):
     (name,) = arguments
-    with pytest.raises(ValueError, match=f"`{name}` must be a name or an object with"):
+    with pytest.raises(ValueError, match=f"`{name}` must be one of '.*', or a.* object"):
         QNewton(**arguments)
 
 

@@ -31,7 +31,7 @@ def test_refinement_reaches_the_limit_of_float32(solver, definite):
 @pytest.mark.parametrize("solver", [LU, Cholesky])
 @pytest.mark.parametrize("refinements", [-1, 0.5])
 def test_refinements_are_a_count(solver, refinements):
-    with pytest.raises(ValueError, match="Argument `refinements` must be a whole number"):
+    with pytest.raises(ValueError, match="Argument `refinements` must be a non-negative integer"):
         solver(refinements=refinements)
 
 

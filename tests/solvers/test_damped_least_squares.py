@@ -295,7 +295,7 @@ def test_bad_arguments(rows, rhs, damping, message):
 def test_bad_settings():
     with pytest.raises(ValueError, match="Argument `encoding` must be one of"):
         DampedLeastSquares(encoding="sparse")
-    with pytest.raises(ValueError, match="must be 0 or more"):
+    with pytest.raises(ValueError, match="`tolerance` must be a number, 0 or more"):
         DampedLeastSquares(tolerance=-1.0)
     with pytest.raises(ValueError, match="Argument `backend` must be one of"):
         DampedLeastSquares(backend="none")

@@ -83,7 +83,7 @@ def test_a_size_that_is_not_known_while_tracing():
 
 @pytest.mark.parametrize("refinements", [-1, 0.5])
 def test_refinements_are_a_count(refinements):
-    with pytest.raises(ValueError, match="Argument `refinements` must be a whole number"):
+    with pytest.raises(ValueError, match="Argument `refinements` must be a non-negative integer"):
         Lapack(refinements=refinements)
 
 

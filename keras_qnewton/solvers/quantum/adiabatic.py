@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_qnewton.arguments import check_count, check_number
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.quantum.chebyshev import clenshaw
 from keras_qnewton.solvers.quantum.encodings import Dilation, pad, padded_qubits
@@ -80,16 +81,11 @@ class AdiabaticWalk(ReferenceSolver[Walk]):
         max_refinements: int = 10,
     ):
         super().__init__(tolerance, max_refinements)
-        if not 0 < steps_per_condition < math.inf or not 0 < epsilon < 1 or max_steps < 2:
-            raise ValueError(
-                "Arguments `steps_per_condition` must be positive, `epsilon` between 0 and 1, "
-                "and `max_steps` at least 2. Received: "
-                f"steps_per_condition={steps_per_condition!r}, epsilon={epsilon!r}, "
-                f"max_steps={max_steps!r}"
-            )
-        self.steps_per_condition = float(steps_per_condition)
-        self.epsilon = float(epsilon)
-        self.max_steps = int(max_steps)
+        self.steps_per_condition = check_number(
+            "steps_per_condition", steps_per_condition, "a positive number"
+        )
+        self.epsilon = check_number("epsilon", epsilon, "between 0 and 1", most=1.0, ends="()")
+        self.max_steps = check_count("max_steps", max_steps, least=2)
 
     def qubits(self, size: int) -> int:
         """Five beside the system: signal of the filter, flag, A(s)'s, two of block encodings."""

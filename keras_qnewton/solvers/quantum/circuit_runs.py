@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_qnewton.arguments import check_choice, check_count, check_number
 from keras_qnewton.registry import registered, resolve
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.backends.choice import choose
@@ -45,24 +46,12 @@ class CircuitRuns:
                 f"Argument `backend` must be one of {', '.join(map(repr, names))}, or "
                 f"an object with methods `circuit` and `run`. Received: backend={backend!r}"
             )
-        if not 0 < epsilon < 1:
-            raise ValueError(
-                f"Argument `epsilon` must be between 0 and 1. Received: epsilon={epsilon!r}"
-            )
-        if dtype not in ("complex64", "complex128"):
-            raise ValueError(
-                f"Argument `dtype` must be 'complex64' or 'complex128'. Received: dtype={dtype!r}"
-            )
+        self.epsilon = check_number("epsilon", epsilon, "between 0 and 1", most=1.0, ends="()")
+        self.dtype = check_choice("dtype", dtype, ("complex64", "complex128"))
         if isinstance(backend, str):
             backends.check_dtype(backend, dtype)
-        if max_degree < 1:
-            raise ValueError(
-                f"Argument `max_degree` must be at least 1. Received: max_degree={max_degree!r}"
-            )
+        self.max_degree = check_count("max_degree", max_degree)
         self.backend = backend
-        self.epsilon = float(epsilon)
-        self.dtype = dtype
-        self.max_degree = int(max_degree)
         self.readout = readout
         reader = self._readout()
         if not isinstance(backend, str):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_choice, check_count, check_number
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.circuit_runs import (
@@ -109,19 +110,9 @@ class DampedLeastSquares(CircuitRuns):
         max_degree: int = 30_000,
         readout: str | Readout = "exact",
     ):
-        if encoding not in RECTANGULAR:
-            raise ValueError(
-                f"Argument `encoding` must be one of {', '.join(map(repr, RECTANGULAR))}. "
-                f"Received: encoding={encoding!r}"
-            )
-        if tolerance < 0 or max_refinements < 0:
-            raise ValueError(
-                "Arguments `tolerance` and `max_refinements` must be 0 or more. Received: "
-                f"tolerance={tolerance!r}, max_refinements={max_refinements!r}"
-            )
-        self.encoding = encoding
-        self.tolerance = float(tolerance)
-        self.max_refinements = int(max_refinements)
+        self.encoding = check_choice("encoding", encoding, tuple(RECTANGULAR))
+        self.tolerance = check_number("tolerance", tolerance, "a number, 0 or more", ends="[]")
+        self.max_refinements = check_count("max_refinements", max_refinements, least=0)
         self._set_runs(backend, epsilon, dtype, max_degree, readout)
 
     def qubits(self, rows: int, size: int) -> int:

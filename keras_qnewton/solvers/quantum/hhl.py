@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import numpy as np
 
+from keras_qnewton.arguments import check_choice, check_count, refused
 from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import TensorLike
 from keras_qnewton.solvers.checks import check_rhs
@@ -88,17 +89,10 @@ class HHL(ReferenceSolver[Evolution]):
         max_refinements: int = 20,
     ):
         super().__init__(tolerance, max_refinements)
-        if isinstance(clock_qubits, bool) or not 3 <= clock_qubits <= 16:
-            raise ValueError(
-                "Argument `clock_qubits` must be between 3 and 16. "
-                f"Received: clock_qubits={clock_qubits!r}"
-            )
-        if dtype not in ("complex64", "complex128"):
-            raise ValueError(
-                f"Argument `dtype` must be 'complex64' or 'complex128'. Received: dtype={dtype!r}"
-            )
-        self.clock_qubits = int(clock_qubits)
-        self.dtype = dtype
+        self.clock_qubits = check_count("clock_qubits", clock_qubits, least=3)
+        if self.clock_qubits > 16:
+            raise refused("clock_qubits", clock_qubits, "between 3 and 16")
+        self.dtype = check_choice("dtype", dtype, ("complex64", "complex128"))
 
     def qubits(self, size: int) -> int:
         """Width of the circuit for N = `size` unknowns: ancilla, clock, system."""

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count, check_number
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import check_matrix, check_rhs, relative_residual
 from keras_qnewton.solvers.linear_solver import LinearSolver
@@ -58,13 +59,8 @@ class InexactSolver(LinearSolver[HostState[Prepared]]):
     traces = True
 
     def __init__(self, tolerance: float, max_refinements: int):
-        if tolerance < 0 or max_refinements < 0:
-            raise ValueError(
-                "Arguments `tolerance` and `max_refinements` must be 0 or more. Received: "
-                f"tolerance={tolerance!r}, max_refinements={max_refinements!r}"
-            )
-        self.tolerance = float(tolerance)
-        self.max_refinements = int(max_refinements)
+        self.tolerance = check_number("tolerance", tolerance, "a number, 0 or more", ends="[]")
+        self.max_refinements = check_count("max_refinements", max_refinements, least=0)
 
     @abc.abstractmethod
     def _prepare(self, matrix: np.ndarray) -> Prepared:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import keras
 import numpy as np
 
+from keras_qnewton.arguments import check_count
 from keras_qnewton.registry import Policy, register
 from keras_qnewton.solvers.quantum.backends import Backend, SamplingBackend
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding
@@ -108,12 +109,8 @@ class Shots(Readout):
     """
 
     def __init__(self, shots: int = 100_000, seed: int | None = None):
-        if int(shots) != shots or shots < 1:
-            raise ValueError(
-                f"Argument `shots` must be a whole number, 1 or more. Received: shots={shots!r}"
-            )
-        self.shots = int(shots)
-        self.seed = seed
+        self.shots = check_count("shots", shots)
+        self.seed = None if seed is None else check_count("seed", seed, least=0)
 
     def check(self, backend: Backend) -> None:
         """Raises ValueError for a backend that cannot be measured."""

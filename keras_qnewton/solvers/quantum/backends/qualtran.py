@@ -15,7 +15,9 @@ try:
     from qualtran.cirq_interop import cirq_optree_to_cbloq
     from qualtran.resource_counting import QECGatesCost, get_cost_value
 except ImportError as error:  # pragma: no cover - an extra
-    raise ImportError("This needs Qualtran: run `pip install keras-qnewton[resources]`.") from error
+    raise ImportError(
+        "This needs Qualtran: run `python -m pip install '.[resources]'` in the checkout."
+    ) from error
 
 
 def gate_counts(gates: Sequence[Gate], angles: np.ndarray) -> Any:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count
 from keras_qnewton.solvers.quantum.backends import Outcome, check_dtype
 from keras_qnewton.solvers.quantum.backends.sampling import AmplitudeSampling
 from keras_qnewton.solvers.quantum.encodings import BlockEncoding
@@ -33,7 +34,8 @@ try:
     import tensorflow_quantum as tfq
 except Exception as error:  # beside other versions of its libraries it fails in many ways
     raise ImportError(
-        "The backend 'tfq' needs TensorFlow Quantum: run `pip install keras-qnewton[tfq]`. "
+        "The backend 'tfq' needs TensorFlow Quantum: run `python -m pip install '.[tfq]'` in the "
+        "checkout. "
         f"Importing it failed: {error}"
     ) from error
 
@@ -104,7 +106,7 @@ class Backend(AmplitudeSampling):
     """
 
     def __init__(self, max_segments: int = 64) -> None:
-        self.max_segments = max_segments
+        self.max_segments = check_count("max_segments", max_segments)
         self.serializations = 0
         self._segments: OrderedDict[tuple[str, Hashable], Segment] = OrderedDict()
         # A graph's host calls for several blocks may run at once.

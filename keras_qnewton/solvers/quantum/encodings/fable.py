@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_qnewton.arguments import check_number
 from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding, rounding
 from keras_qnewton.solvers.quantum.gates import Gate
 from keras_qnewton.solvers.quantum.partial import in_gray_order, kept_ry, walsh
@@ -43,10 +44,7 @@ class Fable(BlockEncoding):
 
     def __init__(self, matrix: np.ndarray, cutoff: float = 0.0):
         super().__init__(matrix)
-        if not 0 <= cutoff < np.inf:
-            raise ValueError(
-                f"Argument `cutoff` must be finite and not negative. Received: cutoff={cutoff!r}"
-            )
+        cutoff = check_number("cutoff", cutoff, "finite and not negative", ends="[]")
         n, size = self.system_qubits, len(self.matrix)
         self.ancillas = n + 1
         largest = float(np.max(np.abs(self.matrix)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_qnewton.arguments import check_number
 from keras_qnewton.solvers.quantum.encodings.base import BlockEncoding, rounding
 from keras_qnewton.solvers.quantum.gates import Gate, inverse
 from keras_qnewton.solvers.quantum.partial import (
@@ -52,10 +53,7 @@ class PauliLCU(BlockEncoding):
 
     def __init__(self, matrix: np.ndarray, tolerance: float = 1e-14):
         super().__init__(matrix)
-        if not 0 <= tolerance < 1:
-            raise ValueError(
-                f"Argument `tolerance` must be in [0, 1). Received: tolerance={tolerance!r}"
-            )
+        tolerance = check_number("tolerance", tolerance, "in [0, 1)", most=1.0, ends="[)")
         coefficients = pauli_coefficients(self.matrix).reshape(-1)
         sizes = np.abs(coefficients)
         terms = np.flatnonzero(sizes > tolerance * sizes.max())
