@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.arguments import check_count, refused
 from keras_qnewton.directions import UNSCHEDULED
 from keras_qnewton.run_file import runs_of
 from keras_qnewton.scheduling import CGTime, LUTime, Scheduler
@@ -104,6 +105,11 @@ def project(
         run: Which of the log's runs, from 0; None for the last one of a file, and for all of
             decisions that are given.
 
+    Returns:
+        A `Projection`: `print(projection.summary())`, or read `saved`, the share of LU's time,
+        and `break_even`, by block the gate time in seconds at which a circuit takes as long as
+        LU.
+
     Raises:
         ValueError: For an empty log, a line that is no decision, a run that is not there, a
             scheduler without a quantum solver, or a gate time that is not positive.
@@ -138,6 +144,8 @@ def projections(
             f"steps solve none. Received: log={log!r}"
         )
     scheduler = Scheduler() if scheduler is None else scheduler
+    if not isinstance(scheduler, Scheduler):
+        raise refused("scheduler", scheduler, "a `Scheduler` object or None")
     if scheduler.quantum is None:
         raise ValueError(
             "Argument `scheduler` must have a quantum solver. "
@@ -187,10 +195,11 @@ def _run_of(
     log: Sequence[Decision] | str | os.PathLike[str], run: int | None
 ) -> Sequence[Decision]:
     """The decisions of one run of a file; all that are given, unless a run is chosen."""
+    runs = runs_of(log)
     if run is None and not isinstance(log, (str, os.PathLike)):
         return log
-    runs = runs_of(log)
-    if run is None:
+    number = None if run is None else check_count("run", run, least=-len(runs))
+    if number is None:
         if len(runs) > 1:
             warnings.warn(
                 f"The log has {len(runs)} runs; the last one is priced. Pass `run=` from 0 to "
@@ -198,12 +207,12 @@ def _run_of(
                 stacklevel=4,
             )
         return runs[-1].decisions if runs else []
-    if not -len(runs) <= run < len(runs):
+    if number >= len(runs):
         raise ValueError(
             f"Argument `run` must be one of the log's {len(runs)} runs, from 0. "
             f"Received: run={run!r}"
         )
-    return runs[run].decisions
+    return runs[number].decisions
 
 
 def _was_definite(decision: Decision, scheduler: Scheduler) -> bool:
@@ -260,7 +269,6 @@ def _prices(
     models = dict(zip(scheduler.routes, scheduler.classical_cost, strict=False))
     lu = models.get("lu", LUTime())
 
-    @tf.function
     def price(row: tf.Tensor) -> tuple[tf.Tensor, ...]:
         k, d, told = row[0], row[1], _told(scheduler, row)
         at = copy.copy(scheduler)
@@ -279,10 +287,13 @@ def _prices(
             at.predict(size, k, d, definite, told),
         )
 
-    rows = systems.repeated(gate_times)
-    signature = (tf.int32, *[tf.float64] * 4)
+    @tf.function  # a loop that runs eagerly takes milliseconds a system
+    def priced(rows: tf.Tensor) -> Any:
+        signature = (tf.int32, *[tf.float64] * 4)
+        return tf.map_fn(price, rows, fn_output_signature=signature)
+
     index, by_lu, quantum, conjugate, predicted = (
-        t.numpy() for t in tf.map_fn(price, rows, fn_output_signature=signature)
+        t.numpy() for t in priced(systems.repeated(gate_times))
     )
     own = predicted[:, : len(scheduler.routes) - 1]
     best = np.nanmin(np.concatenate([own, np.stack([by_lu, conjugate], 1)], 1), 1)

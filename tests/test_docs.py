@@ -103,6 +103,16 @@ def test_public_names_are_in_the_reference():
     assert all(f"`{name}`" in stable for name in keras_qnewton.__all__)
 
 
+def test_solvers_and_prices_are_in_the_reference():
+    from keras_qnewton import scheduling, solvers
+
+    further = (DOCS / "reference_further.md").read_text("utf-8")
+    elsewhere = {"Scheduler", "LinearSolver"}  # in the reference; the protocol of one's own
+    for module in (solvers, scheduling):
+        for name in {*module.__all__} - elsewhere:
+            assert f"::: {module.__name__}.{name}\n" in further, name
+
+
 @pytest.mark.slow
 def test_healthy_and_sick_figure(tmp_path, monkeypatch):
     """It is drawn, and shows what the page says of it."""

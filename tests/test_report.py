@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qnewton import NewtonLog, QNewton, Scheduler
+from keras_qnewton import NewtonLog, QNewton, Scheduler, project
 from keras_qnewton.__main__ import main
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.report import page_of, report
@@ -262,10 +262,39 @@ def test_command(run, tmp_path, capsys):
     assert main(["report", str(source), "-o", str(target)]) == 0
     assert target.read_text().startswith("<!DOCTYPE html>")
     assert main(["report", str(tmp_path / "missing.jsonl"), "-o", str(target)]) == 1
-    assert "missing.jsonl" in capsys.readouterr().err
+    assert "there is no file or folder" in (told := capsys.readouterr().err)
+    assert "missing.jsonl" in told
+    assert main(["report", str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
     (tmp_path / "empty.jsonl").write_text("")
     assert main(["report", str(tmp_path / "empty.jsonl")]) == 1
     assert "at least one decision" in capsys.readouterr().err
+
+
+def test_a_page_does_not_replace_its_log(run, tmp_path, capsys):
+    log = tmp_path / "run.jsonl"
+    log.write_text(text := (run[2] / "run.jsonl").read_text())
+    assert main(["report", str(log), "-o", str(log)]) == 1
+    assert "another file than the log" in capsys.readouterr().err and log.read_text() == text
+
+
+def test_without_a_command_and_with_help_the_commands_are_listed(capsys):
+    assert main([]) == 2
+    out = capsys.readouterr().out
+    assert all(f"\n    {command} " in out for command in ("doctor", "report", "project"))
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert not ended.value.code and "keras_qnewton 0" in capsys.readouterr().out
+
+
+def test_a_command_prices_a_log_at_another_gate_time(run, tmp_path, capsys):
+    log = run[2] / "run.jsonl"
+    assert main(["project", str(log), "--gate-time", "1e-12"]) == 0
+    assert capsys.readouterr().out == project(log, gate_time=1e-12).summary() + "\n"
+    assert main(["project", str(log), "--gate-time", "-1"]) == 1
+    assert "`gate_time` must be" in capsys.readouterr().err
+    assert main(["project", str(log), "--run", "7"]) == 1
+    assert "`run` must be" in capsys.readouterr().err
 
 
 # What a page that holds the report in a frame of a given width finds in it.

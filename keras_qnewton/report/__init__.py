@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
+from keras_qnewton.arguments import check_path, refused
 from keras_qnewton.decision import Decision
 from keras_qnewton.report.markup import heading, page, paragraph, table
 from keras_qnewton.report.reading import Reading
@@ -44,16 +46,26 @@ def report(
         path: The HTML file to write.
 
     Raises:
-        ValueError: If there is no decision, or a line is not one: with the file and the line.
+        ValueError: If there is no decision, or a line is not one: with the file and the line. If
+            an argument is of another kind.
+        OSError: If a file cannot be read or written.
         ImportError: Without Matplotlib.
     """
-    runs = runs_of(source)
+    check_path("path", path)
+    runs = runs_of(source, "source")
+    if _is_file(source, path):
+        raise refused("path", path, "another file than the log, which the page would replace")
     if not any(run.decisions for run in runs):
         raise ValueError(f"Argument `source` must have at least one decision. Received: {source!r}")
     html_page = _page_of_runs(runs)
     # What a file's first line says of a run may have halves of characters.
     with open(path, "w", encoding="utf-8", errors="replace") as file:
         file.write(html_page)
+
+
+def _is_file(source: Any, path: str | os.PathLike[str]) -> bool:
+    named = isinstance(source, (str, os.PathLike))
+    return named and os.path.exists(path) and os.path.samefile(source, path)
 
 
 def page_of(decisions: Sequence[Decision]) -> str:

@@ -82,7 +82,7 @@ def svg_of(draw: Callable[[Axes], None], description: str, prefix: str) -> str:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "A report needs Matplotlib: run `pip install keras-qnewton[report]`."
+            "A report needs Matplotlib: run `python -m pip install matplotlib`."
         ) from error
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # Of letters that Matplotlib's font does not have: the browser has them.
