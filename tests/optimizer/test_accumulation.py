@@ -313,5 +313,5 @@ def test_xla_is_refused_with_both_settings():
 
 
 def test_a_number_that_is_no_accumulation_is_refused():
-    with pytest.raises(ValueError, match="must be an integer >= 2"):
+    with pytest.raises(ValueError, match="must be an integer, at least 2"):
         QNewton(gradient_accumulation_steps=1)
