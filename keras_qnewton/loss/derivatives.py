@@ -68,6 +68,10 @@ WITHOUT_FIRST = {
     "Betainc": _Refused(_HOLD, (0, 1)),
     "ExtractGlimpse": _Refused("Use `tf.image.crop_and_resize`."),
     "ExtractGlimpseV2": _Refused("Use `tf.image.crop_and_resize`."),
+    **{
+        f"FusedBatchNorm{version}": _Refused("Use `tf.nn.batch_normalization`.", (3, 4))
+        for version in ("", "V2", "V3")
+    },
     "FFTND": _Refused("Use `tf.signal.fft`, `fft2d` or `fft3d`."),
     "IFFTND": _Refused("Use `tf.signal.ifft`, `ifft2d` or `ifft3d`."),
     "IRFFT3D": _Refused("Use `tf.signal.ifft3d`."),

@@ -5,25 +5,33 @@ derivative, by operations that tapes differentiate as often as wanted. One file 
 """
 
 from keras_qnewton.loss.forms import (
+    cross_entropy,
     cumulative,
+    determinants,
     elementwise,
     images,
     pooling,
     products,
     quantization,
+    segment_products,
     segments,
+    special,
 )
 from keras_qnewton.loss.forms.table import FORMS, Form, form
 
 __all__ = [
     "FORMS",
     "Form",
+    "cross_entropy",
     "cumulative",
+    "determinants",
     "elementwise",
     "form",
     "images",
     "pooling",
     "products",
     "quantization",
+    "segment_products",
     "segments",
+    "special",
 ]

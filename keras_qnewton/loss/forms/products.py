@@ -31,7 +31,7 @@ _DOUBLINGS = 20
 def product(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     """The product over some axes."""
     x, axes = inputs[0], known_value(inputs[1])
-    if axes is None or not _has_derivative(x) or x.shape.rank is None:
+    if axes is None or not has_derivative(x) or x.shape.rank is None:
         return raw_op(op)(inputs)
     over = sorted({int(axis) % x.shape.rank for axis in np.ravel(axes)})
     for axis in over:
@@ -44,46 +44,47 @@ def product(op: tf.Operation, inputs: list[Any]) -> list[Any]:
 def running_product(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     """The product up to each element."""
     x, axis = inputs[0], known_value(inputs[1])
-    if axis is None or not _has_derivative(x) or x.shape.rank is None:
+    if axis is None or not has_derivative(x) or x.shape.rank is None:
         return raw_op(op)(inputs)
     at, reverse = int(axis) % x.shape.rank, op.get_attr("reverse")
     if reverse:
         x = tf.reverse(x, [at])
     if op.get_attr("exclusive"):
-        x = _shifted(x, at, 1)
-    for power in range(_doublings(x, at)):
-        x = x * _shifted(x, at, 2**power)
+        x = shifted(x, at, 1)
+    for power in range(doublings(x, at)):
+        x = x * shifted(x, at, 2**power)
     return [tf.reverse(x, [at]) if reverse else x]
 
 
-def _has_derivative(x: tf.Tensor) -> bool:
+def has_derivative(x: tf.Tensor) -> bool:
+    """Whether numbers of this kind have one: no integers."""
     return x.dtype.is_floating or x.dtype.is_complex
 
 
 def _product_along(x: tf.Tensor, axis: int) -> tf.Tensor:
     """The product along an axis, which has one element then."""
     if x.shape[axis] == 0:
-        return _ones(x, axis, 1)
-    for _ in range(_doublings(x, axis)):
+        return ones(x, axis, 1)
+    for _ in range(doublings(x, axis)):
         length = _length(x, axis)
         # Of none that were not known to be none, two ones.
         missing = length % 2 if isinstance(length, int) else tf.where(length > 0, length % 2, 2)
         if not isinstance(missing, int) or missing:
-            x = tf.concat([x, _ones(x, axis, missing)], axis)
+            x = tf.concat([x, ones(x, axis, missing)], axis)
         x = _every_second(x, axis, 0) * _every_second(x, axis, 1)
     # One that has more elements still is too long.
     return tf.ensure_shape(x, [1 if k == axis else n for k, n in enumerate(x.shape)])
 
 
-def _shifted(x: tf.Tensor, axis: int, by: int) -> tf.Tensor:
+def shifted(x: tf.Tensor, axis: int, by: int) -> tf.Tensor:
     """x moved along an axis, ones before it."""
     length = _length(x, axis)
     by = min(by, length) if isinstance(length, int) else tf.minimum(by, length)
     first, _ = tf.split(x, [length - by, by], axis)
-    return tf.ensure_shape(tf.concat([_ones(x, axis, by), first], axis), x.shape)
+    return tf.ensure_shape(tf.concat([ones(x, axis, by), first], axis), x.shape)
 
 
-def _ones(x: tf.Tensor, axis: int, count: int | tf.Tensor) -> tf.Tensor:
+def ones(x: tf.Tensor, axis: int, count: int | tf.Tensor) -> tf.Tensor:
     """As x, with so many elements along the axis."""
     shape = tf.unstack(tf.shape(x))
     shape[axis] = count
@@ -99,7 +100,7 @@ def _length(x: tf.Tensor, axis: int) -> int | tf.Tensor:
     return tf.shape(x)[axis] if known is None else known
 
 
-def _doublings(x: tf.Tensor, axis: int) -> int:
+def doublings(x: tf.Tensor, axis: int) -> int:
     """From one element to all of an axis."""
     known = x.shape[axis]
     return _DOUBLINGS if known is None else max(known - 1, 0).bit_length()
