@@ -99,16 +99,34 @@ class DecisionLog:
         )
         self.count = optimizer.add_variable((), dtype="int64", name="log_count")
 
-    def append(self, step: Step, parts: Sequence[Part], iteration: tf.Tensor) -> None:
+    def append(
+        self, step: Step, parts: Sequence[Part], iteration: tf.Tensor, marks: tf.Tensor
+    ) -> None:
         """Adds one row a block, in the graph."""
-        for part in parts:  # variables without a gradient may have changed the partition
-            if part.name not in self._block_names:
-                self._block_names.append(part.name)
-        numbers = [self._block_names.index(part.name) for part in parts]
-        new = rows(step, parts, numbers, iteration)
+        new = rows(step, parts, self._numbers(parts), iteration, marks)
         count = tf.convert_to_tensor(self.count)
         append(self.buffer.value, count, new)
         self.count.assign(count + len(parts))
+
+    def last_marks(self, parts: Sequence[Part]) -> tf.Tensor:
+        """The marks of the last step, int64 `[K]`: of the same blocks, else zeros.
+
+        Before the first step all bits are set.
+        """
+        count, blocks = tf.convert_to_tensor(self.count), len(parts)
+        places = tf.cast(count, tf.int32) - blocks + tf.range(blocks)
+        last = tf.gather(self.buffer.value, places % CAPACITY)
+        numbers = tf.floor(last[:, FIELDS.index("block")])
+        same = tf.reduce_all(tf.equal(numbers, np.array(self._numbers(parts), float)))
+        known = tf.where(same, marks_in(last), 0)
+        return tf.where(count > 0, known, tf.constant(int(_BITS) - 1, tf.int64))
+
+    def _numbers(self, parts: Sequence[Part]) -> list[int]:
+        """What blocks are called in the log."""
+        for part in parts:  # variables without a gradient may have changed the partition
+            if part.name not in self._block_names:
+                self._block_names.append(part.name)
+        return [self._block_names.index(part.name) for part in parts]
 
     def foreseen(self) -> Foreseen:
         """What the last step knew of the next."""
@@ -144,9 +162,13 @@ def width(scheduler: Scheduler) -> int:
 
 
 def rows(
-    step: Step, parts: Sequence[Part], block_numbers: Sequence[int], iteration: tf.Tensor
+    step: Step,
+    parts: Sequence[Part],
+    block_numbers: Sequence[int],
+    iteration: tf.Tensor,
+    marks: tf.Tensor,
 ) -> tf.Tensor:
-    """The rows `[K, width]` of one step, float64."""
+    """The rows `[K, width]` of one step, float64; marks of 32 bits are int64 `[K]`."""
     trial = step.trial
     shared = {
         "step": iteration,
@@ -161,14 +183,15 @@ def rows(
     # Numbers that came later are kept with integers: a variable, or a column, of its own would make
     # files of earlier versions those of another optimizer.
     full = 0.0 if step.full is None else _fraction(step.full)
-    for part, number, block, how in zip(
-        parts, block_numbers, trial.blocks, step.formations, strict=True
+    marked = tf.unstack(tf.cast(marks, tf.float64) / _BITS, len(parts))
+    for part, number, block, how, mark in zip(
+        parts, block_numbers, trial.blocks, step.formations, marked, strict=True
     ):
         alpha = tf.where(tf.math.is_finite(block.alpha), block.alpha, tf.zeros_like(block.alpha))
         values = shared | {
             "block": number + full,
             "size": part.size + _fraction(alpha),
-            "formation": how,
+            "formation": tf.cast(how, tf.float64) + mark,
         }
         numbers = [
             tf.cast(values[name] if name in values else getattr(block, name), tf.float64)
@@ -188,6 +211,12 @@ def _of_fraction(integer: tf.Tensor) -> tf.Tensor:
     """The inverse of `_fraction`, of an integer with it; 0 where there is none."""
     bits = tf.cast(_BITS * (integer - tf.floor(integer)), tf.int64)
     return tf.cast(tf.bitcast(tf.cast(bits, tf.uint32), tf.float32), tf.float64)
+
+
+def marks_in(rows: tf.Tensor) -> tf.Tensor:
+    """The marks in rows of the log `[..., width]`, int64."""
+    formation = rows[..., FIELDS.index("formation")]
+    return tf.cast(_BITS * (formation - tf.floor(formation)), tf.int64)
 
 
 def _verdict(accepted: tf.Tensor, attempts: tf.Tensor | None) -> tf.Tensor:

@@ -34,6 +34,7 @@ from keras_qnewton.loss import (
     loss_of_train_step,
     with_gradients,
 )
+from keras_qnewton.no_gradient import NoGradient
 from keras_qnewton.policies import Policies
 from keras_qnewton.progress import tracing_told
 from keras_qnewton.quasi_newton import QuasiNewton
@@ -184,7 +185,7 @@ class QNewton(keras.optimizers.Optimizer):
             damping = self.add_variable((), dtype="float64", name="damping")
             names = [part.name for part in parts]
             self._log = DecisionLog(self, self.scheduler, names)
-            self._refusals = Refusals(self._log)
+            self._refusals, self._no_gradient = Refusals(self._log), NoGradient(self._log)
             foreseen = self._log.foreseen
             self._state = new_state(self, damping, parts, variables, self._settings, foreseen)
 
@@ -257,14 +258,18 @@ class QNewton(keras.optimizers.Optimizer):
             before = tf.function(step, autograph=False)()
         finally:
             self._warns = False
-        self._refusals.warn()
+        self._warn()
         return before
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
-        """Keras calls it when `fit` ends: warns if ten steps in a row were refused."""
+        """Keras calls it when `fit` ends: warns if training stood still, see `refusals`."""
         super().finalize_variable_values(var_list)
         if self.built:
-            self._refusals.warn()
+            self._warn()
+
+    def _warn(self) -> None:
+        for news in (self._refusals, self._no_gradient):
+            news.warn()
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Subtracts lr times the direction x; Keras calls it with x in the gradient's place."""
@@ -365,12 +370,16 @@ class QNewton(keras.optimizers.Optimizer):
         with tf.control_dependencies([passed]):
             # So that the counter waits, too: it is assigned after this reading.
             iteration = tf.convert_to_tensor(self.iterations)
-            self._log.append(step, batch.parts, iteration)
+            sized = [(n, w.shape.num_elements()) for n, w in zip(batch.names, weights, strict=True)]
+            marks = self._no_gradient.marks(step, batch.parts, sized)
+            self._log.append(step, batch.parts, iteration, marks)
             remember(state, step)
             # `fit` warns when it ends.
             warns = self._warns or callbacks_of_fit() is not None
-            if step.attempts is not None and not (warns or _tf_private.compiled_by_xla()):
-                self._refusals.print_in_graph(step.trial.accepted, len(batch.parts))
+            if not (warns or _tf_private.compiled_by_xla()):
+                self._no_gradient.print_in_graph(marks)
+                if step.attempts is not None:
+                    self._refusals.print_in_graph(step.trial.accepted, len(batch.parts))
         return step, passed
 
     # --- what happened ------------------------------------------------------------------

@@ -68,7 +68,7 @@ class Refusals:
             f"Last, at step {steps.step[last]:.0f}: loss {steps.loss[last]:.4g}, after the step "
             f"{steps.loss_after[last]:.4g}, λ = {steps.damping[last]:.3g}."
         )
-        warnings.warn(_TEXT.format(count=run, why=f"{why} {numbers}"), stacklevel=3)
+        warnings.warn(_TEXT.format(count=run, why=f"{why} {numbers}"), stacklevel=4)
 
     def print_in_graph(self, accepted: tf.Tensor, blocks: int) -> None:
         """Prints to stderr, in the graph, at the last of `RUN` refused steps.

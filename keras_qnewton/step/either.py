@@ -107,9 +107,16 @@ def _alike(step: Step, batch: Batch) -> Step:
         blocks=[block._replace(x=nothing) for block in step.trial.blocks],
         loss_after=tf.cast(step.trial.loss_after, dtype),
     )
+    gradient = [tf.cast(g, tf.float64) for g in step.gradient]
     attempts = tf.constant(0) if step.attempts is None else step.attempts
     full = tf.constant(0.0, tf.float64) if step.full is None else step.full
-    return step._replace(trial=trial, loss=tf.cast(step.loss, dtype), attempts=attempts, full=full)
+    return step._replace(
+        trial=trial,
+        loss=tf.cast(step.loss, dtype),
+        gradient=gradient,
+        attempts=attempts,
+        full=full,
+    )
 
 
 def _stay(batch: Batch, state: EitherState, data: tf.Tensor) -> tf.Tensor:

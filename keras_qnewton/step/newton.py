@@ -48,6 +48,9 @@ class Step(NamedTuple):
         trial: The last attempt, at the step's length; its ratio is at length t.
         formations: How each block's matrix came about, a `Formation`, int32 scalars.
         loss: L(w), scalar.
+        gradient: g at w, one `[N_k]` a block; of a quasi-Newton step where that ends.
+        is_flat: Whether there is neither gradient nor curvature, boolean scalar; False where
+            curvature is not known.
         memory: For the next step; a `Here` of a quasi-Newton one, `Both` where either may follow.
         attempts: How many were made, int32 scalar; None of a quasi-Newton step.
         full: N for the next step, float64 scalar; None if batches are not weighed.
@@ -57,6 +60,8 @@ class Step(NamedTuple):
     trial: Trial
     formations: list[tf.Tensor]
     loss: tf.Tensor
+    gradient: list[tf.Tensor]
+    is_flat: tf.Tensor
     memory: Memory | Here | Both
     attempts: tf.Tensor | None = None
     full: tf.Tensor | None = None
@@ -115,6 +120,8 @@ def newton_step(batch: Batch, settings: Settings, state: NewtonState) -> Step:
         trial=trial,
         formations=system.formations,
         loss=loss,
+        gradient=flat,
+        is_flat=tf.equal(scale.whole, 0.0),
         memory=Memory(
             damping=tf.where(known, next_damping, last.damping),
             count=share.count,

@@ -118,6 +118,8 @@ def quasi_newton_step(batch: Batch, settings: Settings, state: QuasiNewtonState)
         trial=trial,
         formations=[tf.constant(Formation.NOT_FORMED)],
         loss=loss,
+        gradient=[state.entries(end.gradient)],
+        is_flat=tf.constant(False),
         memory=Here(
             loss=loss_after,
             gradient=end.gradient,

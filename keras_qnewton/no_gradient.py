@@ -1,0 +1,235 @@
+"""Weights that never had a gradient, said once: nothing else would say that they stand still.
+
+A gradient of exactly zero is no error: dead and saturated units, a clip, a mask of zeros and layers
+that all begin at zero make one, and a step of it is taken and changes nothing. A minimum makes one,
+too. So it is told of
+
+    never     weights whose gradient was zero in every step from the first one on, where they are
+              several or the loss fell without them; of all weights, where curvature is zero, too
+    no more   all weights, whose gradient and curvature have become zero, where the loss is not low
+
+after as many steps as are a run of refused ones, of a loss that is not zero. It is said as those
+are (`refusals`): by a warning where `fit` or an eager `minimize` ends, and elsewhere on stderr.
+
+Each row of the log has 32 bits, one for each of up to 31 groups of its block's weights, one after
+the other, and `_NOTHING`. A group's bit is set as long as no step has had a gradient in it. Once
+all are cleared, little is left to do.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qnewton import _tf_private
+from keras_qnewton.curvature.blocks import Part
+from keras_qnewton.decision_log import CAPACITY, FIELDS, DecisionLog, marks_in
+from keras_qnewton.refusals import RUN
+from keras_qnewton.step import Step
+
+_GROUPS = 31
+# Neither gradient nor curvature in this step; where curvature is learned, no gradient in any.
+_NOTHING = 1 << _GROUPS
+# So few weights may have a gradient of exactly zero by chance, at a minimum where nothing moves.
+_SEVERAL = 4
+# By this share a loss falls visibly, and to this share of the largest one it is low.
+_VISIBLE, _LOW = 1e-3, 1e-3
+# Weights that are named, the others are counted.
+_NAMED = 12
+
+_NEVER = "The gradient has been exactly zero in every step so far, in all of these weights: "
+_NO_MORE = "Gradient and curvature have become exactly zero in all weights"
+_WHY = (
+    "QNewton leaves such weights where they are. If that is no minimum, units may be dead (ReLUs "
+    "whose input is negative for all examples) or saturated (sigmoid, tanh, softmax, a clip); a "
+    "mask or the sample weights may be zero; layers that follow each other may all begin at zero; "
+    "something may be rounded on the way to the loss. Try other initial weights, scaled inputs, "
+    "`leaky_relu`, a loss of logits (`from_logits=True`), or float64."
+)
+
+
+class _Group(NamedTuple):
+    """Weights of a block, one after the other.
+
+    Attributes:
+        block: Number of the block.
+        bit: Of the block's marks, 2^k.
+        end: How many numbers of the block's vector are before it, or in it.
+        size: How many are in it.
+        names: The weights' names.
+    """
+
+    block: int
+    bit: int
+    end: int
+    size: int
+    names: list[str]
+
+
+class _Found(NamedTuple):
+    """What the log tells, boolean; scalars but for the first.
+
+    Attributes:
+        flags: Which groups never had a gradient, `[G]`.
+        never: Whether that is to be told.
+        no_more: Whether it is to be told that there is no gradient any more.
+        just_now: Whether the step before the last was none to tell of.
+    """
+
+    flags: tf.Tensor
+    never: tf.Tensor
+    no_more: tf.Tensor
+    just_now: tf.Tensor
+
+
+class NoGradient:
+    """Tells of an optimizer's weights without a gradient, once.
+
+    Args:
+        log: The optimizer's.
+    """
+
+    def __init__(self, log: DecisionLog):
+        self._log, self._told = log, False
+        self._groups: list[_Group] = []
+
+    def marks(
+        self, step: Step, parts: Sequence[Part], weights: Sequence[tuple[str, int]]
+    ) -> tf.Tensor:
+        """What the log is to keep of a step's gradient, int64 `[K]`.
+
+        Args:
+            step: The step, which is not in the log yet.
+            parts: Its blocks.
+            weights: Each weight's name and how many numbers it is.
+        """
+        self._groups = groups = _groups_of(parts, weights)
+        ends = [[g.end for g in groups if g.block == k] for k in range(len(parts))]
+        before = self._log.last_marks(parts)
+        loss, after = (tf.cast(t, tf.float64) for t in (step.loss, step.trial.loss_after))
+        stands = tf.reduce_any(before != 0) | tf.equal(loss, after)
+
+        def found() -> tf.Tensor:
+            zeros = [
+                _are_zero(g, of_block) for g, of_block in zip(step.gradient, ends, strict=True)
+            ]
+            bits = [_bits(flags) for flags in zeros]
+            never = tf.bitwise.bitwise_and(tf.stack(bits), before)
+            whole = tf.reduce_all(tf.concat(zeros, 0))
+            # λ is NaN where curvature is learned.
+            never_any = tf.math.is_nan(step.trial.damping) & tf.reduce_all(tf.equal(never, bits))
+            whole &= step.is_flat | never_any
+            return never + _NOTHING * tf.cast(whole, tf.int64)
+
+        return _tf_private.cond(stands, found, lambda: tf.zeros_like(before))
+
+    def warn(self) -> None:
+        """Warns if there is something to tell, and nothing was told."""
+        if self._told or not self._groups or not self._has_room():
+            return
+        found = self._found()
+        if not (found.never or found.no_more):
+            return
+        self._told = True
+        flags = found.flags.numpy() if found.never else np.zeros(len(self._groups), bool)
+        names = [
+            name for g, flag in zip(self._groups, flags, strict=True) if flag for name in g.names
+        ]
+        warnings.warn(_text(names), stacklevel=3)
+
+    def print_in_graph(self, marks: tf.Tensor) -> None:
+        """Prints to stderr, in the graph, if there is something to tell since the last step.
+
+        Args:
+            marks: Of the step that was just logged; see `marks`.
+        """
+        if not self._has_room():
+            return
+
+        def look() -> tf.Tensor:
+            found = self._found()
+            told = (found.never | found.no_more) & found.just_now
+            return _tf_private.cond(told, lambda: tell(found), lambda: tf.constant(False))
+
+        def tell(found: _Found) -> tf.Tensor:
+            texts = tf.constant([", ".join(map(repr, g.names)) for g in self._groups])
+            names = tf.strings.reduce_join(tf.boolean_mask(texts, found.flags), separator=", ")
+            text = tf.where(found.never, _NEVER + names, _NO_MORE)
+            with tf.control_dependencies([tf.print(text + ". " + _WHY, output_stream=sys.stderr)]):
+                return tf.constant(True)
+
+        _tf_private.cond(tf.reduce_any(marks != 0), look, lambda: tf.constant(False))
+
+    def _has_room(self) -> bool:
+        """Whether the log holds as many steps as are looked at."""
+        return (RUN + 1) * (self._groups[-1].block + 1) <= CAPACITY
+
+    def _found(self) -> _Found:
+        """What the log tells after a step."""
+        blocks = self._groups[-1].block + 1
+        rows, there = self._last_rows(blocks)
+        losses, marks = rows[:, 0, FIELDS.index("loss")], marks_in(rows)
+        bits = tf.constant([g.bit for g in self._groups], tf.int64)
+        of_block = tf.gather(marks[0], [g.block for g in self._groups])
+        flags = tf.bitwise.bitwise_and(of_block, bits) != 0
+        nothing = tf.reduce_all(tf.bitwise.bitwise_and(marks, _NOTHING) != 0, 1)
+        counts = there & (losses != 0)
+
+        all_losses, count = self._log.buffer.value[:, FIELDS.index("loss")], self._log.count.value
+        oldest = all_losses[tf.where(count > CAPACITY, count % CAPACITY, 0)]
+        fell = oldest - losses[0] > _VISIBLE * tf.abs(oldest)
+        low = tf.abs(losses[0]) <= _LOW * tf.reduce_max(tf.abs(all_losses))
+        sizes = tf.constant([g.size for g in self._groups], tf.int64)
+        several = tf.reduce_sum(tf.where(flags, sizes, 0)) >= _SEVERAL
+
+        run = tf.reduce_all(counts[:RUN])
+        never = tf.where(tf.reduce_all(flags), nothing[0], tf.reduce_any(flags) & (fell | several))
+        never &= run
+        no_more = run & ~never & tf.reduce_all(nothing[:RUN]) & ~low
+        return _Found(flags, never, no_more, ~counts[RUN] | (no_more & ~nothing[RUN]))
+
+    def _last_rows(self, blocks: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """The last RUN + 1 steps' rows `[S, K, width]`, last first, and whether they are any."""
+        at = tf.convert_to_tensor(self._log.count.value)
+        at -= blocks * tf.range(1, RUN + 2, dtype=at.dtype)
+        places = at[:, None] + tf.range(blocks, dtype=at.dtype)
+        return tf.gather(self._log.buffer.value, tf.cast(places % CAPACITY, tf.int32)), at >= 0
+
+
+def _groups_of(parts: Sequence[Part], weights: Sequence[tuple[str, int]]) -> list[_Group]:
+    """All blocks' groups."""
+    found = []
+    for k, part in enumerate(parts):
+        count, end = math.ceil(len(part.indices) / _GROUPS), 0
+        for bit in range(math.ceil(len(part.indices) / count)):
+            inside = [weights[i] for i in part.indices[bit * count : (bit + 1) * count]]
+            size = sum(n for _, n in inside)
+            end += size
+            found.append(_Group(k, 1 << bit, end, size, [name for name, _ in inside]))
+    return found
+
+
+def _are_zero(gradient: tf.Tensor, ends: Sequence[int]) -> tf.Tensor:
+    """Whether the numbers up to each end are zero, from the end before, boolean `[len(ends)]`."""
+    seen = tf.cumsum(tf.cast(gradient != 0, tf.int32))
+    so_far = tf.gather(tf.concat([[0], seen], 0), [0, *ends])
+    return tf.equal(so_far[1:], so_far[:-1])
+
+
+def _bits(flags: tf.Tensor) -> tf.Tensor:
+    """Flags `[n]` as the bits of an int64 scalar, the first one lowest."""
+    return tf.reduce_sum(
+        tf.where(flags, tf.constant([1 << k for k in range(flags.shape[0])], tf.int64), 0)
+    )
+
+
+def _text(names: Sequence[str]) -> str:
+    named = ", ".join(repr(name) for name in names[:_NAMED])
+    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{_NEVER + named + more if names else _NO_MORE}. {_WHY}"
