@@ -26,8 +26,6 @@ from keras_qnewton.step.batch import Batch, share_of
 from keras_qnewton.step.checks import checked_loss, sound
 from keras_qnewton.step.gradient_check import verified
 
-# A gradient with a largest entry in between is taken for a step before anything is learned.
-_SANE = (2.0**-20, 2.0**20)
 # Where the data change, the share of a batch's step falls to that of so many.
 _MOST_BATCHES = 20.0
 _INFINITE = np.float64(np.inf)
@@ -129,9 +127,9 @@ def found(
         unchanged = tf.reduce_all(gradient == last.gradient)
         product = tf.cond(unchanged, lambda: last.product, lambda: state.inverse.product(gradient))
     # Positive definite but for rounding; where that has the last word, H is forgotten.
-    product, usable, factor = batch.agreed(
-        product, dot(gradient, product) > 0, _first_factor(gradient)
-    )
+    # H over I before it has learned anything: steps are the same whatever power of two is on L.
+    factor = 1 / unit(gradient)
+    product, usable, factor = batch.agreed(product, dot(gradient, product) > 0, factor)
     learned = usable & (last.decrease > 0)
     with tf.control_dependencies([tf.cond(learned, _nothing, lambda: forgotten(state, factor))]):
         product = tf.where(learned, product, factor * gradient)
@@ -194,12 +192,6 @@ def _differ(
     weights = state.flatten(batch.weights)
     changed = data_changed(tf.cast(then, dtype), tf.cast(now, dtype), [weights], [gradient])
     return batch.agreed(changed)[0]
-
-
-def _first_factor(gradient: tf.Tensor) -> tf.Tensor:
-    """H over I before it has learned anything: 1, but for gradients that make no sane step."""
-    u = unit(gradient)
-    return tf.where((u >= _SANE[0]) & (u <= _SANE[1]), tf.ones_like(u), 1 / u)
 
 
 def _nothing() -> tf.Tensor:

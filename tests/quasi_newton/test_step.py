@@ -61,10 +61,13 @@ def test_first_iterates_are_scipys() -> None:
     optimizer = learner("bfgs")
     step = problem.stepper(optimizer)
     expected: list[np.ndarray] = []
+    # SciPy's begins with H = I; ours with that of a gradient whose largest entry is at least 1, and
+    # below 2.
+    unit = 2.0 ** np.floor(np.log2(np.abs(scipy.optimize.rosen_der(problem.w.numpy())).max()))
     scipy.optimize.minimize(
-        scipy.optimize.rosen,
+        lambda w: scipy.optimize.rosen(w) / unit,
         problem.w.numpy(),
-        jac=scipy.optimize.rosen_der,
+        jac=lambda w: scipy.optimize.rosen_der(w) / unit,
         method="BFGS",
         options={"maxiter": 20, "c1": 1e-4, "c2": 0.9},
         callback=lambda w: expected.append(w.copy()),
@@ -470,3 +473,21 @@ def test_the_scale_of_the_loss_is_learned(scale: float) -> None:
     for _ in range(120):
         step()
     np.testing.assert_allclose(problem.w.numpy(), np.ones(4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype, power", [("float64", 60), ("float32", 30)])
+@pytest.mark.parametrize("update", ["ssbfgs", "lbfgs"])
+def test_steps_do_not_depend_on_a_power_of_two_on_the_loss(
+    update: str, dtype: str, power: int
+) -> None:
+    found = []
+    for scale in (1.0, 2.0**-3, 2.0**power, 2.0**-power):
+        problem = Rosenbrock(dtype=dtype, scale=scale)
+        step = problem.stepper(learner(update))
+        weights = []
+        for _ in range(12):
+            step()
+            weights.append(problem.w.numpy())
+        found.append(np.array(weights))
+    for others in found[1:]:
+        np.testing.assert_array_equal(others, found[0])
