@@ -8,8 +8,9 @@ too. So it is told of
               several or the loss fell without them; of all weights, where curvature is zero, too
     no more   all weights, whose gradient and curvature have become zero, where the loss is not low
 
-after as many steps as are a run of refused ones, of a loss that is not zero. It is said as those
-are (`refusals`): by a warning where `fit` or an eager `minimize` ends, and elsewhere on stderr.
+after as many steps as are a run of refused ones, of a loss that is not zero. It is said by a
+warning where `fit` or an eager `minimize` ends. Elsewhere what is never there is said on stderr,
+after the first of these steps, and what is no more is not said.
 
 Each row of the log has 32 bits, one for each of up to 31 groups of its block's weights, one after
 the other, and `_NOTHING`. A group's bit is set as long as no step has had a gradient in it. Once
@@ -79,13 +80,11 @@ class _Found(NamedTuple):
         flags: Which groups never had a gradient, `[G]`.
         never: Whether that is to be told.
         no_more: Whether it is to be told that there is no gradient any more.
-        just_now: Whether the step before the last was none to tell of.
     """
 
     flags: tf.Tensor
     never: tf.Tensor
     no_more: tf.Tensor
-    just_now: tf.Tensor
 
 
 class NoGradient:
@@ -144,62 +143,80 @@ class NoGradient:
         warnings.warn(_text(names), stacklevel=3)
 
     def print_in_graph(self, marks: tf.Tensor) -> None:
-        """Prints to stderr, in the graph, if there is something to tell since the last step.
+        """Prints to stderr, in the graph, at the last of the first `RUN` steps.
+
+        What happens later is told by `warn` alone: to look at each step takes many operations.
 
         Args:
             marks: Of the step that was just logged; see `marks`.
         """
         if not self._has_room():
             return
+        count, blocks = self._log.count, marks.shape[0]
 
         def look() -> tf.Tensor:
-            found = self._found()
-            told = (found.never | found.no_more) & found.just_now
-            return _tf_private.cond(told, lambda: tell(found), lambda: tf.constant(False))
+            losses = self._log.buffer.value[: RUN * blocks : blocks, FIELDS.index("loss")]
+            flags, never = self._never(marks, losses[0], losses[RUN - 1])
+            never &= tf.reduce_all(losses != 0)
+            return _tf_private.cond(never, lambda: tell(flags), lambda: tf.constant(False))
 
-        def tell(found: _Found) -> tf.Tensor:
+        def tell(flags: tf.Tensor) -> tf.Tensor:
             texts = tf.constant([", ".join(map(repr, g.names)) for g in self._groups])
-            names = tf.strings.reduce_join(tf.boolean_mask(texts, found.flags), separator=", ")
-            text = tf.where(found.never, _NEVER + names, _NO_MORE)
-            with tf.control_dependencies([tf.print(text + ". " + _WHY, output_stream=sys.stderr)]):
+            names = tf.strings.reduce_join(tf.boolean_mask(texts, flags), separator=", ")
+            text = _NEVER + names + ". " + _WHY
+            with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
                 return tf.constant(True)
 
-        _tf_private.cond(tf.reduce_any(marks != 0), look, lambda: tf.constant(False))
+        now = tf.equal(count.value, RUN * blocks) & tf.reduce_any(marks != 0)
+        _tf_private.cond(now, look, lambda: tf.constant(False))
 
     def _has_room(self) -> bool:
         """Whether the log holds as many steps as are looked at."""
-        return (RUN + 1) * (self._groups[-1].block + 1) <= CAPACITY
+        return RUN * (self._groups[-1].block + 1) <= CAPACITY
+
+    def _never(
+        self, marks: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Which groups never had a gradient, `[G]`, and whether that is to be told.
+
+        Args:
+            marks: The last step's, int64 `[K]`.
+            first: The first step's loss, or the oldest that is known.
+            last: The last step's.
+        """
+        bits = tf.constant([g.bit for g in self._groups], tf.int64)
+        of_block = tf.gather(marks, [g.block for g in self._groups])
+        flags = tf.bitwise.bitwise_and(of_block, bits) != 0
+        fell = first - last > _VISIBLE * tf.abs(first)
+        sizes = tf.constant([g.size for g in self._groups], tf.int64)
+        several = tf.reduce_sum(tf.where(flags, sizes, 0)) >= _SEVERAL
+        some = tf.reduce_any(flags) & (fell | several)
+        return flags, tf.where(tf.reduce_all(flags), _are_nothing(marks), some)
 
     def _found(self) -> _Found:
-        """What the log tells after a step."""
+        """What the log tells after a step; eagerly."""
         blocks = self._groups[-1].block + 1
         rows, there = self._last_rows(blocks)
         losses, marks = rows[:, 0, FIELDS.index("loss")], marks_in(rows)
-        bits = tf.constant([g.bit for g in self._groups], tf.int64)
-        of_block = tf.gather(marks[0], [g.block for g in self._groups])
-        flags = tf.bitwise.bitwise_and(of_block, bits) != 0
-        nothing = tf.reduce_all(tf.bitwise.bitwise_and(marks, _NOTHING) != 0, 1)
-        counts = there & (losses != 0)
-
         all_losses, count = self._log.buffer.value[:, FIELDS.index("loss")], self._log.count.value
         oldest = all_losses[tf.where(count > CAPACITY, count % CAPACITY, 0)]
-        fell = oldest - losses[0] > _VISIBLE * tf.abs(oldest)
+        run = tf.reduce_all(there & (losses != 0))
+        flags, never = self._never(marks[0], oldest, losses[0])
         low = tf.abs(losses[0]) <= _LOW * tf.reduce_max(tf.abs(all_losses))
-        sizes = tf.constant([g.size for g in self._groups], tf.int64)
-        several = tf.reduce_sum(tf.where(flags, sizes, 0)) >= _SEVERAL
-
-        run = tf.reduce_all(counts[:RUN])
-        never = tf.where(tf.reduce_all(flags), nothing[0], tf.reduce_any(flags) & (fell | several))
-        never &= run
-        no_more = run & ~never & tf.reduce_all(nothing[:RUN]) & ~low
-        return _Found(flags, never, no_more, ~counts[RUN] | (no_more & ~nothing[RUN]))
+        no_more = run & ~never & tf.reduce_all(_are_nothing(marks)) & ~low
+        return _Found(flags, run & never, no_more)
 
     def _last_rows(self, blocks: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """The last RUN + 1 steps' rows `[S, K, width]`, last first, and whether they are any."""
+        """The last `RUN` steps' rows `[S, K, width]`, last first, and whether they are any."""
         at = tf.convert_to_tensor(self._log.count.value)
-        at -= blocks * tf.range(1, RUN + 2, dtype=at.dtype)
+        at -= blocks * tf.range(1, RUN + 1, dtype=at.dtype)
         places = at[:, None] + tf.range(blocks, dtype=at.dtype)
         return tf.gather(self._log.buffer.value, tf.cast(places % CAPACITY, tf.int32)), at >= 0
+
+
+def _are_nothing(marks: tf.Tensor) -> tf.Tensor:
+    """Whether all blocks of a step have neither gradient nor curvature, of marks `[..., K]`."""
+    return tf.reduce_all(tf.bitwise.bitwise_and(marks, _NOTHING) != 0, -1)
 
 
 def _groups_of(parts: Sequence[Part], weights: Sequence[tuple[str, int]]) -> list[_Group]:
