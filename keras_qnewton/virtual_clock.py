@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
+import functools
 import math
 import os
 import warnings
@@ -287,7 +288,8 @@ def _prices(
             at.predict(size, k, d, definite, told),
         )
 
-    @tf.function  # a loop that runs eagerly takes milliseconds a system
+    # A loop of the graph: outside of one, each row is a call of its own.
+    @functools.partial(tf.function, autograph=False)
     def priced(rows: tf.Tensor) -> Any:
         signature = (tf.int32, *[tf.float64] * 4)
         return tf.map_fn(price, rows, fn_output_signature=signature)
@@ -316,7 +318,7 @@ def _break_even(scheduler: Scheduler, systems: _Systems, by_lu: np.ndarray) -> n
 
     size, kappa = systems.size, systems.kappa
 
-    @tf.function
+    @functools.partial(tf.function, autograph=False)
     def quantum(gate_times: tf.Tensor) -> tf.Tensor:
         def seconds(row: tf.Tensor) -> tf.Tensor:
             told = _told(scheduler, row)
