@@ -25,6 +25,7 @@ _TABLE = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end of measured -->)"
 # By what a page calls it: the file of its results, and how it is made of them.
 TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
     "paper": ("paper", quantum.paper),
+    "paper_rows": ("paper", quantum.paper_rows),
     "peers_quantum": ("peers_quantum", quantum.peers_quantum),
     "whole_wait": ("whole_wait", training.whole_wait),
     "models": ("models", training.models),

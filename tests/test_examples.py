@@ -107,7 +107,7 @@ def test_paper(tmp_path, monkeypatch):
     runpy.run_module("examples.paper", run_name="__main__")
     found = json.loads((tmp_path / "results.json").read_text("utf-8"))
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert page.count("data:image/png;base64,") == len(list(tmp_path.glob("*.png"))) == 5
+    assert page.count("data:image/png;base64,") == len(list(tmp_path.glob("*.png"))) == 10
     assert not re.search(r'(src|href)="(?!data:)', page) and "width=device-width" in page
 
     for name, family in found["families"].items():
@@ -135,6 +135,16 @@ def test_paper(tmp_path, monkeypatch):
         for record in family["probes"]:
             mass = list(record["row_mass"].values())
             assert mass == sorted(mass, reverse=True) and 0 < mass[0] <= 1 + 1e-9
+    # Rows belong to the Fisher matrix: four circuits a block.
+    assert found["families"]["mlp"]["rows"] == []
+    rows, blocks = found["families"]["bert"]["rows"], found["families"]["bert"]["blocks"]
+    assert len(rows) == 4 * len(blocks) and "<h2>By the rows</h2>" in page
+    for row in rows:
+        assert row["rows"] == 16 and row["runs"] >= 2 and 0 < row["success"] <= 1
+        assert row["break_even_read"] < row["break_even"]
+        assert row["break_even_best"] <= row["break_even"]
+    digest = json.loads((tmp_path / "digest.json").read_text("utf-8"))
+    assert sum(row["part"] == "rows" for row in digest["runs"]) == len(rows)
     assert set(found["sweeps"]) == {"sparsity", "epsilon", "hidden"}
     saved, routed, falls = found["claims"]
     assert saved["number"] == max(

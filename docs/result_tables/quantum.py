@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 from result_tables.cells import Runs, Table, code, milliseconds, two_digits
 
@@ -30,6 +31,26 @@ def paper(runs: Runs) -> Table:
     too_slow = f"gates of {1e9 * nearest:.0f} ns are too slow by"
     head = ["cost model", "breaks even with LU", "saves 90 %, from", too_slow]
     return [head, *rows]
+
+
+def paper_rows(runs: Runs) -> Table:
+    """Of `examples/paper`: the Jacobian's circuit beside those of the matrix, over all blocks."""
+    head = ["model", "circuit", "degree", "p", "breaks even with LU", "with the best classical"]
+    head += ["with LU, read"]
+    found = [run for run in runs if run["part"] == "rows"]
+    rows = []
+    for family, circuit in dict.fromkeys((run["family"], run["circuit"]) for run in found):
+        own = [run for run in found if (run["family"], run["circuit"]) == (family, circuit)]
+        degree, p = (statistics.median(run[key] for run in own) for key in ("degree", "success"))
+        keys = ("break_even", "break_even_best", "break_even_read")
+        even = (_range([run[key] for run in own]) for key in keys)
+        rows.append([family, circuit, f"{degree:,.0f}", f"{p:.1g}", *even])
+    return [head, *rows] if rows else [head, ["not in these results", *[""] * (len(head) - 1)]]
+
+
+def _range(seconds: list[float | None]) -> str:
+    known = [number for number in seconds if number is not None]
+    return f"{min(known):.0e} to {max(known):.0e} s" if known else "not solved"
 
 
 def encodings(runs: Runs) -> Table:

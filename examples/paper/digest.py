@@ -32,6 +32,7 @@ def of(results: dict[str, Any]) -> dict[str, Any]:
                     "saved_against_best_classical": model["saved_against_best_classical"],
                 }
             )
+        rows += [{"part": "rows", "family": family} | row for row in own["rows"]]
         rows.append({"part": "runs", "family": family, **own["runs"]})
     rows += [{"part": "machine", **row} for row in results["machines"]]
     rows += [{"part": "circuit", **row} for row in results["circuits"]]

@@ -80,6 +80,19 @@ def draw(
             "entries, the mean over blocks weighted by their sizes.",
             own["newton"].probes,
         )
+        rows = results["families"][family]["rows"]
+        if rows:
+            add(
+                f"{family}: by the rows",
+                f"{family}_rows",
+                (7, 4.5),
+                _by_rows,
+                "Seconds that a layer may take for a circuit to cost what LU does, to a relative "
+                "residual of 1e-6: until the solution's states are there (filled), and until it is "
+                "read (hollow). Bars lead to the same beside the best classical route. The "
+                "Jacobian's circuit encodes the rows U, the others UᵀU + λI.",
+                rows,
+            )
     for name, label in (
         ("sparsity", "share of entries kept"),
         ("epsilon", "regularisation ε"),
@@ -173,6 +186,29 @@ def _conditioning(figure: Any, probes: Sequence[dict[str, Any]]) -> None:
         lower[0].plot(*zip(*points.items(), strict=True), "o-", ms=3, label=f"{share:.3g} N")
     _dress(lower[0], "step", "row mass kept", x="linear", y="linear")
     lower[0].legend(fontsize="xx-small")
+
+
+def _by_rows(figure: Any, rows: Sequence[dict[str, Any]]) -> None:
+    axes = figure.subplots()
+    blocks = list(dict.fromkeys(row["block"] for row in rows))
+    circuits = list(dict.fromkeys(row["circuit"] for row in rows))
+    for k, name in enumerate(circuits):
+        own = [row for row in rows if row["circuit"] == name]
+        places = [blocks.index(row["block"]) + 0.15 * k for row in own]
+        for end, filled in (("", f"C{k}"), ("_read", "none")):
+            # NaN where the tolerance is not reached.
+            even, best = (
+                np.array([row[key] for row in own], float)
+                for key in (f"break_even{end}", f"break_even{end}_best")
+            )
+            axes.vlines(places, best, even, color=f"C{k}", lw=1)
+            label = None if end else name
+            axes.plot(places, even, f"C{k}o", mfc=filled, ms=4, label=label)
+    sizes = {row["block"]: row["size"] for row in rows}
+    names = [f"{block}, {sizes[block]:,}" for block in blocks]
+    _dress(axes, "block, N", "break-even, s a layer", x="linear")
+    axes.set_xticks(range(len(blocks)), names, rotation=45, ha="right", fontsize="x-small")
+    axes.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.15))
 
 
 def _sweep(figure: Any, rows: Sequence[dict[str, Any]], label: str, linear: bool) -> None:

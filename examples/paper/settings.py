@@ -124,5 +124,6 @@ def _study(profile: str, text: str | None) -> Study:
         return dataclasses.replace(offline, families=(perceptron, bert, gpt))
     if profile == "smoke":
         small = dataclasses.replace(perceptron, hidden=4, steps=8, batch=256, baseline_factor=1)
-        return Study((small,), 3, (0.1,), (), (), probes=2)
+        of_rows = dataclasses.replace(bert, hidden=4, steps=3, batch=16, baseline_factor=1)
+        return Study((small, of_rows), 3, (0.1,), (), (), probes=2)
     raise ValueError(f"Argument `profile` must be one of the three. Received: {profile!r}")

@@ -16,7 +16,7 @@ from keras_qnewton import Decision
 from keras_qnewton.decision_log import Decisions
 from keras_qnewton.virtual_clock import project
 
-from . import claims, digest, figures, pricing, training, webpage
+from . import by_rows, claims, digest, figures, pricing, training, webpage
 from .settings import GATE_TIMES, Family, Study
 from .settings import study as settings_of
 
@@ -100,6 +100,7 @@ def _family(own: dict[str, training.Run], priced: dict[str, Any]) -> dict[str, A
         "blocks": claims.by_block(decisions, priced),
         "prices": pricing.table(priced),
         "probes": own["newton"].probes,
+        "rows": by_rows.by_block(own["newton"].probes),
         "systems": len(decisions),
         "fallbacks": sum(bool(d.fallback) for d in decisions),
     }

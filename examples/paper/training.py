@@ -16,6 +16,7 @@ from keras_qnewton import Blocks, Constant, Decision, NewtonLog, Pruning, QNewto
 from keras_qnewton.conditioning import log_condition_number
 from keras_qnewton.curvature import fisher, hessian
 
+from . import by_rows
 from .data import Data
 from .settings import ROW_SHARES, Family
 
@@ -160,7 +161,10 @@ class _Clock(keras.callbacks.Callback):
 
 
 class Probe(keras.callbacks.Callback):
-    """The exact spectrum of each block on one fixed batch, before training and on the way."""
+    """The exact spectrum of each block on one fixed batch, before training and on the way.
+
+    Of a Fisher matrix, whose rows are known, the prices of its circuits, too.
+    """
 
     def __init__(self, family: Family, own: Data, epsilon: float, steps: int, count: int):
         super().__init__()
@@ -177,9 +181,9 @@ class Probe(keras.callbacks.Callback):
         x, y = self._batch
         weights = self.model.trainable_variables
 
-        def compute() -> list[tf.Tensor]:
+        def compute() -> list[tuple[tf.Tensor, tf.Tensor]]:
             found = self._curvature(lambda: LOSS(y, self.model(x)), weights, blocks="layer")
-            return [block.matrix for block in found]
+            return [(block.matrix, block.gradient) for block in found]
 
         self._blocks = tf.function(compute, autograph=False)
         self._names = [part.name for part in Blocks("layer").split(weights)]
@@ -191,10 +195,25 @@ class Probe(keras.callbacks.Callback):
     def _take(self, step: int) -> None:
         if step not in self._at:
             return
-        for name, matrix in zip(self._names, self._blocks(), strict=True):
+        for name, block in zip(self._names, self._blocks(), strict=True):
+            matrix, gradient = (tensor.numpy().astype(float) for tensor in block)
             if len(matrix) <= _LARGEST_PROBE:
-                found = spectrum(matrix.numpy().astype(float), self._epsilon)
-                self.records.append({"step": step, "block": name} | found)
+                found = {"step": step, "block": name} | spectrum(matrix, self._epsilon)
+                if self._curvature is fisher:
+                    found |= self._by_rows(matrix, gradient)
+                self.records.append(found)
+
+    def _by_rows(self, matrix: np.ndarray, gradient: np.ndarray) -> dict[str, Any]:
+        """See `by_rows.record`; nothing of a block without a gradient, whose weights stay.
+
+        A row of U is an example's gradient over √B, B the answers of the batch, each token's of a
+        language model. So g = Uᵀc with c = 1/√B in all elements, of length 1.
+        """
+        if not (np.any(matrix) and np.any(gradient)):
+            return {}
+        damping, rows = self._epsilon * np.abs(matrix).max(), int(tf.size(self._batch[1]))
+        system = by_rows.System.of(matrix, gradient, damping, rows, residuals=1.0)
+        return by_rows.record(system)
 
 
 def spectrum(matrix: np.ndarray, epsilon: float) -> dict[str, Any]:
