@@ -172,3 +172,12 @@ def test_by_block_takes_medians_and_both_classical_routes():
     assert (qsvt["break_even_read"], qsvt["break_even_read_best"]) == (0.2, 0.05)
     assert shortcut["layers"] is None and shortcut["break_even"] is None
     assert by_rows.by_block([by_hessian]) == []
+
+
+def test_woodburys_formula_is_timed_and_right():
+    u, c, _ = problem(5, 12)
+    g = u.T @ c
+    found = by_rows.woodbury(tf.constant(u), tf.constant(g)).x
+    np.testing.assert_allclose(found, np.linalg.solve(u.T @ u + np.eye(12), g), atol=1e-12)
+    seconds = by_rows.classical(12, 1e3, 5)
+    assert set(seconds) == {"lu", "cholesky", "cg", "woodbury"} and min(seconds.values()) > 0

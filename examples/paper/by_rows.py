@@ -23,6 +23,7 @@ it. Preparing |g⟩ or |c⟩ as the start of a run is not.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -33,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.scheduling import CGTime, LUTime, SolverTime
+from keras_qnewton.scheduling import CGTime, LUTime, SolverTime, calibration
 from keras_qnewton.scheduling.reading import LARGEST_ERROR
 from keras_qnewton.solvers import QSVT, Cholesky, DampedLeastSquares, Shortcut
 from keras_qnewton.solvers.quantum.chebyshev import clenshaw
@@ -47,14 +48,15 @@ from keras_qnewton.solvers.quantum.transforms import (
     inversion,
     kernel_reflection,
 )
+from keras_qnewton.types import Solution
 
 ENCODING = "frobenius"
 # Of a run, and of the solution.
 EPSILON, TOLERANCE = 1e-3, 1e-6
 CIRCUITS = ("QSVT", "shortcut", "Jacobian, from gradient", "Jacobian, from residuals")
 _MAX_REFINEMENTS = 10
-# Of Woodbury's seconds.
-_TIMED = 5
+# Of Woodbury's seconds, and solves in each.
+_READINGS, _SOLVES = 5, 10
 
 
 class System(NamedTuple):
@@ -289,25 +291,26 @@ def classical(size: int, condition_number: float, rows: int) -> dict[str, float]
     }
 
 
+def woodbury(u: tf.Tensor, g: tf.Tensor) -> Solution:
+    """(UᵀU + I)⁻¹ g = g - Uᵀ (UUᵀ + I)⁻¹ U g."""
+    gram = tf.matmul(u, u, transpose_b=True) + tf.eye(u.shape[0], dtype=u.dtype)
+    found = Cholesky(refinements=0).solve(gram, tf.linalg.matvec(u, g))
+    return dataclasses.replace(found, x=g - tf.linalg.matvec(u, found.x, transpose_a=True))
+
+
 @functools.cache
 def _woodbury_seconds(rows: int, size: int) -> float:
-    """Measured on numbers that are random: those of the rows do not matter."""
+    """Measured as `SolverTime` is; on numbers that are random, as the rows' own do not matter."""
     rng = np.random.default_rng(0)
     u = tf.constant(rng.normal(size=(rows, size)) / math.sqrt(size))
     g = tf.constant(rng.normal(size=size))
-
-    @tf.function
-    def solved(u: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
-        gram = tf.matmul(u, u, transpose_b=True) + tf.eye(rows, dtype=tf.float64)
-        y = Cholesky(refinements=0).solve(gram, tf.linalg.matvec(u, g)).x
-        return g - tf.linalg.matvec(u, y, transpose_a=True)
-
-    seconds = []
-    for _ in range(1 + _TIMED):
+    run, seconds = tf.function(calibration.repeated, autograph=False), []
+    for _ in range(1 + _READINGS):
         start = time.perf_counter()
-        solved(u, g).numpy()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])  # the first one traces
+        run(woodbury, u, g, tf.constant(_SOLVES)).numpy()
+        seconds.append((time.perf_counter() - start) / _SOLVES)
+    # The first one traces. Whatever else the machine does can only add time.
+    return min(seconds[1:])
 
 
 # --- of a run ---------------------------------------------------------------------------------
