@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _told(error: Exception) -> str:
     """An error in words: an operating system's are a number and a few."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and error.filename:
         return f"there is no file or folder {error.filename!r}"
     if isinstance(error, IsADirectoryError):
         return f"{error.filename!r} is a folder, not a file"

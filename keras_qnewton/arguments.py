@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,23 +15,29 @@ import numpy as np
 _LARGEST = 2**63 - 1
 
 
-def check_count(argument: str, value: Any, least: int = 1, what: str = "") -> int:
-    """`value` as an int; NumPy's integers are taken, too.
+def check_count(
+    argument: str, value: Any, least: int = 1, what: str = "", most: float = _LARGEST
+) -> int:
+    """`value` as an int; NumPy's integers are taken, too, and 1e5.
 
     Args:
         argument: Its name, for the message.
         value: What was given.
         least: The smallest that is allowed.
         what: What it counts, for the message.
+        most: The largest that is allowed.
 
     Raises:
-        ValueError: If it is no integer, is below `least`, or has more than 64 bits.
+        ValueError: If it is no whole number, is below `least`, or above `most`.
     """
+    whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
     try:
-        number = operator.index(value)
+        number = int(value) if whole else operator.index(value)
     except (TypeError, AttributeError):  # of a tensor of floats
         number = least - 1
-    if not least <= number <= _LARGEST or isinstance(value, bool):
+    if number > most:
+        raise refused(argument, value, "an integer below 2^63")
+    if number < least or isinstance(value, (bool, np.bool_)):
         kind = {0: "a non-negative integer", 1: "a positive integer"}
         wanted = kind.get(least, f"an integer, at least {least}")
         meaning = f", {what}" if what else ""
@@ -43,10 +50,10 @@ def check_number(
     value: Any,
     meaning: str,
     least: float = 0.0,
-    most: float = math.inf,
+    most: float = sys.float_info.max,
     ends: str = "(]",
 ) -> float:
-    """`value` as a finite float between `least` and `most`.
+    """`value` as a float between `least` and `most`; finite, unless `most` is not.
 
     Args:
         argument: Its name, for the message.
@@ -62,7 +69,7 @@ def check_number(
     number = as_number(value)
     above = number >= least if ends[0] == "[" else number > least
     below = number <= most if ends[1] == "]" else number < most
-    if not (above and below and math.isfinite(number)):
+    if not (above and below):
         raise refused(argument, value, meaning)
     return number
 
@@ -104,7 +111,8 @@ def as_number(value: Any) -> float:
     if isinstance(value, (bool, np.bool_, str, bytes)):
         return math.nan
     try:
-        return math.nan if np.ndim(value) else float(value)
+        is_number = not np.ndim(value) and np.asarray(value).dtype.kind not in "cSU"
+        return float(value) if is_number else math.nan
     except (TypeError, ValueError, OverflowError):
         return math.nan
 

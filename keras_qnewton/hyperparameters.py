@@ -62,14 +62,16 @@ def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         if name == "use_ema":
             found[name] = check_switch(name, value)
-        elif name == "ema_momentum":
+        elif name == "ema_momentum" and (value is not None or settings.get("use_ema")):
             fraction = "a finite number from 0 to 1"
             found[name] = check_number(name, value, fraction, most=1.0, ends="[]")
         elif value is not None and name in _NUMBERS:
             wanted, lower = _NUMBERS[name]
             found[name] = check_number(name, value, wanted, ends=f"{lower}]")
-        elif value is not None and name in _COUNTS:
-            found[name] = check_count(name, value, least=_COUNTS[name], what="or None")
+        elif name in _COUNTS:  # for Keras, 0 is none, too
+            none = value is None or (isinstance(value, (int, np.integer)) and value == 0)
+            least = _COUNTS[name]
+            found[name] = None if none else check_count(name, value, least=least, what="or None")
     return found
 
 
@@ -81,8 +83,12 @@ def checked_rate(rate: Any) -> Any:
     """
     if isinstance(rate, LearningRateSchedule) or (callable(rate) and not isinstance(rate, type)):
         return rate
-    # One that is not finite, or is negative, is told by a warning: see `warn_of_rate`.
-    if isinstance(rate, (float, np.floating)) or math.isfinite(as_number(rate)):
+    # One that is not finite, or is negative, is told by a warning: see `warn_of_rate`. The value of
+    # a tensor or variable would be taken once, and its later values by nobody.
+    if isinstance(rate, (float, np.floating)) or (
+        not isinstance(rate, (tf.Tensor, tf.Variable, keras.Variable))
+        and math.isfinite(as_number(rate))
+    ):
         return float(rate)
     raise refused("learning_rate", rate, "a number, a schedule or a callable")
 
@@ -130,14 +136,18 @@ def _largest(rate: Any) -> float | None:
         return None
 
 
-def checked_name(name: Any) -> str:
-    """The name, or if it is None that of another instance, as Keras numbers its own optimizers.
+def check_name(name: Any) -> None:
+    """Refuses a name that Keras does not take.
 
     Raises:
-        ValueError: If it is neither None nor a string that Keras takes.
+        ValueError: If it is neither None nor a string without `/`.
     """
     if name is not None and (not isinstance(name, str) or "/" in name):
         raise refused("name", name, "None or a string without `/`")
+
+
+def name_or_number(name: str | None) -> str:
+    """The name, or if there is none another instance's, as Keras numbers its own optimizers."""
     if name:
         return name
     number = keras.backend.get_uid("qnewton")

@@ -128,9 +128,13 @@ class NoGradient:
 
         return _tf_private.cond(stands, found, lambda: tf.zeros_like(before))
 
-    def warn(self) -> None:
-        """Warns if there is something to tell, and nothing was told."""
-        if self._told or not self._groups or not self._has_room():
+    def warn(self, stacklevel: int) -> None:
+        """Warns if there is something to tell, and nothing was told.
+
+        Args:
+            stacklevel: Of `warnings.warn`, as the caller would give it.
+        """
+        if self._told or not self._groups or not self._has_room() or self._all_have_moved():
             return
         found = self._found()
         if not (found.never or found.no_more):
@@ -140,7 +144,13 @@ class NoGradient:
         names = [
             name for g, flag in zip(self._groups, flags, strict=True) if flag for name in g.names
         ]
-        warnings.warn(_text(names), stacklevel=3)
+        warnings.warn(_text(names), stacklevel=stacklevel + 1)
+
+    def _all_have_moved(self) -> bool:
+        """Whether the last step left no mark; an eager `minimize` asks after each."""
+        places = len(self._log) - 1 - np.arange(self._groups[-1].block + 1)
+        formations = self._log.buffer.numpy()[places % CAPACITY, FIELDS.index("formation")]
+        return not np.any(formations % 1)
 
     def print_in_graph(self, marks: tf.Tensor) -> None:
         """Prints to stderr, in the graph, at the last of the first `RUN` steps.
@@ -220,12 +230,13 @@ def _are_nothing(marks: tf.Tensor) -> tf.Tensor:
 
 
 def _groups_of(parts: Sequence[Part], weights: Sequence[tuple[str, int]]) -> list[_Group]:
-    """All blocks' groups."""
+    """All blocks' groups that have numbers."""
     found = []
     for k, part in enumerate(parts):
-        count, end = math.ceil(len(part.indices) / _GROUPS), 0
-        for bit in range(math.ceil(len(part.indices) / count)):
-            inside = [weights[i] for i in part.indices[bit * count : (bit + 1) * count]]
+        indices = [i for i in part.indices if weights[i][1]] or part.indices
+        count, end = math.ceil(len(indices) / _GROUPS), 0
+        for bit in range(math.ceil(len(indices) / count)):
+            inside = [weights[i] for i in indices[bit * count : (bit + 1) * count]]
             size = sum(n for _, n in inside)
             end += size
             found.append(_Group(k, 1 << bit, end, size, [name for name, _ in inside]))

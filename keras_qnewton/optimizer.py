@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
@@ -18,9 +18,10 @@ from keras_qnewton.curvature import Blocks, Curvature
 from keras_qnewton.decision_log import DecisionLog, Decisions
 from keras_qnewton.first_trace import is_thrown_away
 from keras_qnewton.hyperparameters import (
+    check_name,
     checked,
-    checked_name,
     checked_rate,
+    name_or_number,
     settings_text,
     warn_of_rate,
 )
@@ -130,15 +131,12 @@ class QNewton(keras.optimizers.Optimizer):
         name: str | None = None,
         **kwargs: Any,
     ):
-        learning_rate, name, kwargs = (
-            checked_rate(learning_rate),
-            checked_name(name),
-            checked(kwargs),
-        )
+        learning_rate, kwargs = checked_rate(learning_rate), checked(kwargs)
+        check_name(name)
         update_every = check_count("update_every", update_every)
         seed = None if seed is None else check_count("seed", seed, least=0)
         policies = Policies.of(curvature, blocks, damping, sparsity, scheduler)
-        super().__init__(learning_rate=learning_rate, name=checked_name(name), **kwargs)
+        super().__init__(learning_rate=learning_rate, name=name_or_number(name), **kwargs)
         self.curvature, self.blocks = policies.curvature, policies.blocks
         self.damping, self.scheduler = policies.damping, policies.scheduler
         self.sparsity, self._pruning = policies.sparsity, policies.pruning
@@ -210,7 +208,7 @@ class QNewton(keras.optimizers.Optimizer):
                 gradients may be those of.
             tf.errors.InvalidArgumentError: At run time, if the gradients are not those of the loss.
         """
-        if not isinstance(grads, Sequence):
+        if not isinstance(grads, Collection) or isinstance(grads, (str, bytes)):
             raise refused("grads", grads, "a list of gradients")
         try:
             with tracing_told():
@@ -258,18 +256,18 @@ class QNewton(keras.optimizers.Optimizer):
             before = tf.function(step, autograph=False)()
         finally:
             self._warns = False
-        self._warn()
+        self._warn(stacklevel=3)  # the decorator is a frame, too
         return before
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Keras calls it when `fit` ends: warns if training stood still, see `refusals`."""
         super().finalize_variable_values(var_list)
         if self.built:
-            self._warn()
+            self._warn(stacklevel=2)
 
-    def _warn(self) -> None:
+    def _warn(self, stacklevel: int) -> None:
         for news in (self._refusals, self._no_gradient):
-            news.warn()
+            news.warn(stacklevel + 1)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Subtracts lr times the direction x; Keras calls it with x in the gradient's place."""

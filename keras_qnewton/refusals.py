@@ -53,8 +53,12 @@ class Refusals:
     def __init__(self, log: DecisionLog):
         self._log, self._told = log, False
 
-    def warn(self) -> None:
-        """Warns if the log has a run of refused steps, and nothing was said of one."""
+    def warn(self, stacklevel: int) -> None:
+        """Warns if the log has a run of refused steps, and nothing was said of one.
+
+        Args:
+            stacklevel: Of `warnings.warn`, as the caller would give it.
+        """
         if self._told:
             return
         steps = self._log.steps()
@@ -68,7 +72,7 @@ class Refusals:
             f"Last, at step {steps.step[last]:.0f}: loss {steps.loss[last]:.4g}, after the step "
             f"{steps.loss_after[last]:.4g}, λ = {steps.damping[last]:.3g}."
         )
-        warnings.warn(_TEXT.format(count=run, why=f"{why} {numbers}"), stacklevel=4)
+        warnings.warn(_TEXT.format(count=run, why=f"{why} {numbers}"), stacklevel=stacklevel + 1)
 
     def print_in_graph(self, accepted: tf.Tensor, blocks: int) -> None:
         """Prints to stderr, in the graph, at the last of `RUN` refused steps.

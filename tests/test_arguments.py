@@ -154,7 +154,7 @@ def test_whatever_is_given_is_taken_or_refused_by_its_name(value):
         (QNewton, {"weight_decay": -0.1}),
         (QNewton, {"use_ema": "yes"}),
         (QNewton, {"ema_momentum": 1.5}),
-        (QNewton, {"ema_overwrite_frequency": 0}),
+        (QNewton, {"ema_overwrite_frequency": -1}),
         (QNewton, {"loss_scale_factor": 0.0}),
         (QNewton, {"gradient_accumulation_steps": 2.5}),
         (QNewton, {"gradient_accumulation_steps": 1}),
@@ -169,13 +169,41 @@ def test_whatever_is_given_is_taken_or_refused_by_its_name(value):
         (solvers.HHL, {"clock_qubits": 8.5}),
         (solvers.Shots, {"seed": -1}),
         (solvers.ConjugateGradient, {"max_iterations": 2.5}),
-        (GaussNewton, {"memory": math.inf}),
+        (GaussNewton, {"memory": -1}),
+        (QNewton, {"learning_rate": tf.Variable(0.5)}),
+        (QNewton, {"learning_rate": np.complex128(1 + 1j)}),
     ],
 )
 def test_what_would_fail_later_is_refused_at_once(cls, given):
     argument = list(given)[-1]
     with pytest.raises(ValueError, match=f"Argument `{argument}` must be.*Received: {argument}="):
         cls(**given)
+
+
+@pytest.mark.parametrize(
+    ("cls", "given", "kept"),
+    [
+        (QNewton, {"gradient_accumulation_steps": 0}, None),
+        (QNewton, {"ema_overwrite_frequency": 0}, None),
+        (QNewton, {"update_every": 2.0}, 2),
+        (solvers.Shots, {"shots": 1e5}, 100_000),
+        (solvers.Shots, {"seed": 2**100}, 2**100),
+        (solvers.LU, {"tolerance": math.inf}, math.inf),
+        (GaussNewton, {"memory": math.inf}, math.inf),
+    ],
+)
+def test_what_has_a_meaning_is_taken(cls, given, kept):
+    (argument,) = given
+    assert getattr(cls(**given), argument) == kept
+
+
+def test_a_name_is_numbered_by_optimizers_that_are_made():
+    first = QNewton()
+    with pytest.raises(ValueError, match="update_every"):
+        QNewton(update_every=0)
+    names = [first.name, QNewton().name]
+    numbers = [int(name.partition("_")[2] or 0) for name in names]
+    assert numbers[1] == numbers[0] + 1
 
 
 @pytest.fixture(scope="module")

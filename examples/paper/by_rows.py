@@ -14,7 +14,8 @@ The second is how `Shots` reads N' amplitudes, in ⌈ln η/ln ε₀⌉ runs (`sc
 the second run on the right-hand side is A e, e noise without a direction.
 
 Runs, p_k and refinements are those that a simulation finds. None is made. Nothing of them depends
-on a basis, so that a polynomial's values at A's eigenvalues, in closed form, say all.
+on a basis, so that a polynomial's values at A's eigenvalues say all: in closed form, but for the
+shortcut's, which are those of Clenshaw's recurrence.
 
 Encodings are trees of α = ‖A‖_F and ‖U‖_F. They hold all N² or r N numbers: loading these is
 counted, as layers of rotations. Preparing |g⟩ is counted in the shortcut alone, whose queries hold

@@ -116,8 +116,9 @@ def blocks_of(given: str | Blocks) -> Blocks:
     """
     if isinstance(given, str):
         return Blocks(check_choice("blocks", given, PARTITIONS))
-    if isinstance(given, type) or not (hasattr(given, "split") and hasattr(given, "max_size")):
-        wanted = f"one of {', '.join(map(repr, PARTITIONS))}, or a `Blocks` object"
+    if isinstance(given, (type, bytes)) or not hasattr(given, "split"):
+        names = ", ".join(map(repr, PARTITIONS))
+        wanted = f"one of {names}, or a `Blocks` object: one that has `split`"
         raise refused("blocks", given, wanted)
     return given
 

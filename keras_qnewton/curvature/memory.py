@@ -37,7 +37,8 @@ def available_memory() -> float:
 
 def memory_of_a_batch(least: float) -> float:
     """Bytes that forming blocks from all examples at once may take: `least`, or more to be had."""
-    return max(least, _SHARE * available_memory())
+    free = available_memory()
+    return least if math.isinf(free) else max(least, _SHARE * free)
 
 
 def _of_container(folder: str, limit: str, used: str, files: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -23,7 +24,9 @@ class Curvature(Policy, abc.ABC):
     (`keras.saving.register_keras_serializable`).
 
     Args:
-        memory: Bytes that the vectorised rows of one chunk may take, approximately.
+        memory: Bytes that the vectorised rows of one chunk may take, approximately. Rows that are
+            kept while a block is solved may take a fourth of the memory that is free, if that is
+            more.
 
     Attributes:
         of_examples: Whether it depends on what an example of the loss is, as sums of squared
@@ -36,7 +39,7 @@ class Curvature(Policy, abc.ABC):
     of_examples: ClassVar[bool] = False
 
     def __init__(self, memory: float = 512e6):
-        self.memory = check_number("memory", memory, "a positive number of bytes")
+        self.memory = check_number("memory", memory, "a positive number of bytes", most=math.inf)
 
     @abc.abstractmethod
     def at(

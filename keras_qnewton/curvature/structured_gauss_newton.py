@@ -406,7 +406,8 @@ class StructuredGaussNewton(Structured, GaussNewtonLinearized):
         out: list[RowFactors | None] = [None] * len(max_ranks)
         if not self._seen.have_roots:
             return out
-        seen, memory = self._seen_free, memory_of_a_batch(self._memory)
+        blocks = sum(limit > 0 for limit in max_ranks)
+        seen, memory = self._seen_free, memory_of_a_batch(blocks * self._memory) / max(blocks, 1)
         few = FewRows(seen.rows, seen.check.noise, memory)
         found = {
             k: self._candidate(few, k, limit, used[k]) for k, limit in enumerate(max_ranks) if limit

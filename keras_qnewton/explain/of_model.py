@@ -181,7 +181,9 @@ def _block(
     part: Part, how: int | None, settings: QNewton, found: dict[str, Any]
 ) -> BlockExplanation:
     if how is None:
-        formed, size = f"not formed: over {settings.blocks.max_size:,} weights", 0
+        limit = getattr(settings.blocks, "max_size", None)
+        why = "too large" if limit is None else f"over {limit:,} weights"
+        formed, size = f"not formed: {why}", 0
         solved = "in as many dimensions as its rank on a batch if that is low, else by products"
         if learned_policy(settings, data_stay=True) is not None:
             solved += "; learned from gradients in place of those, where the data stay"

@@ -8,6 +8,7 @@ FactorisedSolver           settings and checks
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -72,9 +73,9 @@ class FactorisedSolver(LinearSolver[_State]):
     def __init__(self, refinements: int = 1, tolerance: float | None = None):
         self.refinements = check_count("refinements", refinements, least=0)
         wanted = "None or a number, 0 or more"
-        self.tolerance = (
-            None if tolerance is None else check_number("tolerance", tolerance, wanted, ends="[]")
-        )
+        if tolerance is not None:
+            tolerance = check_number("tolerance", tolerance, wanted, most=math.inf, ends="[]")
+        self.tolerance = tolerance
 
     @abc.abstractmethod
     def factorise(self, matrix: tf.Tensor) -> _State:

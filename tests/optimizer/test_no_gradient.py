@@ -115,15 +115,18 @@ def test_batches_one_by_one_tell_once(capfd, compiled):
 
 def test_one_weight_without_a_gradient_is_told_where_the_loss_falls():
     used, unused = tf.Variable([1.0, -1.0], name="used"), tf.Variable(2.0, name="unused")
+    empty = tf.Variable(tf.zeros([0, 2]), name="empty")
     optimizer = QNewton(curvature="hessian")
 
     def loss_fn():
-        return tf.reduce_sum(tf.exp(used) - used) + tf.nn.relu(unused - 10.0)
+        of_used = tf.reduce_sum(tf.exp(used) - used) + tf.reduce_sum(empty)
+        return of_used + tf.nn.relu(unused - 10.0)
 
     for _ in range(RUN - 1):
-        optimizer.minimize(loss_fn, [used, unused])
-    with pytest.warns(UserWarning, match=r"these weights: 'unused(:0)?'\."):
-        optimizer.minimize(loss_fn, [used, unused])
+        optimizer.minimize(loss_fn, [empty, used, unused])
+    with pytest.warns(UserWarning, match=r"these weights: 'unused(:0)?'\.") as caught:
+        optimizer.minimize(loss_fn, [empty, used, unused])
+    assert caught[0].filename == __file__
 
 
 def test_many_weights_are_told_of_in_groups():

@@ -51,6 +51,7 @@ def running_product(op: tf.Operation, inputs: list[Any]) -> list[Any]:
         x = tf.reverse(x, [at])
     if op.get_attr("exclusive"):
         x = shifted(x, at, 1)
+    x = within_doublings(x, at)
     for power in range(doublings(x, at)):
         x = x * shifted(x, at, 2**power)
     return [tf.reverse(x, [at]) if reverse else x]
@@ -98,6 +99,16 @@ def _every_second(x: tf.Tensor, axis: int, start: int) -> tf.Tensor:
 def _length(x: tf.Tensor, axis: int) -> int | tf.Tensor:
     known: int | None = x.shape[axis]
     return tf.shape(x)[axis] if known is None else known
+
+
+def within_doublings(x: tf.Tensor, axis: int) -> tf.Tensor:
+    """x; an error where its length was not known and is more than `doublings` are enough for."""
+    if x.shape[axis] is not None:
+        return x
+    text = f"A product of more than 2^{_DOUBLINGS} elements needs a length that is known."
+    length = tf.shape(x)[axis]
+    with tf.control_dependencies([tf.debugging.assert_less_equal(length, 2**_DOUBLINGS, text)]):
+        return tf.identity(x)
 
 
 def doublings(x: tf.Tensor, axis: int) -> int:

@@ -16,7 +16,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_qnewton.loss.forms.products import doublings, has_derivative, ones, shifted
+from keras_qnewton.loss.forms.products import (
+    doublings,
+    has_derivative,
+    ones,
+    shifted,
+    within_doublings,
+)
 from keras_qnewton.loss.forms.table import form
 from keras_qnewton.loss.raw import raw_op
 
@@ -49,6 +55,7 @@ def unsorted_segments(op: tf.Operation, inputs: list[Any]) -> list[Any]:
 def _products(rows: tf.Tensor, segments: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """The product of each segment's rows, `[count, ...]`; of rows `[n, ...]` in order."""
     places = tf.range(tf.size(segments))
+    rows = within_doublings(rows, 0)
     upright = tf.concat([tf.shape(places), tf.ones([tf.rank(rows) - 1], tf.int32)], 0)
     for power in range(doublings(rows, 0)):
         before = tf.gather(segments, tf.maximum(places - 2**power, 0))

@@ -49,7 +49,7 @@ def _quotient(
         near = tf.abs(t) < _NEAR
         small = tf.where(near, t, tf.zeros_like(t)) ** power
         far = tf.where(near, tf.fill(tf.shape(x), tf.cast(zero + 1, x.dtype)), x)
-        of_series = tf.math.polyval([tf.cast(c, x.dtype) for c in series[::-1]], small)
+        of_series = tf.math.polyval([tf.constant(c, x.dtype) for c in series[::-1]], small)
         return tf.where(near, of_series, function(far) / (far - zero))
 
     return divided

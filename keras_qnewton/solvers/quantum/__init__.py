@@ -1,6 +1,7 @@
 """Solving on a quantum computer, or on its simulation: from 1/x to a circuit and back.
 
-polynomial.py      1/x on [1/κ, 1] as an odd polynomial bounded on [-1, 1]
+chebyshev.py       a polynomial: values in closed form, and its Chebyshev series
+inverse_polynomial.py  1/x on [1/κ, 1] as an odd polynomial bounded on [-1, 1]
 smoothed.py        1/√(x² + λ²) as an even one: saddle-free Newton's function
 kernel_polynomial.py  1 at 0 and small on [Δ, 1] as an even one: the shortcut's
 damped_polynomial.py  λ/(x² + λ) and x/(x² + λ): damped least squares'

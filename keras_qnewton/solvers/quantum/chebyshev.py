@@ -18,8 +18,8 @@ import numpy as np
 
 # Samples in a degree's share of the angle.
 _SAMPLES = 16
-# What is like 1/x down to x = a, and bounded below it, is largest nearer to 0 than that many a.
-_GAPS = 8.0
+# Nearer to 0 than that many times a, or a ripple, is the maximum of what is like 1/x down to x = a.
+_AROUND = 4.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +30,8 @@ class Polynomial:
         degree: Its degree.
         at: From points x in [-1, 1], float64 `[M]`, to p(x), float64 `[M]`.
         series: Gives its coefficients.
-        gap: a, where ``|p|`` is largest at some ``|x| < 8a``; None if that is not known.
+        gap: a, if p is f(x) (1 - R(x)): f, in absolute value, falls at least as 1/x from a on, and
+            R, at most 1, has ripples of the angle π/degree. None of another p.
     """
 
     degree: int
@@ -59,7 +60,9 @@ class Polynomial:
         """``max |p|`` on [-1, 1], at most 0.5 % too small; see `maximum`."""
         if self.gap is None:
             return maximum(self.coefficients)
-        farthest = math.asin(min(_GAPS * self.gap, 1.0))
+        # At the first ripple p is at least f. Twice as far out it is at most twice as small an f.
+        nearest = math.hypot(self.gap, math.pi / self.degree)
+        farthest = math.asin(min(_AROUND * nearest, 1.0))
         count = 2 + math.ceil(farthest * _SAMPLES * self.degree / math.pi)
         # From x = 0 on: angles from x = 1 on have no digits for a small x.
         return float(np.max(np.abs(self.at(np.sin(np.linspace(0.0, farthest, count))))))

@@ -111,7 +111,9 @@ class DampedLeastSquares(CircuitRuns):
         readout: str | Readout = "exact",
     ):
         self.encoding = check_choice("encoding", encoding, tuple(RECTANGULAR))
-        self.tolerance = check_number("tolerance", tolerance, "a number, 0 or more", ends="[]")
+        self.tolerance = check_number(
+            "tolerance", tolerance, "a number, 0 or more", most=math.inf, ends="[]"
+        )
         self.max_refinements = check_count("max_refinements", max_refinements, least=0)
         self._set_runs(backend, epsilon, dtype, max_degree, readout)
 

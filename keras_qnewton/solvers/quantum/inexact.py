@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -59,7 +60,9 @@ class InexactSolver(LinearSolver[HostState[Prepared]]):
     traces = True
 
     def __init__(self, tolerance: float, max_refinements: int):
-        self.tolerance = check_number("tolerance", tolerance, "a number, 0 or more", ends="[]")
+        self.tolerance = check_number(
+            "tolerance", tolerance, "a number, 0 or more", most=math.inf, ends="[]"
+        )
         self.max_refinements = check_count("max_refinements", max_refinements, least=0)
 
     @abc.abstractmethod

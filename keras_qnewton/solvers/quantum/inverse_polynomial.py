@@ -114,8 +114,9 @@ def real_angle(x: np.ndarray, sine: np.ndarray, a: float) -> np.ndarray:
 def imaginary_angles(x: np.ndarray, sine: np.ndarray, a: float) -> tuple[np.ndarray, np.ndarray]:
     """``W + w`` and ``W - w`` with ``cosh w = -y(x)`` and W that at x = 0, at ``|x| <= a``.
 
-    ``cosh kW - cosh kw = 2 sinh(k (W + w)/2) sinh(k (W - w)/2)``: no digits are lost near x = 0,
-    where both are alike. With ``w = 2 arcsinh √((a² - x²)/(1 - a²))``,
+    ``cosh kW - cosh kw = 2 sinh(k (W + w)/2) sinh(k (W - w)/2)`` loses no digits near x = 0, where
+    both are alike. The two of 1/x nearly cancel, by a factor of κ; no eigenvalue lies there. With
+    ``w = 2 arcsinh √((a² - x²)/(1 - a²))``,
 
         (W - w)/2 = arcsinh(x² / (a √(1 - x²) + √(a² - x²))).
     """

@@ -110,7 +110,7 @@ class Shots(Readout):
 
     def __init__(self, shots: int = 100_000, seed: int | None = None):
         self.shots = check_count("shots", shots)
-        self.seed = None if seed is None else check_count("seed", seed, least=0)
+        self.seed = None if seed is None else check_count("seed", seed, least=0, most=math.inf)
 
     def check(self, backend: Backend) -> None:
         """Raises ValueError for a backend that cannot be measured."""
