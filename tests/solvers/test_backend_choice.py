@@ -14,9 +14,10 @@ from keras_qnewton.scheduling import Scheduler
 from keras_qnewton.solvers import QSVT
 from keras_qnewton.solvers.quantum import backends
 from keras_qnewton.solvers.quantum.backends import choice, load
+from keras_qnewton.solvers.quantum.chebyshev import Polynomial
 from keras_qnewton.solvers.quantum.encodings import ENCODINGS, BlockEncoding, Dilation
 from keras_qnewton.solvers.quantum.gates import Gate
-from keras_qnewton.solvers.quantum.transforms import inversion
+from keras_qnewton.solvers.quantum.transforms import Transform, inversion
 
 from .systems import relative_error, symmetric, vector
 
@@ -137,12 +138,11 @@ def test_training_does_not_wait_for_a_simulator():
 
 
 def inversion_of(degree):
-    transform = inversion(150.0, 1e-3)
-    return type(transform)("inverse", 150.0, np.zeros(degree + 1), 1.0)
+    return Transform("inverse", 150.0, Polynomial.of(np.zeros(degree + 1)), 1.0)
 
 
 def test_without_tfq_the_message_says_what_to_install(without_tfq):
-    message = r"pip install keras-qnewton\[tfq\]"
+    message = r"pip install '\.\[tfq\]'"
     solver = QSVT(backend="tfq")
     with pytest.raises(ImportError, match=message):
         solver.solve(symmetric(4), vector(4))
