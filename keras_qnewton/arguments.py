@@ -108,11 +108,12 @@ def check_path(argument: str, value: Any) -> None:
 
 def as_number(value: Any) -> float:
     """`value` as a float; NaN if it is no real number: a string, a bool, an array."""
-    if isinstance(value, (bool, np.bool_, str, bytes)):
+    if isinstance(value, (bool, np.bool_, str, bytes, complex, np.complexfloating)):
+        return math.nan
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "iuf":
         return math.nan
     try:
-        is_number = not np.ndim(value) and np.asarray(value).dtype.kind not in "cSU"
-        return float(value) if is_number else math.nan
+        return math.nan if np.ndim(value) else float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
 

@@ -314,7 +314,7 @@ def test_two_routes_of_one_name():
         scheduler(quantum=other)
 
 
-@pytest.mark.parametrize("size, d, name", [(0, 1, "size"), (2.0, 1, "size"), (4, 0, "sparsity")])
+@pytest.mark.parametrize("size, d, name", [(0, 1, "size"), (2.5, 1, "size"), (4, 0, "sparsity")])
 def test_bad_systems(size, d, name):
     with pytest.raises(ValueError, match=f"Argument `{name}` must be a positive integer"):
         scheduler().choose(size, 10.0, d)
