@@ -41,14 +41,7 @@ _OF_KERAS = (
 )
 
 
-# What each of them may be beside None, for a message, and its least value.
-_NUMBERS = {
-    "weight_decay": ("None or a finite number, 0 or more", "["),
-    "clipnorm": ("None or a finite number, 0 or more", "["),
-    "global_clipnorm": ("None or a finite number, 0 or more", "["),
-    "clipvalue": ("None or a finite number, 0 or more", "["),
-    "loss_scale_factor": ("None or a finite positive number", "("),
-}
+_NOT_NEGATIVE = ("weight_decay", "clipnorm", "global_clipnorm", "clipvalue")
 _COUNTS = {"ema_overwrite_frequency": 1, "gradient_accumulation_steps": 2}
 
 
@@ -65,9 +58,11 @@ def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "ema_momentum" and (value is not None or settings.get("use_ema")):
             fraction = "a finite number from 0 to 1"
             found[name] = check_number(name, value, fraction, most=1.0, ends="[]")
-        elif value is not None and name in _NUMBERS:
-            wanted, lower = _NUMBERS[name]
-            found[name] = check_number(name, value, wanted, ends=f"{lower}]")
+        elif value is not None and name in _NOT_NEGATIVE:
+            wanted = "None or a finite number, 0 or more"
+            found[name] = check_number(name, value, wanted, ends="[]")
+        elif value is not None and name == "loss_scale_factor":
+            found[name] = check_number(name, value, "None or a finite positive number")
         elif name in _COUNTS:  # for Keras, 0 is none, too
             none = value is None or (isinstance(value, (int, np.integer)) and value == 0)
             least = _COUNTS[name]

@@ -40,6 +40,7 @@ from keras_qnewton.scheduling.reading import LARGEST_ERROR
 from keras_qnewton.solvers import QSVT, Cholesky, DampedLeastSquares, Shortcut
 from keras_qnewton.solvers.quantum.chebyshev import clenshaw
 from keras_qnewton.solvers.quantum.encodings import padded_qubits
+from keras_qnewton.solvers.quantum.readout import refining_shots
 from keras_qnewton.solvers.quantum.refined import refine
 from keras_qnewton.solvers.quantum.transforms import (
     Transform,
@@ -175,8 +176,11 @@ def _price(system: System, circuit: Circuit) -> dict[str, Any]:
     residual = float(np.linalg.norm(matrix @ found.x - g) / np.linalg.norm(g))
     reached = residual <= TOLERANCE
     readings = math.ceil(math.log(TOLERANCE) / math.log(LARGEST_ERROR))
-    shots = circuit.amplitudes / (4 * LARGEST_ERROR**2)
-    once, again = runs[0].layers / runs[0].success, runs[-1].layers / circuit.of_noise
+
+    def read(layers: float, success: float) -> float:
+        return layers * refining_shots(circuit.amplitudes, success, LARGEST_ERROR)
+
+    once, again = read(runs[0].layers, runs[0].success), read(runs[-1].layers, circuit.of_noise)
     return {
         "degree": circuit.degree,
         "alpha": circuit.alpha,
@@ -184,7 +188,7 @@ def _price(system: System, circuit: Circuit) -> dict[str, Any]:
         "runs": len(runs),
         "residual": residual,
         "layers": sum(r.layers / r.success for r in runs) if reached else None,
-        "layers_read": float(shots * (once + (readings - 1) * again)) if reached else None,
+        "layers_read": once + (readings - 1) * again if reached else None,
     }
 
 
