@@ -139,6 +139,57 @@ class CarryingSolver(Protocol):
         ...
 
 
+class RowSystem(NamedTuple):
+    """``(UᵀU + λI) x = g`` of a Jacobian's rows U.
+
+    Attributes:
+        rows: U `[r, N]`, real floating point.
+        rhs: g `[N]`, same dtype.
+        damping: λ, a positive scalar.
+        coefficients: c `[r]` with g = Uᵀc, same dtype; zeros where none is known. It is not
+            relied on: whoever uses it checks it.
+    """
+
+    rows: Array
+    rhs: Array
+    damping: Scalar
+    coefficients: Array
+
+
+@runtime_checkable
+class RowSolver(Protocol):
+    """A solver of Gauss-Newton systems by the Jacobian's rows, in the place of a matrix.
+
+    Attributes:
+        by_rows: True. Training steps hand rows to it, and systems without any go elsewhere.
+    """
+
+    by_rows: bool
+
+    def solve_rows(self, system: RowSystem, tolerance: Scalar) -> Solution:
+        """Solves `system`, eagerly.
+
+        Args:
+            system: See `RowSystem`.
+            tolerance: Relative residual ``||(UᵀU + λI) x - g|| / ||g||`` that is enough, a number.
+        """
+        ...
+
+    def success(
+        self, length: Scalar, damping: Scalar, root: Scalar, gradient: Scalar, residuals: Scalar
+    ) -> Scalar:
+        """p of the first run, a scalar, in TensorFlow operations.
+
+        Args:
+            length: ‖x‖/‖g‖.
+            damping: λ.
+            root: √λ/α.
+            gradient: ‖g‖.
+            residuals: ‖c‖; zero where no c is known.
+        """
+        ...
+
+
 class AbsoluteSolver(Protocol):
     """A solver of saddle-free systems, too."""
 

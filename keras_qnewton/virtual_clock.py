@@ -113,7 +113,8 @@ def project(
 
     Raises:
         ValueError: For an empty log, a line that is no decision, a run that is not there, a
-            scheduler without a quantum solver, or a gate time that is not positive.
+            scheduler without a quantum solver or with one of the Jacobian's rows, or a gate time
+            that is not positive.
 
     Warns:
         UserWarning: If a file has several runs, and `run` does not say which.
@@ -151,6 +152,12 @@ def projections(
         raise ValueError(
             "Argument `scheduler` must have a quantum solver. "
             "Received: a scheduler with quantum=None"
+        )
+    if scheduler.by_rows:
+        raise ValueError(
+            "Argument `scheduler` must have a quantum solver of matrices: what a circuit of the "
+            "Jacobian's rows costs depends on how many there are and on the solution's length, "
+            f"which a log does not have. Received: scheduler={scheduler!r}"
         )
     times = [Scheduler(quantum=None, gate_time=t).gate_time for t in gate_times]  # checked
     seconds = [{plan: np.full(len(decisions), math.nan) for plan in PLANS} for _ in times]

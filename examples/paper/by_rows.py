@@ -37,8 +37,9 @@ import tensorflow as tf
 
 from keras_qnewton.scheduling import CGTime, LUTime, SolverTime, calibration
 from keras_qnewton.scheduling.reading import LARGEST_ERROR
-from keras_qnewton.solvers import QSVT, Cholesky, DampedLeastSquares, Shortcut
+from keras_qnewton.solvers import QSVT, Cholesky, Shortcut
 from keras_qnewton.solvers.quantum.chebyshev import clenshaw
+from keras_qnewton.solvers.quantum.damped_depth import Shape, damped_depth
 from keras_qnewton.solvers.quantum.encodings import padded_qubits
 from keras_qnewton.solvers.quantum.readout import refining_shots
 from keras_qnewton.solvers.quantum.refined import refine
@@ -253,11 +254,11 @@ def _shortcut(system: System) -> Circuit:
 
 def _jacobian(system: System, from_residuals: bool) -> Circuit:
     values, size, root = system.values, len(system.values), system.root
-    solver = DampedLeastSquares("emulator", ENCODING, EPSILON, max_degree=10**9)
     sigma, alpha = np.sqrt(system.squares), math.sqrt(float(np.sum(system.squares)))
     even, odd = damped(root, EPSILON), damped_from_residuals(root, EPSILON)
     layers = [
-        float(solver.circuit_depth(system.rows, size, root, start)) for start in (False, True)
+        float(damped_depth(ENCODING, Shape(system.rows, size), root, EPSILON, start))
+        for start in (False, True)
     ]
     of_gradient = even.scale * even.polynomial.at(sigma / alpha)
 

@@ -94,7 +94,8 @@ def extremal_eigenvalues(
             return tf.linalg.matvec(matrix, vector)
 
     steps = min(iterations, size) if isinstance(size, int) else tf.minimum(iterations, size)
-    done, alphas, betas = _tridiagonalise(matvec, size, steps, dtype, seed, agreed)
+    start = start_vector(size, dtype, seed)
+    done, alphas, betas = tridiagonalise(matvec, start, steps, agreed)
     return _ritz_ends(tf.cast(alphas, tf.float64), tf.cast(betas, tf.float64), done, dtype)
 
 
@@ -156,16 +157,25 @@ def rounding(dtype: tf.DType) -> float:
     return 4 * EPSILON[dtype]
 
 
-def _tridiagonalise(
+def tridiagonalise(
     matvec: Callable[[tf.Tensor], tf.Tensor],
-    size: int | tf.Tensor,
+    start: tf.Tensor,
     steps: int | tf.Tensor,
-    dtype: tf.DType,
-    seed: int,
-    agreed: Callable[..., Sequence[tf.Tensor]],
+    agreed: Callable[..., Sequence[tf.Tensor]] = lambda *tensors: tensors,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Number of steps taken, the diagonal `[m]` and the subdiagonal `[m]` of T."""
-    start = start_vector(size, dtype, seed)
+    """T of the process that begins with `start` `[N]`, a unit vector.
+
+    Args:
+        matvec: From v `[N]` to H v `[N]`.
+        start: v_1.
+        steps: m, at most N.
+        agreed: See `extremal_eigenvalues`.
+
+    Returns:
+        The number of steps taken, T's diagonal `[m]` and what each step left, `[m]`: the
+        subdiagonal and β_m.
+    """
+    dtype, size = start.dtype, tf.shape(start)[0] if start.shape[0] is None else start.shape[0]
 
     def proceed(
         k: tf.Tensor,

@@ -88,6 +88,21 @@ class ExampleRows:
             raise ValueError("This output has no roots.")
         return self._roots
 
+    def coefficients(self) -> tf.Tensor:
+        """c `[B·R]`, float64: Uᵀc is the gradient of this output's terms, where roots span it."""
+        known = self._curvature.coefficients()
+        if known is not None:
+            c, exist = known
+            flat = tf.cast(tf.reshape(c, [-1]), tf.float64)
+            return tf.where(exist, flat, tf.zeros_like(flat))
+        of_rows = tf.cast(self.roots.of_rows, tf.float64)
+        count = int(of_rows.shape[0])
+        by_row = tf.constant([1, -1]) if self._curvature.one_example else [lengths(of_rows)[1], -1]
+        # The shortest c of each row of z: roots may be linearly dependent, as a softmax's are.
+        roots = tf.transpose(tf.reshape(of_rows, [count, *tf.unstack(by_row)]), [1, 2, 0])
+        gradient = tf.reshape(tf.cast(self._curvature.gradient, tf.float64), by_row)
+        return tf.reshape(tf.linalg.matvec(tf.linalg.pinv(roots), gradient), [-1])
+
     def turn(self, number: tf.Tensor) -> ExampleRows:
         """Those of some of an example's roots; see `Roots.turn`."""
         some = copy.copy(self)

@@ -89,16 +89,25 @@ class FewRows:
 
     def factors(self, candidates: Sequence[Candidate]) -> list[RowFactors]:
         """The factors of these blocks, made and verified where they are to be used."""
-        possible = [self._is_possible(candidate) for candidate in candidates]
+        counts = [self._count(candidate) for candidate in candidates]
+        possible = [self._is_possible(*of) for of in zip(candidates, counts, strict=True)]
         derivatives = self._derivatives(candidates, possible)
         return [
-            _BlockOfRows(self._outputs, self._noise, candidate, derivatives).factors(holds)
-            for candidate, holds in zip(candidates, possible, strict=True)
+            _BlockOfRows(self._outputs, self._noise, candidate, derivatives)
+            .factors(holds)
+            ._replace(number=count, coefficients=self._coefficients(candidate))
+            for candidate, holds, count in zip(candidates, possible, counts, strict=True)
         ]
 
-    def _is_possible(self, candidate: Candidate) -> tf.Tensor:
-        counts = [self._row_count(i) for i in self.reaching(candidate.pieces)]
-        count = tf.add_n(counts)
+    def _coefficients(self, candidate: Candidate) -> Callable[[], tf.Tensor]:
+        """See `RowFactors`: of the outputs that the block's rows are of."""
+        reaching = self.reaching(candidate.pieces)
+        return lambda: tf.concat([self._outputs[i].coefficients() for i in reaching], 0)
+
+    def _count(self, candidate: Candidate) -> tf.Tensor:
+        return tf.add_n([self._row_count(i) for i in self.reaching(candidate.pieces)])
+
+    def _is_possible(self, candidate: Candidate, count: tf.Tensor) -> tf.Tensor:
         formed = sum(p.columns for p in candidate.pieces if not _is_outer(p, self._outputs))
         held = 12.0 * formed * tf.cast(count, tf.float64)  # in single and in double precision
         few = (count > 0) & (count <= candidate.max_rank) & (held <= self._memory)

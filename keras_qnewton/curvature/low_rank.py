@@ -40,6 +40,10 @@ class RowFactors(NamedTuple):
         max_rank: Largest row count.
         diagonal: D `[N]`, float64; None if it is zero by construction.
         penalised: Whether D may be other than zero in each of the `LowRank`'s pieces.
+        number: r, int32 scalar, whether they hold or not.
+        coefficients: Makes c `[r]`, float64, with g = Uᵀc for the gradient g of the terms that U
+            is of, where the loss has such; None where it is not looked for. To be called where
+            the factors hold, and not to be relied on: other terms have a gradient, too.
     """
 
     holds: tf.Tensor
@@ -47,6 +51,8 @@ class RowFactors(NamedTuple):
     max_rank: int
     diagonal: tf.Tensor | None = None
     penalised: tuple[bool, ...] = ()
+    number: tf.Tensor | None = None
+    coefficients: Callable[[], tf.Tensor] | None = None
 
 
 class OuterRows(NamedTuple):
@@ -69,6 +75,13 @@ class OuterRows(NamedTuple):
     def times(self, factor: tf.Tensor) -> OuterRows:
         """`factor` times the rows."""
         return self._replace(derivatives=factor * self.derivatives)
+
+    def matrix(self) -> tf.Tensor:
+        """The rows `[r, N]`."""
+        if self.inputs is None:
+            return _flat(self.derivatives)
+        formed = tf.einsum("bi,bco->bcio", self.inputs, self.derivatives)
+        return tf.reshape(formed, [_rank(self.derivatives), self.size])
 
     def cross(self, other: OuterRows, weights: tf.Tensor | None = None) -> tf.Tensor:
         """U diag(v) U'ᵀ `[r, r']` with another output's rows U'; v `[N]`, or 1."""
@@ -149,6 +162,10 @@ class FormedRows(NamedTuple):
     def times(self, factor: tf.Tensor) -> FormedRows:
         """`factor` times the rows."""
         return FormedRows(factor * self.rows)
+
+    def matrix(self) -> tf.Tensor:
+        """The rows `[r, N]`."""
+        return _flat(self.rows)
 
     def cross(self, other: FormedRows, weights: tf.Tensor | None = None) -> tf.Tensor:
         """U diag(v) U'ᵀ `[r, r']` with another output's rows U'; v `[N]`, or 1."""
@@ -257,6 +274,20 @@ class LowRank:
             0,
         )
         return (gram + tf.transpose(gram)) / 2
+
+    def matrix(self) -> tf.Tensor:
+        """U `[r, N]`, float64."""
+        by_output = [
+            tf.concat(
+                [
+                    tf.zeros([count, size], tf.float64) if piece is None else piece.matrix()
+                    for piece, size in zip(of, self.sizes, strict=True)
+                ],
+                1,
+            )
+            for of, count in zip(self._rows, self._counts, strict=True)
+        ]
+        return tf.concat(by_output, 0)
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """UᵀU v: float64 `[N]` -> `[N]`."""

@@ -90,7 +90,8 @@ class Summed(Linearized):
             return None
         replicas = self._replicas
         count = replicas.strategy.num_replicas_in_sync
-        (holding,) = replicas.total([[tf.cast(r.holds, tf.int32)] for r in found])
+        counts = [[tf.cast(r.holds, tf.int32), r.number] for r in found]
+        holding, number = replicas.total(counts)
         diagonal = None
         if found[0].diagonal is not None:
             (diagonal,) = replicas.total([[r.diagonal] for r in found])
@@ -107,6 +108,7 @@ class Summed(Linearized):
             max_rank=count * found[0].max_rank,
             diagonal=diagonal,
             penalised=tuple(any(has) for has in zip(*(r.penalised for r in found), strict=True)),
+            number=number,
         )
 
     def _each(self, function: Callable[[Linearized], object]) -> list:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_qnewton.curvature.formation import Formed
 from keras_qnewton.curvature.linearized import Linearized
-from keras_qnewton.curvature.low_rank import LowRank, RowFactors
+from keras_qnewton.curvature.low_rank import RowFactors
 
 
 class Unscaled(Linearized):
@@ -71,10 +71,20 @@ class Unscaled(Linearized):
 
     def _of_rows(self, rows: RowFactors) -> RowFactors:
         diagonal = None if rows.diagonal is None else self._divided(rows.diagonal)
-        return rows._replace(make=self._made(rows.make), diagonal=diagonal)
+        return rows._replace(
+            make=lambda: rows.make().times(self._root()),
+            diagonal=diagonal,
+            coefficients=self._of_coefficients(rows.coefficients),
+        )
 
-    def _made(self, make: Callable[[], LowRank]) -> Callable[[], LowRank]:
-        return lambda: make().times(tf.math.rsqrt(tf.cast(self._scale, tf.float64)))
+    def _of_coefficients(
+        self, made: Callable[[], tf.Tensor] | None
+    ) -> Callable[[], tf.Tensor] | None:
+        return None if made is None else lambda: self._root() * made()
+
+    def _root(self) -> tf.Tensor:
+        """1/√S, by which rows and their coefficients are multiplied."""
+        return tf.math.rsqrt(tf.cast(self._scale, tf.float64))
 
     def _divided(self, tensor: tf.Tensor) -> tf.Tensor:
         return tensor / tf.cast(self._scale, tensor.dtype)

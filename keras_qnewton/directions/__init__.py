@@ -27,6 +27,7 @@ from keras_qnewton.directions.block_step import (
 )
 from keras_qnewton.directions.choice import direction
 from keras_qnewton.directions.direction import Direction, DirectionState
+from keras_qnewton.directions.jacobian import max_rows
 from keras_qnewton.directions.problem import BlockProblem
 from keras_qnewton.directions.scheduled import Scheduled
 from keras_qnewton.directions.woodbury import max_rank
@@ -45,5 +46,6 @@ __all__ = [
     "is_learned",
     "learned",
     "max_rank",
+    "max_rows",
     "unknown",
 ]

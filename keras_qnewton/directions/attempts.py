@@ -61,6 +61,7 @@ class System(NamedTuple):
         indefinite: Whether it is known not to be when the step runs, scalar bool.
         tolerance: Of a circuit's solution, float64 scalar; None for the scheduler's.
         lengths: Of solutions as they are guessed, float64 `[2]`; None where no solver is told.
+        by_rows: From a tolerance to the solution by the Jacobian's rows; None where there are none.
     """
 
     matrix: tf.Tensor
@@ -70,6 +71,7 @@ class System(NamedTuple):
     indefinite: tf.Tensor
     tolerance: tf.Tensor | None = None
     lengths: tf.Tensor | None = None
+    by_rows: Callable[[tf.Tensor | float], Solution] | None = None
 
 
 class Attempts:
@@ -110,7 +112,8 @@ class Attempts:
         # A circuit is a host call: it must not be in a graph that could never choose it.
         quantum, size = scheduler.quantum, int(self._system.rhs.shape[0])
         guessed = () if self._system.lengths is None else self._system.lengths
-        if quantum is None or quantum.name not in scheduler.possible(size, definite):
+        possible = quantum is not None and quantum.name in scheduler.possible(size, definite)
+        if quantum is None or not possible or (scheduler.by_rows and not self._system.by_rows):
             return self._classical(predicted)._replace(lengths=guessed)
         circuit = scheduler.routes.index(quantum.name)
         answer = _tf_private.cond(
@@ -169,6 +172,9 @@ class Attempts:
     def _by_circuit(self, route: int) -> Answer:
         """By the quantum solver, which is told lengths if it takes them."""
         system, solver = self._system, self._scheduler.quantum
+        if system.by_rows is not None:
+            solution, index = system.by_rows(self._of_circuits), len(FIXED_ROUTES) + route
+            return Answer(solution.x, solution.residual, tf.constant(index))
         if system.lengths is None or not isinstance(solver, CarryingSolver):
             return self._by(route)
         given = system.matrix, system.rhs, system.lengths, system.tolerance

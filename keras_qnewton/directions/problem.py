@@ -24,6 +24,8 @@ class BlockProblem:
         form: Forms H_k `[N, N]`, in the gradient's precision or double: averages it, assigns what
             is kept of it, checks and prunes it. To be called once a step.
         low_rank: The rows U of H_k = UᵀU, where they may be few enough to solve by them.
+        jacobian: The rows U of H_k = UᵀU, or of a part of it, for a circuit that encodes them; the
+            block is formed for its other solvers, too.
         rescaled: Whether weights are rescaled by the block's diagonal, scalar bool; False if they
             never are.
         semidefinite: Whether H_k is positive semidefinite by construction, before it is pruned.
@@ -43,6 +45,7 @@ class BlockProblem:
     product: Callable[[tf.Tensor], tf.Tensor]
     form: Callable[[], Formed]
     low_rank: RowFactors | None = None
+    jacobian: RowFactors | None = None
     rescaled: tf.Tensor | bool = False
     semidefinite: bool = False
     kept: KeptBlock = dataclasses.field(default_factory=KeptBlock)

@@ -22,6 +22,7 @@ from keras_qnewton.directions.block_step import (
 )
 from keras_qnewton.directions.direction import Direction
 from keras_qnewton.directions.ends import Ends, ends_of
+from keras_qnewton.directions.jacobian import DampedRows, no_rows
 from keras_qnewton.directions.lengths import at_shift, left_by
 from keras_qnewton.directions.problem import BlockProblem
 from keras_qnewton.directions.reshaping import Candidates, Reshaping, Trade
@@ -182,28 +183,54 @@ class Scheduled(Direction[ScheduledState]):
         mixed = is_mixed(problem, self._settings)
         if scheduler.reshape is None or mixed or not (bounded and priced):
             return None
+        if scheduler.by_rows:
+            raise ValueError(
+                "Argument `reshape` changes a matrix, and the quantum solver takes the Jacobian's "
+                "rows in its place. Leave `reshape` out, or take another `quantum`. "
+                f"Received: scheduler={scheduler!r}"
+            )
         return Reshaping(scheduler.reshape, scheduler)
 
     def _solve_as_it_is(self, damped: _Damped) -> BlockStep:
         """(H + s I) x = g."""
         bounded = is_bounded(damped.problem, self._settings)
         sparsity = damped.state.ends.sparsity
-        measured: Mapping[str, Any] = {}
-        if self._settings.scheduler.measures(damped.problem.size):
-            measured = self._settings.scheduler.quantum_price.measure(
-                _shifted(damped.state, damped.shift),
-                self._norm(damped),
-                damped.condition_number,
-                sparsity,
-            )
         price = self._settings.scheduler.quantum_price
+        rows = self._rows(damped)
+        measured = self._measured(damped, rows)
         told = {**measured, **price.of_tolerance(damped.problem.tolerance)}
         choice = self._choice(damped, damped.condition_number, sparsity, bounded, told)
         mixed = is_mixed(damped.problem, self._settings)
-        answer = (self._answer_mixed if mixed else self._answer)(damped, choice)
+        answer = self._answer_mixed(damped, choice) if mixed else self._answer(damped, choice, rows)
         kappa = damped.condition_number
         step = _block_step(damped, kappa, sparsity, choice, answer, not_reshaped())
-        return step._replace(alpha=measured_alpha(measured), lengths=self._lengths(damped, answer))
+        # Of an encoding of the matrix: rows have another.
+        alpha = measured_alpha({} if rows is not None else measured)
+        return step._replace(alpha=alpha, lengths=self._lengths(damped, answer))
+
+    def _rows(self, damped: _Damped) -> DampedRows | None:
+        """The system by the Jacobian's rows, for a circuit that takes them; None without any."""
+        solver: Any = self._settings.scheduler.quantum
+        if damped.problem.jacobian is None:
+            return None
+        state = damped.state
+        highest = state.ends.spectrum.lambda_max
+        given = tf.cast(state.matrix, tf.float64), highest, damped.shift, damped.rhs
+        return DampedRows(damped.problem, solver, *given, seed=self._settings.seed)
+
+    def _measured(self, damped: _Damped, rows: DampedRows | None) -> Mapping[str, Any]:
+        """What the cost model is told of H + s I."""
+        scheduler, sparsity = self._settings.scheduler, damped.state.ends.sparsity
+        if scheduler.by_rows and rows is None:
+            return no_rows()
+        found: dict[str, Any] = {}
+        if scheduler.measures(damped.problem.size):
+            matrix, kappa = _shifted(damped.state, damped.shift), damped.condition_number
+            measure = scheduler.quantum_price.measure
+            found = measure(matrix, self._norm(damped), kappa, sparsity)
+        if rows is None:
+            return found
+        return scheduler.quantum_price.of_rows(rows.measured(), found)
 
     def _solve_reshaped(
         self, damped: _Damped, reshaping: Reshaping, candidates: Candidates
@@ -330,7 +357,7 @@ class Scheduled(Direction[ScheduledState]):
             lambda: self._answer(damped, choice)._replace(lengths=()),
         )
 
-    def _answer(self, damped: _Damped, choice: Choice) -> Answer:
+    def _answer(self, damped: _Damped, choice: Choice, rows: DampedRows | None = None) -> Answer:
         """x of (H + s I) x = g, its residual, and the route that gave it."""
         problem, state, spectrum = damped.problem, damped.state, damped.state.ends.spectrum
         # One eigenvalue at least is below a Ritz value and its residual.
@@ -343,6 +370,7 @@ class Scheduled(Direction[ScheduledState]):
             indefinite=ritz + damped.shift < 0,
             tolerance=problem.tolerance,
             lengths=None if problem.lengths is None else at_shift(problem.lengths, damped.shift),
+            by_rows=None if rows is None else rows.solve,
         )
 
         def solved(solver: Solver, kind: int) -> Solution:

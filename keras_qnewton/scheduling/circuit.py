@@ -14,7 +14,7 @@ from keras_qnewton.registry import register
 from keras_qnewton.scheduling.cost import CostModel, QuantumCost
 from keras_qnewton.scheduling.function_cost import accepted
 from keras_qnewton.scheduling.numbers import float64
-from keras_qnewton.types import Scalar, Solver, SolverToTolerance
+from keras_qnewton.types import RowSolver, Scalar, Solver, SolverToTolerance
 
 
 class CircuitSolver(Protocol):
@@ -35,7 +35,8 @@ class CircuitSolver(Protocol):
     ) -> Scalar:
         """Layers of gates on one and two qubits without |b⟩'s preparation.
 
-        It may have an argument `tolerance`, the relative residual that is enough.
+        It may have arguments `tolerance`, the relative residual that is enough, and `rows`, r of
+        the rows that are encoded.
         """
         ...
 
@@ -121,7 +122,7 @@ class CircuitQLSA(QuantumCost):
 
     def to(self, tolerance: Scalar) -> CircuitQLSA:
         """See `QuantumCost.to`; of a solver that cannot be asked for a tolerance, this model."""
-        if not isinstance(self.solver, SolverToTolerance):
+        if not isinstance(self.solver, SolverToTolerance | RowSolver):
             return self
         other = copy.copy(self)
         other._tolerance = tf.minimum(float64(tolerance), 0.5)
@@ -140,9 +141,10 @@ class CircuitQLSA(QuantumCost):
         sparsity: Scalar,
         alpha: Scalar | None = None,
         layers: Scalar | None = None,
+        rows: Scalar | None = None,
     ) -> tf.Tensor:
         """Layers of gates of one run without |b⟩'s preparation, scalar float64."""
-        known = {"alpha": alpha, "layers": layers, "tolerance": self._tolerance}
+        known = {"alpha": alpha, "layers": layers, "tolerance": self._tolerance, "rows": rows}
         given = {name: value for name, value in known.items() if value is not None}
         depth = self.solver.circuit_depth
         return float64(
@@ -154,7 +156,7 @@ class CircuitQLSA(QuantumCost):
         del condition_number
         return tf.ones([], tf.float64)
 
-    def seconds(
+    def seconds(  # noqa: PLR0913 - what a system is measured for, by name
         self,
         size: Scalar,
         condition_number: Scalar,
@@ -164,6 +166,7 @@ class CircuitQLSA(QuantumCost):
         success: Scalar | None = None,
         tolerance: Scalar | None = None,
         layers: Scalar | None = None,
+        rows: Scalar | None = None,
     ) -> tf.Tensor:
         """Predicted seconds of one solve, scalar float64; see `QuantumCost.seconds`.
 
@@ -176,11 +179,12 @@ class CircuitQLSA(QuantumCost):
             success: p of a run; None for `success_probability`.
             tolerance: Relative residual that is enough; None for the solver's own settings.
             layers: Of one call of the encoding; None for the solver's formula.
+            rows: r that are encoded in the place of a matrix; None for as many as unknowns.
         """
         if tolerance is not None:
             given = size, condition_number, sparsity, gate_time, alpha, success
-            return self.to(tolerance).seconds(*given, layers=layers)
-        depth = self.depth(size, condition_number, sparsity, alpha, layers)
+            return self.to(tolerance).seconds(*given, layers=layers, rows=rows)
+        depth = self.depth(size, condition_number, sparsity, alpha, layers, rows)
         run = self._layers(size, depth, self.preparations(condition_number))
         once = float64(gate_time) * run
         solver = self.solver

@@ -45,11 +45,13 @@ class CostModel(Protocol):
             success     p of a run that refines, a scalar tensor
             layers      of gates in a call of the encoding, a scalar tensor
             encoding    the encoding's name, a string
+            rows        r of the Jacobian's rows U, for a solver that encodes them, a scalar tensor
             tolerance   relative residual that a forcing term leaves, a scalar tensor; only with one
 
         Args:
             size: N, an int or a scalar tensor.
-            condition_number: κ₂, a float or a scalar tensor; a model may ignore it.
+            condition_number: κ₂, a float or a scalar tensor; a model may ignore it. For a solver
+                that encodes rows U it is √κ, that of U above √λI.
             sparsity: d, the largest number of non-zeros in a row; int or scalar tensor.
             gate_time: Seconds a quantum gate takes; classical models ignore it.
         """

@@ -17,7 +17,7 @@ from keras_qnewton.types import Scalar
 # From (size, condition_number, sparsity, gate_time), and maybe more by name, to seconds.
 CostFunction = Callable[..., Scalar]
 # What a matrix is measured for; see `CostModel.seconds`.
-MEASURED = ("alpha", "success", "layers", "encoding")
+MEASURED = ("alpha", "success", "layers", "encoding", "rows")
 # What Python and NumPy raise for a tensor that has no value while a graph is traced.
 _NO_VALUE = (TypeError, NotImplementedError, AttributeError, ValueError)
 

@@ -128,7 +128,13 @@ class Policies:
         return {argument: serialized(value) for argument, value in self._given.items()}
 
     def _solver(self, argument: str, given: str | Solver) -> Any:
-        return _checked(argument, registry.resolve("solver", given, argument))
+        solver = _checked(argument, registry.resolve("solver", given, argument))
+        if argument == "classical" and getattr(solver, "by_rows", False):
+            raise ValueError(
+                "Argument `classical` must be a solver of matrices. "
+                f"Received: classical={given!r}, which takes the Jacobian's rows"
+            )
+        return solver
 
     def _cost(self, argument: str, given: Cost) -> CostModel:
         value = registry.resolve("cost", given, argument)

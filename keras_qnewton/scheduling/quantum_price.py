@@ -63,6 +63,22 @@ class QuantumPrice:
             return found
         return accepted(self._function, found | {"encoding": self.encoding})
 
+    def of_rows(self, measured: Mapping[str, Any], by_cost: Mapping[str, Any]) -> dict[str, Any]:
+        """What the cost model is told of a system by its rows.
+
+        Args:
+            measured: "rows", "condition_number" of what is encoded, "alpha" by encoding, and the
+                first run's "success".
+            by_cost: What the cost model measured itself of the system's matrix.
+        """
+        known = {name: measured[name] for name in ("rows", "condition_number")}
+        own = hasattr(self.cost, "measured")
+        encoding = self.encoding if own else getattr(self.quantum, "encoding_name", None)
+        if encoding in measured["alpha"]:
+            known |= {"alpha": measured["alpha"][encoding], "encoding": encoding}
+        # What is read is read again of residuals, which have no direction.
+        return known | {"success": by_cost.get("success", measured["success"])}
+
     def seconds(
         self,
         size: Scalar,
@@ -78,9 +94,13 @@ class QuantumPrice:
             condition_number: See there.
             sparsity: See there.
             gate_time: See there.
-            measured: From `measure`; None for the cost model's own suppositions.
+            measured: From `measure` or `of_rows`; None for the cost model's own suppositions. Of a
+                solver by rows, √κ of the system is what it has for κ then.
         """
         told = completed(self.cost.seconds, measured or {})
+        if getattr(self.quantum, "by_rows", False):
+            known = (measured or {}).get("condition_number")
+            condition_number = tf.sqrt(float64(condition_number)) if known is None else known
         return float64(self.cost.seconds(size, condition_number, sparsity, gate_time, **told))
 
     def of_tolerance(self, tolerance: tf.Tensor | None) -> dict[str, Any]:

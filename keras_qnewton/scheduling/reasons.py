@@ -21,6 +21,7 @@ class Rule(enum.IntEnum):
     QUANTUM_FASTER = 5
     CLASSICAL_FASTER = 6
     NOT_KNOWN_DEFINITE = 7
+    NO_ROWS = 8
 
 
 def reason_of(
@@ -40,6 +41,13 @@ def reason_of(
     if rule is Rule.NOT_KNOWN_DEFINITE:
         only = scheduler.routes[scheduler.candidates(definite=False)[0]]
         return f"{only} is the only solver for a system not known to be positive definite"
+    if rule is Rule.NO_ROWS:
+        name = "the solver" if scheduler.quantum is None else scheduler.quantum.name
+        return (
+            f"{name} encodes the Jacobian's rows, and this block has none: they are too many, or "
+            "its matrix is not made of them alone (another curvature than Gauss-Newton's or "
+            "Fisher's, pruned, averaged over batches, or rescaled)"
+        )
     if rule is Rule.ONE_UNKNOWN:
         return "N = 1 is a single division"
     if rule is Rule.TOO_MANY_QUBITS and scheduler.quantum is not None:

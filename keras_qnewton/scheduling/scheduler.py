@@ -157,6 +157,11 @@ class Scheduler(registry.Policy):
         return bool(getattr(self.quantum, "carries", False))
 
     @property
+    def by_rows(self) -> bool:
+        """Whether the quantum solver takes the Jacobian's rows in the place of a matrix."""
+        return bool(getattr(self.quantum, "by_rows", False))
+
+    @property
     def solvers(self) -> tuple[Solver, ...]:
         """The solvers to choose from, classical ones first."""
         return self.classical if self.quantum is None else (*self.classical, self.quantum)
@@ -291,6 +296,9 @@ class Scheduler(registry.Policy):
         )
         too_large = kappa > (self.absolute_condition_limit if absolute else self.condition_limit)
         decided = tf.where(too_large, int(Rule.CONDITION_TOO_LARGE), decided)
+        rows = (measured or {}).get("rows")
+        if self.by_rows and rows is not None:
+            decided = tf.where(float64(rows) > 0, decided, int(Rule.NO_ROWS))
         known = tf.math.is_finite(kappa) & (kappa > 0.0)
         decided = tf.where(known, decided, int(Rule.CONDITION_UNKNOWN))
         quantum = tf.constant(len(self.classical))

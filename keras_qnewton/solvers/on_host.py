@@ -14,8 +14,16 @@ import tensorflow as tf
 
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.checks import relative_residual
-from keras_qnewton.solvers.quantum.host import host_solve, host_solve_absolute
-from keras_qnewton.types import AbsoluteSolver, CarryingSolver, Solution, Solver, SolverToTolerance
+from keras_qnewton.solvers.quantum.host import host_call, host_solve, host_solve_absolute
+from keras_qnewton.types import (
+    AbsoluteSolver,
+    CarryingSolver,
+    RowSolver,
+    RowSystem,
+    Solution,
+    Solver,
+    SolverToTolerance,
+)
 
 
 def solve(
@@ -56,6 +64,24 @@ def solve_from(
     """``solver.solve_from(...)``; such solvers make their host calls themselves."""
     solution, left = solver.solve_from(matrix, rhs, lengths, tolerance)
     return solution, tf.cast(left, tf.float64)
+
+
+def solve_rows(solver: RowSolver, system: RowSystem, tolerance: Scalar) -> tf.Tensor:
+    """x of ``solver.solve_rows(...)`` `[N]`, by a host call; NaN and a warning if it fails.
+
+    Args:
+        solver: Any.
+        system: Tensors.
+        tolerance: Relative residual that is enough.
+    """
+
+    def on_host(*numbers: np.ndarray) -> np.ndarray:
+        *of_system, enough = (number.copy() for number in numbers)
+        return np.asarray(solver.solve_rows(RowSystem(*of_system), float(enough)).x, np.float64)
+
+    return host_call(
+        on_host, [*system, tolerance], system.rhs, str(getattr(solver, "name", solver))
+    )
 
 
 def solve_absolute(

@@ -26,6 +26,7 @@ from keras_qnewton.directions import (
     DirectionState,
     direction,
     max_rank,
+    max_rows,
 )
 from keras_qnewton.directions.lengths import of_another_gradient
 from keras_qnewton.loss import SummedLoss
@@ -305,7 +306,11 @@ def _problems(
         (f.share.count <= 1) & ~tf.convert_to_tensor(rescaled) if f.part.dense else True
         for f in forms
     ]
-    rows = curvature.low_rank([max_rank(part, settings) for part in parts], alone)
+    # A circuit that takes rows has a block's matrix beside it, for the other solvers.
+    circuits = [max_rows(part, settings) for part in parts]
+    limits = [most or max_rank(part, settings) for part, most in zip(parts, circuits, strict=True)]
+    found = curvature.low_rank(limits, alone)
+    rows = [None if most else few for few, most in zip(found, circuits, strict=True)]
     made = formed_before_any_is_kept(forms, rows)
     return [
         BlockProblem(
@@ -314,6 +319,7 @@ def _problems(
             product=functools.partial(_block_product, curvature, k),
             form=made[k],
             low_rank=rows[k],
+            jacobian=found[k] if circuits[k] else None,
             rescaled=rescaled,
             semidefinite=curvature.positive_semidefinite,
             kept=forms[k].kept,

@@ -19,6 +19,7 @@ from keras_qnewton.scheduling.cost import preparation_depth
 from keras_qnewton.solvers import DampedLeastSquares, Shots
 from keras_qnewton.solvers.quantum.backends import load
 from keras_qnewton.solvers.quantum.backends.cirq import operations
+from keras_qnewton.solvers.quantum.damped_depth import Shape, damped_depth
 from keras_qnewton.solvers.quantum.damped_depth import damped_degree as degree_in_graph
 from keras_qnewton.solvers.quantum.damped_polynomial import (
     damped_coefficients,
@@ -196,9 +197,10 @@ def test_price_is_that_of_the_circuit_that_ran(name, shape, residuals):
     details = (solver.solve_residuals if residuals else solver.solve)(rows, right, 0.3).details
     resources = details["resources"]
     built = resources.depth - float(preparation_depth(1 << resources.encoding.system_qubits))
-    depth = float(solver.circuit_depth(*shape, details["damping"], from_residuals=residuals))
+    root = details["damping"]
+    depth = float(damped_depth(name, Shape(*shape), root, solver.epsilon, residuals))
     assert depth == pytest.approx(built, rel=1e-12)
-    assert resources.qubits <= solver.qubits(*shape)
+    assert resources.qubits <= solver.qubits(shape[1], shape[0])
     # Residuals of the system are refined from |g⟩, by a degree of one less.
     later = details["degree"] - residuals
     assert details["queries"] == details["degree"] + later * details["refinements"]

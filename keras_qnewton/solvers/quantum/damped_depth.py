@@ -35,7 +35,7 @@ class Shape(NamedTuple):
 
 
 def damped_depth(
-    encoding: str, shape: Shape, damping: Scalar, epsilon: float, from_residuals: bool = False
+    encoding: str, shape: Shape, damping: Scalar, epsilon: Scalar, from_residuals: bool = False
 ) -> tf.Tensor:
     """Layers of one run without the preparation of its right-hand side, scalar float64.
 
@@ -66,9 +66,11 @@ def damped_depth(
     return degree * query + (degree + 1) * projector_layers(ancillas) + 2
 
 
-def damped_degree(damping: Scalar, epsilon: float) -> tf.Tensor:
+def damped_degree(damping: Scalar, epsilon: Scalar) -> tf.Tensor:
     """`damped_polynomial.damped_degree`, scalar float64."""
-    needed = math.acosh(1 / epsilon) / (2 * tf.math.asinh(float64(damping))) * (1 - 1e-12)
+    needed = (
+        tf.math.acosh(1 / float64(epsilon)) / (2 * tf.math.asinh(float64(damping))) * (1 - 1e-12)
+    )
     return 2 * tf.maximum(tf.math.ceil(needed), 2.0) - 2
 
 

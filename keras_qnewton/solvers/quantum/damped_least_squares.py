@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.arguments import check_choice, check_count, check_number
+from keras_qnewton.registry import register
 from keras_qnewton.solvers.arrays import Scalar, TensorLike
 from keras_qnewton.solvers.quantum import backends
-from keras_qnewton.solvers.quantum.circuit_runs import (
-    CircuitRuns,
-    deserialised,
-    no_run,
-    note_first,
-)
+from keras_qnewton.solvers.quantum.circuit_depth import coarsened as coarsened_in_graph
+from keras_qnewton.solvers.quantum.circuit_depth import float64
+from keras_qnewton.solvers.quantum.circuit_runs import CircuitRuns, deserialised, no_run
 from keras_qnewton.solvers.quantum.damped_depth import Shape, damped_depth
-from keras_qnewton.solvers.quantum.damped_polynomial import damped_degree
+from keras_qnewton.solvers.quantum.damped_depth import damped_degree as degree_in_graph
+from keras_qnewton.solvers.quantum.damped_runs import DampedGram, Runs, Scaled, scaled
+from keras_qnewton.solvers.quantum.damped_success import success_probability
 from keras_qnewton.solvers.quantum.encodings import padded_qubits
-from keras_qnewton.solvers.quantum.encodings.rectangular import RECTANGULAR, Rectangular
-from keras_qnewton.solvers.quantum.inexact import unit
+from keras_qnewton.solvers.quantum.encodings.rectangular import RECTANGULAR
 from keras_qnewton.solvers.quantum.readout import Readout
 from keras_qnewton.solvers.quantum.refined import refine
-from keras_qnewton.solvers.quantum.resources import Resources
-from keras_qnewton.solvers.quantum.transforms import Transform, damped, damped_from_residuals
-from keras_qnewton.solvers.scaling import exponent_of
-from keras_qnewton.types import Solution
+from keras_qnewton.solvers.quantum.transforms import coarsened
+from keras_qnewton.types import RowSystem, Solution
+
+# Largest residual of a run that is worth one.
+COARSEST = 0.25
 
 
-class DampedGram(NamedTuple):
-    """UᵀU + λI as it multiplies: r N multiplications in place of N².
-
-    Attributes:
-        rows: U `[r, N]`, float64.
-        damping: λ.
-    """
-
-    rows: np.ndarray
-    damping: float
-
-    def __matmul__(self, other: np.ndarray) -> np.ndarray:
-        out: np.ndarray = self.rows.T @ (self.rows @ other) + self.damping * other
-        return out
-
-
-class _Scaled(NamedTuple):
-    """A problem in ordinary units.
-
-    Attributes:
-        rows: U `[r, N]` with entries of at most 1.
-        damping: λ.
-        vector: g or r, with entries of at most 1.
-        exponent: x is that power of two times this problem's.
-    """
-
-    rows: np.ndarray
-    damping: float
-    vector: np.ndarray
-    exponent: int
-
-
+@register("solver", "damped_least_squares")
 @keras.saving.register_keras_serializable(package="keras_qnewton")
 class DampedLeastSquares(CircuitRuns):
     """``(UᵀU + λI) x = g``, for rows U that are neither square nor symmetric.
@@ -77,8 +48,14 @@ class DampedLeastSquares(CircuitRuns):
     success probability falls with ``‖Uᵀr‖/‖r‖``, which vanishes as a fit of noisy data ends. It
     cannot be refined from |r⟩: later residuals are refined from |g⟩.
 
+    As a scheduler's quantum solver it is handed the rows of each block (`solve_rows`): of
+    Gauss-Newton and Fisher matrices that are neither pruned, averaged over batches, nor rescaled.
+    The price has √κ in the place of κ, and the success probability by a few products with the
+    matrix (`conditioning.quadrature`). Other systems go to the scheduler's classical solvers.
+
     Refinement, simulation and what is said of them are `QSVT`'s, and so are `details`, without
-    "condition_number" and with "damping", √λ/α. Eagerly only.
+    "condition_number" and with "damping", √λ/α, and "start", of which the first run was,
+    "gradient" or "residuals".
 
     Source: Gilyén, Su, Low & Wiebe 2018, arXiv:1806.01838 (singular values); Chakraborty, Morolia &
     Peduri 2023, arXiv:2206.13143 (regularised least squares by circuits).
@@ -98,6 +75,9 @@ class DampedLeastSquares(CircuitRuns):
     """
 
     name = "damped_least_squares"
+    # Of `types.RowSolver`: in a graph the step makes a host call.
+    host = True
+    by_rows = True
 
     def __init__(
         self,
@@ -117,26 +97,81 @@ class DampedLeastSquares(CircuitRuns):
         self.max_refinements = check_count("max_refinements", max_refinements, least=0)
         self._set_runs(backend, epsilon, dtype, max_degree, readout)
 
-    def qubits(self, rows: int, size: int) -> int:
-        """Largest width for U `[rows, size]`: signal, ancillas, system, work."""
-        system, kind = padded_qubits(max(rows, size)), RECTANGULAR[self.encoding]
-        return 1 + kind.max_ancillas(system) + system + kind.max_work_qubits(system)
-
-    def circuit_depth(
-        self, rows: Scalar, size: Scalar, damping: Scalar, from_residuals: bool = False
-    ) -> tf.Tensor:
-        """Layers of gates of one run, but for the preparation of g or r; scalar float64.
-
-        That over the success probability is the price of a state; see details["resources"] for one
-        that ran.
+    def qubits(self, size: int, rows: int | None = None) -> int:
+        """Largest width for U `[rows, size]`: signal, ancillas, system, work.
 
         Args:
-            rows: r, an int or a scalar tensor.
-            size: N, an int or a scalar tensor.
-            damping: √λ/α, a number or a scalar tensor.
-            from_residuals: Whether the run starts from |r⟩.
+            size: N.
+            rows: r; None for no more than N.
         """
-        return damped_depth(self.encoding, Shape(rows, size), damping, self.epsilon, from_residuals)
+        system, kind = padded_qubits(max(rows or 1, size)), RECTANGULAR[self.encoding]
+        return 1 + kind.max_ancillas(system) + system + kind.max_work_qubits(system)
+
+    @property
+    def encoding_name(self) -> str:
+        """Name of the block encoding."""
+        return self.encoding
+
+    @property
+    def max_condition_number(self) -> float:
+        """Largest κ of UᵀU + λI that `max_degree` allows at α = ‖U‖₂."""
+        # The largest degree is even, and its polynomial has zeros of T of two degrees more.
+        degree = self.max_degree // 2 * 2 + 2
+        return 1 + 1 / math.sinh(math.acosh(1 / self.epsilon) / degree) ** 2
+
+    def circuit_depth(
+        self,
+        size: Scalar,
+        condition_number: Scalar,
+        sparsity: Scalar,
+        alpha: Scalar | None = None,
+        rows: Scalar | None = None,
+        tolerance: Scalar | None = None,
+    ) -> tf.Tensor:
+        """Layers of gates of one run from |g⟩, but for its preparation; scalar float64.
+
+        Exact, by the formulas of `damped_depth`: nothing is built. From |c⟩ one call more is made.
+
+        Args:
+            size: N, an int or a scalar tensor.
+            condition_number: √κ of UᵀU + λI, at least 1: of what is encoded. A number or a scalar
+                tensor.
+            sparsity: Not used: encodings hold all of U's numbers.
+            alpha: α/‖U‖₂, at least 1; None for the largest that U's shape allows.
+            rows: r; None for N.
+            tolerance: Relative residual that is enough, for the circuit of `at(tolerance)`; None
+                for this solver's own.
+
+        Returns:
+            Inf where the degree would be above `max_degree`.
+        """
+        del sparsity
+        rows = size if rows is None else rows
+        if alpha is None:
+            smaller = tf.minimum(float64(rows), float64(size))
+            alpha = 1.0 if self.encoding == "dilation" else tf.sqrt(smaller)
+        epsilon: Scalar = self.epsilon
+        if tolerance is not None:
+            epsilon = coarsened_in_graph(tolerance, self.epsilon, COARSEST)
+        # λ/‖U‖₂² = 1/(κ - 1); a matrix of zeros has none, and takes the lowest degree.
+        root = tf.math.rsqrt(tf.maximum(tf.square(float64(condition_number)) - 1, 1e-12))
+        root /= tf.maximum(float64(alpha), 1.0)
+        depth = damped_depth(self.encoding, Shape(rows, size), root, epsilon)
+        possible = degree_in_graph(root, epsilon) <= self.max_degree
+        return tf.where(possible, depth, tf.constant(math.inf, tf.float64))
+
+    def success(
+        self, length: Scalar, damping: Scalar, root: Scalar, gradient: Scalar, residuals: Scalar
+    ) -> tf.Tensor:
+        """See `types.RowSolver`: of the likelier start."""
+        return success_probability(length, damping, root, gradient, residuals)
+
+    def at(self, tolerance: float) -> DampedLeastSquares:
+        """This solver for solutions of that relative residual, if it is above its own."""
+        other = copy.copy(self)
+        other.tolerance = max(self.tolerance, float(tolerance))
+        other.epsilon = max(self.epsilon, min(coarsened(tolerance), COARSEST))
+        return other
 
     def solve(self, rows: TensorLike, rhs: TensorLike, damping: float) -> Solution:
         """``(UᵀU + λI)⁻¹ g``.
@@ -150,7 +185,9 @@ class DampedLeastSquares(CircuitRuns):
             ValueError: If an argument is not fit, or λ so small that the degree exceeds
                 `max_degree`.
         """
-        return self._solve(rows, rhs, damping, from_residuals=False)
+        rows, rhs = tf.convert_to_tensor(rows), tf.convert_to_tensor(rhs)
+        problem = scaled(rows, rhs, damping, 1, "rhs")
+        return self._solved(problem, problem.vector, rows.dtype, lambda _: None)
 
     def solve_residuals(self, rows: TensorLike, residuals: TensorLike, damping: float) -> Solution:
         """``(UᵀU + λI)⁻¹ Uᵀ r``, the first run from |r⟩.
@@ -163,41 +200,54 @@ class DampedLeastSquares(CircuitRuns):
         Raises:
             ValueError: As `solve` does.
         """
-        return self._solve(rows, residuals, damping, from_residuals=True)
+        rows, residuals = tf.convert_to_tensor(rows), tf.convert_to_tensor(residuals)
+        problem = scaled(rows, residuals, damping, 0, "residuals")
+        rhs = problem.rows.T @ problem.vector
+        return self._solved(problem, rhs, rows.dtype, lambda _: problem.vector)
 
-    def _solve(
-        self, rows: TensorLike, vector: TensorLike, damping: float, from_residuals: bool
+    def solve_rows(self, system: RowSystem, tolerance: Scalar) -> Solution:
+        """See `types.RowSolver`: from |c⟩ where that is likelier to succeed, else from |g⟩.
+
+        Raises:
+            ValueError: As `solve` does.
+        """
+        rows, rhs = tf.convert_to_tensor(system.rows), tf.convert_to_tensor(system.rhs)
+        problem = scaled(rows, rhs, float(system.damping), 1, "rhs")
+        c = problem.like_residuals(np.asarray(system.coefficients, np.float64))
+
+        def start(runs: Runs) -> np.ndarray | None:
+            return c if runs.are_likelier(c, problem.vector) else None
+
+        return self.at(float(tolerance))._solved(problem, problem.vector, rows.dtype, start)
+
+    def _solved(
+        self,
+        problem: Scaled,
+        rhs: np.ndarray,
+        dtype: tf.DType,
+        start: Callable[[Runs], np.ndarray | None],
     ) -> Solution:
-        rows, vector = tf.convert_to_tensor(rows), tf.convert_to_tensor(vector)
-        name = "residuals" if from_residuals else "rhs"
-        problem = _scaled(rows, vector, damping, 0 if from_residuals else 1, name)
+        """x for g = `rhs`; `start` gives the residuals that the first run is from, if it is."""
         gram = DampedGram(problem.rows, problem.damping)
-        rhs = problem.rows.T @ problem.vector if from_residuals else problem.vector
-        details = {"encoding": self.encoding, **no_run()}
+        details = {"encoding": self.encoding, "start": "gradient", **no_run()}
         if not np.any(rhs):
-            x = tf.zeros([rows.shape[1]], rows.dtype)
+            x = tf.zeros([problem.rows.shape[1]], dtype)
             return Solution(x, tf.constant(0.0, tf.float64), self.name, details)
-        runs = _Runs(self, problem, details)
+        runs = Runs(self, self.encoding, problem, details)
+        residuals = start(runs)
+        details["start"] = "gradient" if residuals is None else "residuals"
 
         def run(gap: np.ndarray, number: int) -> np.ndarray:
-            if from_residuals and number == 0:
-                return runs.from_residuals(problem.vector)
+            if residuals is not None and number == 0:
+                return runs.from_residuals(residuals)
             return runs.from_gradient(gap, number)
 
-        tolerance = max(self.tolerance, float(np.finfo(rows.dtype.as_numpy_dtype).eps))
+        tolerance = max(self.tolerance, float(np.finfo(dtype.as_numpy_dtype).eps))
         found = refine(gram, rhs, run, tolerance, self.max_refinements)
         details["refinements"], details["combined"] = found.refinements, found.combined
         left = np.linalg.norm(gram @ found.x - rhs) / np.linalg.norm(rhs)
-        x = tf.constant(np.ldexp(found.x, problem.exponent), rows.dtype)
+        x = tf.constant(np.ldexp(found.x, problem.exponent), dtype)
         return Solution(x, tf.constant(left, tf.float64), self.name, details)
-
-    def _check_degree(self, damping: float) -> None:
-        degree = damped_degree(damping, self.epsilon)
-        if degree > self.max_degree:
-            raise ValueError(
-                "Argument `damping` must be large enough for a polynomial of degree "
-                f"{self.max_degree} (`max_degree`). Received: √λ/α = {damping:.3g}, degree {degree}"
-            )
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -210,98 +260,3 @@ class DampedLeastSquares(CircuitRuns):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DampedLeastSquares:
         return cls(**deserialised(config))
-
-
-class _Runs:
-    """Runs for one U and λ.
-
-    Args:
-        solver: Whose accuracy, backend and readout they have.
-        problem: U and λ.
-        details: Is updated.
-    """
-
-    def __init__(self, solver: DampedLeastSquares, problem: _Scaled, details: dict[str, Any]):
-        self._solver, self._problem, self._details = solver, problem, details
-        self._kind = RECTANGULAR[solver.encoding]
-        encoding = self._kind(problem.rows)
-        self._damping = math.sqrt(problem.damping) / encoding.alpha
-        solver._check_degree(self._damping)
-        self._encoding = encoding
-        plan = damped(self._damping, solver.epsilon)
-        self._backend, details["backend_reason"] = solver._backend(encoding, plan)
-        details["backend"] = backends.name_of(self._backend)
-        solver._readout().check(self._backend)
-        details.update({"alpha": encoding.alpha, "damping": self._damping})
-
-    def from_gradient(self, gap: np.ndarray, number: int) -> np.ndarray:
-        """x for g = `gap`."""
-        plan = damped(self._damping, self._solver.epsilon)
-        found = self._run(self._encoding, plan, gap, number)
-        return found[: len(gap)] / self._problem.damping
-
-    def from_residuals(self, residuals: np.ndarray) -> np.ndarray:
-        """x for g = Uᵀ `residuals`."""
-        # Of Uᵀ the odd polynomial leads from rows to weights.
-        encoding = self._kind(self._problem.rows.T)
-        plan = damped_from_residuals(self._damping, self._solver.epsilon)
-        found = self._run(encoding, plan, residuals, 0)
-        weights = self._problem.rows.shape[1]
-        return found[:weights] * encoding.alpha / self._problem.damping
-
-    def _run(
-        self, encoding: Rectangular, plan: Transform, vector: np.ndarray, number: int
-    ) -> np.ndarray:
-        """p of the encoding, times `vector`."""
-        solver, details = self._solver, self._details
-        state, norm = unit(vector, encoding.system_qubits)
-        outcome = solver._read(self._backend, encoding, plan, state, number)
-        details["queries"] += plan.degree * max(outcome.shots, 1)
-        details["shots"] += outcome.shots
-        if number == 0:
-            p = outcome.success_probability
-            note_first(details, outcome, Resources(encoding, plan, p, accuracy=solver.epsilon))
-            details.update({"degree": plan.degree, "qubits": 1 + encoding.qubits})
-        answer: np.ndarray = outcome.amplitudes * (plan.sign * norm / plan.scale)
-        return answer
-
-
-def _scaled(rows: tf.Tensor, vector: tf.Tensor, damping: float, axis: int, name: str) -> _Scaled:
-    """Checked, and in ordinary units; `vector` belongs to that axis of the rows."""
-    if rows.shape.rank != 2 or rows.dtype not in (tf.float32, tf.float64) or 0 in rows.shape:
-        raise ValueError(
-            "Argument `rows` must be a float32 or float64 matrix with rows and columns. "
-            f"Received: rows of shape {tuple(rows.shape)} and dtype {rows.dtype.name}"
-        )
-    if tuple(vector.shape) != (rows.shape[axis],) or vector.dtype != rows.dtype:
-        raise ValueError(
-            f"Argument `{name}` must be a vector of length {rows.shape[axis]} and dtype "
-            f"{rows.dtype.name}. Received: {name} of shape {tuple(vector.shape)} and dtype "
-            f"{vector.dtype.name}"
-        )
-    if not 0 < damping < math.inf:
-        raise ValueError(
-            f"Argument `damping` must be positive and finite. Received: damping={damping!r}"
-        )
-    arrays = [np.asarray(value.numpy(), np.float64) for value in (rows, vector)]
-    for array, what in zip(arrays, ("rows", name), strict=True):
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"Argument `{what}` must be finite. Received: NaN or Inf in it")
-    if not np.any(arrays[0]):
-        raise ValueError("Argument `rows` must not be zero. Received: rows of zeros")
-    of_rows, of_vector = (exponent_of(array) for array in arrays)
-    # From residuals, g = Uᵀ r has a factor of the rows'.
-    exponent = of_vector - (1 if axis == 0 else 2) * of_rows
-    with np.errstate(over="ignore", under="ignore"):
-        scaled_damping = float(np.ldexp(float(damping), -2 * of_rows))
-    if not 0 < scaled_damping < math.inf:
-        raise ValueError(
-            "Argument `damping` must be within the range of double precision of the squares of "
-            f"`rows`. Received: damping={damping!r}, rows of at most about 2**{of_rows}"
-        )
-    return _Scaled(
-        np.ldexp(arrays[0], -of_rows),
-        scaled_damping,
-        np.ldexp(arrays[1], -of_vector),
-        exponent,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -33,12 +33,27 @@ def host_solve(
     Returns:
         Tensor `[N]`, dtype and static shape of `rhs`.
     """
+    return host_call(solve, [matrix, rhs], rhs, solver)
 
-    def call(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-        return _guarded(lambda: (solve(matrix, rhs), 0.0), rhs, solver)[0]
 
-    x = tf.numpy_function(call, [tf.cast(matrix, tf.float64), tf.cast(rhs, tf.float64)], tf.float64)
-    return tf.cast(tf.ensure_shape(x, rhs.shape), rhs.dtype)
+def host_call(
+    solve: Callable[..., np.ndarray], given: Sequence[TensorLike], like: tf.Tensor, solver: str
+) -> tf.Tensor:
+    """`host_solve` of any arguments.
+
+    Args:
+        solve: From float64 arrays, one for each of `given`, to the solution `[N]`.
+        given: Tensors or numbers.
+        like: A tensor `[N]` whose dtype and static shape the solution has.
+        solver: Name for the warning.
+    """
+
+    def call(shape: np.ndarray, *numbers: np.ndarray) -> np.ndarray:
+        return _guarded(lambda: (solve(*numbers), 0.0), np.empty(shape), solver)[0]
+
+    numbers = [tf.cast(tf.convert_to_tensor(v, dtype_hint=tf.float64), tf.float64) for v in given]
+    x = tf.numpy_function(call, [tf.shape(like), *numbers], tf.float64)
+    return tf.cast(tf.ensure_shape(x, like.shape), like.dtype)
 
 
 def host_solve_from(

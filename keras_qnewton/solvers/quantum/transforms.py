@@ -30,9 +30,9 @@ from keras_qnewton.solvers.quantum.smoothed import smoothed_coefficients, smooth
 
 # Phases exist for |f| < 1, and their Fourier completion needs the more samples the closer
 # to 1; the success probability falls with the square of the scale.
-_HEADROOM = 0.9
+HEADROOM = 0.9
 # These are smooth where they are close to 1, and have no more of b to lose than headroom.
-_BOUNDED_HEADROOM = 0.99
+BOUNDED_HEADROOM = 0.99
 # κ is rounded up to a power of 2^(1/8), 9 % apart: Newton's matrices change a little each
 # step, and a slightly higher degree is cheaper than finding phases anew.
 STEPS_PER_OCTAVE = 8
@@ -95,7 +95,7 @@ def inversion_by_residual(condition_number: float, tolerance: float) -> Transfor
     """1/x for κ, with ``|1 - x p(x)| <= tolerance``, at a degree of about κ ln(2/tolerance)."""
     degree = kernel_degree(condition_number, tolerance) - 1
     p = inverse_by_residual(condition_number, degree)
-    return _scaled("inverse by residual", condition_number, p, _HEADROOM)
+    return _scaled("inverse by residual", condition_number, p, HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -103,7 +103,7 @@ def inversion(condition_number: float, epsilon: float) -> Transform:
     """1/x for κ (as it is: `bucket` it to share), with ``|p(x) - 1/x| <= epsilon``."""
     degree = inverse_degree(condition_number, epsilon)
     p = inverse_polynomial(condition_number, degree)
-    return _scaled("inverse", condition_number, p, _HEADROOM)
+    return _scaled("inverse", condition_number, p, HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -118,7 +118,7 @@ def smoothed_inverse_magnitude(damping: float, epsilon: float) -> Transform:
         epsilon: See `smoothed.smoothed_degree`.
     """
     p = Polynomial.of(smoothed_coefficients(damping, smoothed_degree(damping, epsilon)))
-    return _scaled("smoothed inverse magnitude", damping, p, _HEADROOM)
+    return _scaled("smoothed inverse magnitude", damping, p, HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -126,7 +126,7 @@ def kernel_projection(condition_number: float, ripple: float) -> Transform:
     """1 at 0, and at most `ripple` on ``1/κ <= |x| <= 1``."""
     degree = kernel_degree(condition_number, ripple)
     p = projection(condition_number, degree)
-    return Transform("kernel projection", condition_number, p, _BOUNDED_HEADROOM)
+    return Transform("kernel projection", condition_number, p, BOUNDED_HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
@@ -134,21 +134,21 @@ def kernel_reflection(condition_number: float, ripple: float) -> Transform:
     """1 at 0, and -1 to about twice `ripple` on ``1/κ <= |x| <= 1``."""
     degree = kernel_degree(condition_number, ripple)
     p = reflection(condition_number, degree)
-    return Transform("kernel reflection", condition_number, p, _BOUNDED_HEADROOM)
+    return Transform("kernel reflection", condition_number, p, BOUNDED_HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
 def damped(damping: float, epsilon: float) -> Transform:
     """μ²/(x² + μ²), with a relative error of at most `epsilon`; even, for the very μ."""
     p = damped_polynomial(damping, damped_degree(damping, epsilon))
-    return _scaled("damped", damping, p, _BOUNDED_HEADROOM)
+    return _scaled("damped", damping, p, BOUNDED_HEADROOM)
 
 
 @functools.lru_cache(maxsize=64)
 def damped_from_residuals(damping: float, epsilon: float) -> Transform:
     """μ² x/(x² + μ²), with a relative error of at most `epsilon`; odd, for the very μ."""
     p = damped_times_x(damping, damped_degree(damping, epsilon))
-    return _scaled("damped, from residuals", damping, p, _HEADROOM)
+    return _scaled("damped, from residuals", damping, p, HEADROOM)
 
 
 def _scaled(function: str, parameter: float, p: Polynomial, headroom: float) -> Transform:
