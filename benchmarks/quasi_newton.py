@@ -3,7 +3,8 @@
 The problems are those of `problems`: convection, reaction and wave equations with closed
 solutions, Burgers' and Allen and Cahn's with a spectral reference, Poisson in two dimensions, a
 regression of 10,059 weights, logistic regression, Rosenbrock's function of a thousand variables,
-and five networks on digits (perceptron, wide, convolution, lstm, autoencoder).
+five networks on digits (perceptron, wide, convolution, lstm, autoencoder), and the four tasks of
+`race` (race_curve, race_diabetes, race_logistic, race_digits).
 Points and weights at the start are the same for all methods:
 
     ssbfgs, ssbroyden, bfgs, lbfgs

@@ -44,6 +44,7 @@ TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
     "kills": ("kills", training.kills),
     "deepxde": ("deepxde", training.deepxde),
     "quasi_newton": ("quasi_newton", training.quasi_newton),
+    "rathore": ("rathore", training.rathore),
     "pinn": ("pinn", training.pinn),
     "small_batches": ("small_batches", training.small_batches),
     "small_batches_memory": ("small_batches", training.small_batches_memory),

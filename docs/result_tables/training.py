@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 
 from result_tables.cells import Runs, Table, code
@@ -70,17 +71,37 @@ def pinn(runs: Runs) -> Table:
 
 
 def quasi_newton(runs: Runs) -> Table:
+    """A row a problem and method, with the seeds' numbers one after the other."""
+    names = {"poisson2d": "Poisson, 2-d", "convection20": "convection, β = 20"}
+    found: dict[tuple[str, str], list[dict]] = {}
+    for run in runs:
+        if run["final_loss"] is not None:
+            found.setdefault((run["problem"], run["label"]), []).append(run)
+    rows = []
+    for (problem, label), seeds in found.items():
+        losses, errors = (
+            ", ".join(f"{run[of]:.1e}" for run in seeds) for of in ("final_loss", "final_l2")
+        )
+        gradients = f"{statistics.median(run['evaluations'] for run in seeds):,.0f}"
+        rows.append([names.get(problem, problem), label, gradients, losses, errors])
+    return [["problem", "method", "gradients", "loss, by seed", "L2 error, by seed"], *rows]
+
+
+def rathore(runs: Runs) -> Table:
+    """Ours beside the errors that were published."""
+    names = {"convection40": "convection, β = 40", "reaction": "reaction", "wave": "wave"}
+    peers = ("Adam", "L-BFGS", "Adam + L-BFGS", "Adam + L-BFGS + NNCG")
     rows = [
         [
-            run["label"],
+            names[run["problem"]],
+            f"{run['seconds']:,.0f} s",
             f"{run['evaluations']:,}",
-            f"{run['final_loss']:.1e}",
             f"{run['final_l2']:.1e}",
+            *(f"{run['published_l2'][peer]:.1e}" for peer in peers),
         ]
         for run in runs
-        if run["final_loss"] is not None
     ]
-    return [["method", "gradients", "loss", "L2 error"], *rows]
+    return [["problem", "seconds", "gradients", "ours", *peers], *rows]
 
 
 def quasi_newton_cost(runs: Runs) -> Table:

@@ -97,10 +97,11 @@ class QuantumPrice:
             measured: From `measure` or `of_rows`; None for the cost model's own suppositions. Of a
                 solver by rows, √κ of the system is what it has for κ then.
         """
-        told = completed(self.cost.seconds, measured or {})
+        known = dict(measured or {})
+        encoded = known.pop("condition_number", None)
+        told = completed(self.cost.seconds, known)
         if getattr(self.quantum, "by_rows", False):
-            known = (measured or {}).get("condition_number")
-            condition_number = tf.sqrt(float64(condition_number)) if known is None else known
+            condition_number = tf.sqrt(float64(condition_number)) if encoded is None else encoded
         return float64(self.cost.seconds(size, condition_number, sparsity, gate_time, **told))
 
     def of_tolerance(self, tolerance: tf.Tensor | None) -> dict[str, Any]:

@@ -26,11 +26,8 @@ from keras_qnewton.solvers.quantum.encodings import padded_qubits
 from keras_qnewton.solvers.quantum.encodings.rectangular import RECTANGULAR
 from keras_qnewton.solvers.quantum.readout import Readout
 from keras_qnewton.solvers.quantum.refined import refine
-from keras_qnewton.solvers.quantum.transforms import coarsened
+from keras_qnewton.solvers.quantum.transforms import COARSEST, coarsened
 from keras_qnewton.types import RowSystem, Solution
-
-# Largest residual of a run that is worth one.
-COARSEST = 0.25
 
 
 @register("solver", "damped_least_squares")

@@ -28,6 +28,7 @@ from keras_qnewton.solvers.quantum.readout import refining_success
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.smoothed import smallest_damping
 from keras_qnewton.solvers.quantum.transforms import (
+    COARSEST,
     Transform,
     bucket,
     coarsened,
@@ -37,9 +38,6 @@ from keras_qnewton.solvers.quantum.transforms import (
 )
 from keras_qnewton.solvers.scaling import matrix_exponent
 from keras_qnewton.types import Solution
-
-# Largest residual of a run that is worth one.
-_COARSEST = 0.25
 
 
 class Prepared(NamedTuple):
@@ -114,7 +112,7 @@ class QSVT(EncodedSolver[Prepared]):
     def at(self, tolerance: float) -> QSVT:
         """See `InexactSolver.at`; by the polynomial with the smallest residual."""
         other = cast(QSVT, super().at(tolerance))
-        other.epsilon = max(self.epsilon, min(coarsened(tolerance), _COARSEST))
+        other.epsilon = max(self.epsilon, min(coarsened(tolerance), COARSEST))
         other._by_residual = True
         return other
 
@@ -151,7 +149,7 @@ class QSVT(EncodedSolver[Prepared]):
         name = self._encoding_class.name
         residual: Scalar | None = self.epsilon if self._by_residual else None
         if tolerance is not None:
-            residual = coarsened_in_graph(tolerance, self.epsilon, _COARSEST)
+            residual = coarsened_in_graph(tolerance, self.epsilon, COARSEST)
         given = name, size, condition_number, sparsity, self.epsilon
         return circuit_depth(*given, alpha=alpha, layers=layers, residual=residual)
 

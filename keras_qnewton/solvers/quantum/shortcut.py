@@ -29,12 +29,10 @@ from keras_qnewton.solvers.quantum.readout import CircuitRun
 from keras_qnewton.solvers.quantum.resources import Resources
 from keras_qnewton.solvers.quantum.spectrum import spectrum_of
 from keras_qnewton.solvers.quantum.tomography import Reading
-from keras_qnewton.solvers.quantum.transforms import Transform, coarsened
+from keras_qnewton.solvers.quantum.transforms import COARSEST, Transform, coarsened
 from keras_qnewton.solvers.scaling import exponent_of, matrix_exponent
 from keras_qnewton.types import Solution
 
-# Largest ε of a direction that is worth a run.
-_COARSEST = 0.25
 # ε from which on a run takes fewer queries than a projection of the search.
 _COARSE = 0.05
 # Success probability of a run below which its T, off by a factor of 9, is searched for after all.
@@ -128,7 +126,7 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
     def at(self, tolerance: float) -> Shortcut:
         """See `InexactSolver.at`; with a degree of no more than a direction that close takes."""
         other = cast(Shortcut, super().at(tolerance))
-        other.epsilon = max(self.epsilon, min(coarsened(tolerance), _COARSEST))
+        other.epsilon = max(self.epsilon, min(coarsened(tolerance), COARSEST))
         return other
 
     def circuit_depth(
@@ -147,7 +145,7 @@ class Shortcut(EncodedSolver[PreparedMatrix]):
         """
         epsilon: Scalar = self.epsilon
         if tolerance is not None:
-            epsilon = coarsened_in_graph(tolerance, self.epsilon, _COARSEST)
+            epsilon = coarsened_in_graph(tolerance, self.epsilon, COARSEST)
         return shortcut_depth(
             self.encoding_name,
             size,

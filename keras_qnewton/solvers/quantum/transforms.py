@@ -36,6 +36,8 @@ BOUNDED_HEADROOM = 0.99
 # κ is rounded up to a power of 2^(1/8), 9 % apart: Newton's matrices change a little each
 # step, and a slightly higher degree is cheaper than finding phases anew.
 STEPS_PER_OCTAVE = 8
+# Largest residual of a run that is worth one.
+COARSEST = 0.25
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
