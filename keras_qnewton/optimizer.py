@@ -17,6 +17,7 @@ from keras_qnewton.conditioning import Damping, Pruning
 from keras_qnewton.curvature import Blocks, Curvature
 from keras_qnewton.decision_log import DecisionLog, Decisions
 from keras_qnewton.first_trace import is_thrown_away
+from keras_qnewton.freed_memory import keep_freed_memory
 from keras_qnewton.hyperparameters import (
     check_name,
     checked,
@@ -162,6 +163,7 @@ class QNewton(keras.optimizers.Optimizer):
         if self.built:
             return
         self._check_variables(variables)
+        keep_freed_memory()
         # A train step that creates variables while it is traced is traced twice.
         with _tf_private.outside_of_functions():
             self._build(variables)
