@@ -51,8 +51,9 @@ class KerasUpdate:
     def __call__(self, directions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         out = []
         clipped = self._optimizer._clip_gradients(list(directions))
+        factors = {dtype: self.factor(dtype) for dtype in dict.fromkeys(x.dtype for x in clipped)}
         for x, w, constraint in zip(clipped, self._weights, self._constraints, strict=True):
-            step = tf.math.multiply_no_nan(self.factor(x.dtype), x)  # see `QNewton.update_step`
+            step = tf.math.multiply_no_nan(factors[x.dtype], x)  # see `QNewton.update_step`
             out.append(step if constraint is None else constraint(w + step) - w)
         return out
 

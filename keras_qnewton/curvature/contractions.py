@@ -45,7 +45,7 @@ def _one_product(a: tf.Tensor, of_a: str, d: tf.Tensor, of_d: str, to: str) -> t
     left, right = ("".join(c for c in to if c in letters) for letters in (of_a, of_d))
     a = _ordered(a, of_a, summed + left)
     d = _ordered(d, of_d, summed + right)
-    of_left, of_right = lengths(a)[len(summed) :], lengths(d)[len(summed) :]
+    of_left, of_right = lengths(a, len(summed)), lengths(d, len(summed))
     flat = [tf.reshape(t, [-1, _size(kept)]) for t, kept in ((a, of_left), (d, of_right))]
     if to == right + left:
         return tf.reshape(tf.matmul(*reversed(flat), transpose_a=True), [*of_right, *of_left])
@@ -63,24 +63,38 @@ def _batched_product(
     first, of_left = _as_matrices(first, len(summed))
     second, of_right = _as_matrices(second, len(summed))
     product = tf.matmul(first, second, transpose_a=True)
-    return tf.reshape(product, [*lengths(product)[:2], *of_left, *of_right])
+    return reshaped(product, 2, *of_left, *of_right)
 
 
 def _as_matrices(tensor: tf.Tensor, summed: int) -> tuple[tf.Tensor, list[tf.Tensor | int]]:
     """`[R, B, *summed, *kept]` -> `[R, B, rows, columns]`, and the lengths of `kept`."""
-    known = lengths(tensor)
-    outer, inner = known[:2], known[2:]
+    inner = lengths(tensor, 2)
     rows, kept = inner[:summed], inner[summed:]
-    return tf.reshape(tensor, [*outer, _size(rows), _size(kept)]), kept
+    return reshaped(tensor, 2, _size(rows), _size(kept)), kept
 
 
-def lengths(tensor: tf.Tensor) -> list[tf.Tensor | int]:
-    """Lengths of the axes, known ones as integers."""
+def lengths(tensor: tf.Tensor, first: int = 0) -> list[tf.Tensor | int]:
+    """Lengths of the axes from the first on, known ones as integers."""
     known = list(tensor.shape)
-    if None not in known:
-        return known
+    if None not in known[first:]:
+        return known[first:]
     counted = tf.unstack(tf.shape(tensor), num=len(known))
-    return [n if n is not None else counted[i] for i, n in enumerate(known)]
+    return [counted[i] if n is None else n for i, n in enumerate(known)][first:]
+
+
+def reshaped(tensor: tf.Tensor, kept: int, *others: tf.Tensor | int) -> tf.Tensor:
+    """`tensor` with its first axes, as many as are kept, and others in place of the rest.
+
+    A single unknown length is left to TensorFlow, which takes an operation in place of four.
+    """
+    target = [*tensor.shape[:kept], *others]
+    known = [n for n in target if isinstance(n, int)]
+    # Beside a length of zero none can be inferred.
+    if target.count(None) == 1 and len(known) == len(target) - 1 and 0 not in known:
+        return tf.reshape(tensor, [-1 if n is None else n for n in target])
+    if None in target[:kept]:
+        target[:kept] = lengths(tensor)[:kept]
+    return tf.reshape(tensor, target)
 
 
 def _size(lengths: Sequence[tf.Tensor | int]) -> tf.Tensor | int:

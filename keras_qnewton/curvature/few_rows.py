@@ -19,6 +19,7 @@ from keras_qnewton.curvature.example_rows import ExampleRows
 from keras_qnewton.curvature.low_rank import FormedRows, LowRank, OuterRows, PieceRows, RowFactors
 from keras_qnewton.curvature.pieces import Piece
 from keras_qnewton.curvature.row_factors import Factor, rows
+from keras_qnewton.curvature.span import Span
 
 # Bytes of a block's rows, as many as it may have, up to which they are kept while it is solved.
 _CACHED = 2**25
@@ -160,6 +161,13 @@ class _BlockOfRows:
         self._reaching = [i for i, some in enumerate(self._reached) if any(some)]
         formed = sum(p.columns for p, outer in zip(pieces, self._outer, strict=True) if not outer)
         self._is_cached = 0 < 8 * limit * formed <= _CACHED
+        # Made once: rows are wanted in several branches, and of a layer these take but reshapes.
+        self._layers = {
+            (i, p): self._factors_of(i, piece)[0]
+            for i in self._reaching
+            for p, piece in enumerate(self._reached[i])
+            if piece is not None and self._outer[p] and outputs[i].surely_apart(piece)
+        }
 
     def factors(self, possible: tf.Tensor) -> RowFactors:
         """The block's factors, made and verified where they are `possible`."""
@@ -206,6 +214,7 @@ class _BlockOfRows:
         for i, n in zip(self._reaching, self._counts(), strict=True):
             each = self._outputs[i].count
             made: list[PieceRows | None] = []
+            examples = Span(0, n)
             for p, piece in enumerate(self._reached[i]):
                 if piece is None:
                     made.append(None)
@@ -215,15 +224,21 @@ class _BlockOfRows:
                     made.append(FormedRows(tf.reshape(some, [n, each, piece.columns])))
                     starts[p] = stop
                 else:
-                    made.append(self._rows(i, p, piece, n))
+                    made.append(self._rows(i, p, piece, examples))
             out.append(made)
         return out
 
-    def _rows(self, i: int, p: int, piece: Piece, count: tf.Tensor) -> PieceRows:
-        """An output's rows of its first `count` examples; patches of images are cut here."""
+    def _factors_of(self, i: int, piece: Piece) -> list[Factor]:
+        """What an output's rows are made of; patches of images are cut here."""
         values = [self._derivatives[i][t.name] for t in piece.tensors]
         (factors,) = self._outputs[i].factors_of([piece], values)
-        some = [factor.sliced(tf.constant(0), count) for factor in factors]
+        return factors
+
+    def _rows(self, i: int, p: int, piece: Piece, examples: Span) -> PieceRows:
+        """An output's rows of some examples."""
+        made = self._layers.get((i, p))
+        factors = self._factors_of(i, piece) if made is None else [made]
+        some = [factor.sliced(examples) for factor in factors]
         if not self._outer[p]:
             return FormedRows(tf.transpose(rows(some, piece.columns), [1, 0, 2]))
         return _outer_rows(*some)
@@ -244,8 +259,9 @@ def _is_outer(piece: Piece, outputs: Sequence[ExampleRows]) -> bool:
 
 
 def _outer_rows(factor: Factor) -> OuterRows:
-    inputs = None if factor.inputs is None else factor.inputs[:, 0]
-    return OuterRows(inputs, tf.transpose(factor.derivatives[:, :, 0], [1, 0, 2]))
+    """Of a factor whose examples have one position."""
+    inputs = None if factor.inputs is None else tf.squeeze(factor.inputs, [1])
+    return OuterRows(inputs, tf.transpose(tf.squeeze(factor.derivatives, [2]), [1, 0, 2]))
 
 
 def _derivatives_if(

@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_qnewton.curvature.example_sums import gram
 from keras_qnewton.curvature.row_factors import OfPiece
 from keras_qnewton.curvature.shared_by_examples import ThroughShared
+from keras_qnewton.curvature.span import Span
 
 # N up to which rows are copied in a good part of the time that their product takes.
 _FEW_COLUMNS = 384
@@ -53,17 +54,15 @@ class RowsOfOutput(NamedTuple):
         """Of an example's rows."""
         return self.roots * columns * int(dtype.size)
 
-    def columns(
-        self, start: tf.Tensor | int, stop: tf.Tensor, dtypes: tuple[tf.DType, tf.DType]
-    ) -> list[tf.Tensor]:
-        """Of some examples, `[R·(stop - start), N_i]` a piece; made in a precision, cast to one."""
-        found = [piece.rows(start, stop, self.roots, dtypes[0]) for piece in self.pieces]
+    def columns(self, examples: Span, dtypes: tuple[tf.DType, tf.DType]) -> list[tf.Tensor]:
+        """Of some examples, `[R·examples, N_i]` a piece; made in a precision, cast to one."""
+        found = [piece.rows(examples, self.roots, dtypes[0]) for piece in self.pieces]
         if self.through is not None:
-            beside = self.through.rows(start, stop, self.roots, dtypes[0])
+            beside = self.through.rows(examples, self.roots, dtypes[0])
             parts = tf.split(beside, [piece.piece.columns for piece in self.pieces], axis=2)
             found = [t + more for t, more in zip(found, parts, strict=True)]
         if self.noise is not None:
-            found.append(tf.transpose(self.noise()[start:stop])[:, :, None])
+            found.append(tf.transpose(examples.of(self.noise()))[:, :, None])
         return [tf.cast(tf.reshape(t, [-1, t.shape[2]]), dtypes[1]) for t in found]
 
 
@@ -117,7 +116,8 @@ def _groups(
         known = of_output.known_examples
         assert known is not None  # they would not be known to fit
         has_few = known * of_output.roots < least
-        (joined if has_few else alone).append(of_output.columns(0, of_output.examples, dtypes))
+        every = Span(None, of_output.examples)
+        (joined if has_few else alone).append(of_output.columns(every, dtypes))
     if joined:
         pairs = zip(*joined, strict=True)
         alone.append([piece[0] if len(piece) == 1 else tf.concat(piece, 0) for piece in pairs])
@@ -146,7 +146,7 @@ def _added(
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         stop = tf.minimum(start + step, examples)
-        return stop, total + gram(rows.columns(start, stop, dtypes))
+        return stop, total + gram(rows.columns(Span(start, stop), dtypes))
 
     _, total = tf.while_loop(
         lambda start, _: start < examples, add, (tf.constant(0), total), parallel_iterations=1

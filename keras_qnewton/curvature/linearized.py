@@ -143,7 +143,7 @@ class Linearized(abc.ABC):
         sizes = [self._shapes[i].num_elements() for i in self._parts[k].indices]
         flat = [
             # To a known length: a gradient's shape may have got lost.
-            tf.reshape(tf.cast(tf.convert_to_tensor(t), self.dtype), [size])
+            _shaped(tf.cast(tf.convert_to_tensor(t), self.dtype), [size])
             for t, size in zip(tensors, sizes, strict=True)
         ]
         return tf.concat(flat, 0)
@@ -153,7 +153,7 @@ class Linearized(abc.ABC):
         indices = self._parts[k].indices
         sizes = [self._shapes[i].num_elements() for i in indices]
         return [
-            tf.cast(tf.reshape(piece, self._shapes[i]), self._dtypes[i])
+            tf.cast(_shaped(piece, self._shapes[i]), self._dtypes[i])
             for i, piece in zip(indices, tf.split(vector, sizes), strict=True)
         ]
 
@@ -241,3 +241,8 @@ class Linearized(abc.ABC):
         per_row = _BACKWARD_FACTOR * self._loss.bytes_per_evaluation()
         rows = tf.cast(self._memory / tf.maximum(per_row, 1.0), tf.int32)
         return tf.clip_by_value(rows, min(8, size), min(256, size))
+
+
+def _shaped(tensor: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """`tensor` in that shape; without an operation where it has it, as a bias does."""
+    return tensor if tensor.shape == shape else tf.reshape(tensor, shape)

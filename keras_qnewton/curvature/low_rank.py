@@ -326,7 +326,7 @@ def _in_double(rows: PieceRows) -> PieceRows:
 
 def _flat(derivatives: tf.Tensor) -> tf.Tensor:
     """`[B, C, o]` -> `[B·C, o]`."""
-    return tf.reshape(derivatives, [_rank(derivatives), derivatives.shape[2]])
+    return tf.reshape(derivatives, [-1, derivatives.shape[2]])
 
 
 def _rank(derivatives: tf.Tensor) -> tf.Tensor:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton.curvature.contractions import contracted, lengths
+from keras_qnewton.curvature.contractions import contracted, lengths, reshaped
 from keras_qnewton.curvature.pieces import Piece
+from keras_qnewton.curvature.span import Span
 from keras_qnewton.loss.uses import Equation, Use
 
 
@@ -56,11 +57,11 @@ class Factor(NamedTuple):
         mirrored = Equation(equation.outputs, equation.weights, equation.inputs)
         return Factor(self.use._replace(equation=mirrored), d[0], a[None])
 
-    def sliced(self, start: tf.Tensor, stop: tf.Tensor) -> Factor:
+    def sliced(self, examples: Span) -> Factor:
         """Of some examples."""
         a = self.inputs
-        a = a[start:stop] if a is not None and self._by_example else a
-        return self._replace(inputs=a, derivatives=self.derivatives[:, start:stop])
+        a = examples.of(a) if a is not None and self._by_example else a
+        return self._replace(inputs=a, derivatives=examples.of(self.derivatives, axis=1))
 
     def rows(self, size: int) -> tf.Tensor:
         """Σ_p a ⊗ d `[R, B, size]`, at the weight's elements."""
@@ -104,10 +105,10 @@ class Factor(NamedTuple):
     def _placed(self, found: tf.Tensor, size: int) -> tf.Tensor:
         """The weight's axes as one, and zero at elements that are not used."""
         elements = self.use.elements
-        before = tf.shape(found)[: len(found.shape) - len(self.use.equation.weights)]
+        before = len(found.shape) - len(self.use.equation.weights)
         if elements is None:
-            return tf.reshape(found, tf.concat([before, [size]], 0))
-        flat = tf.reshape(found, tf.concat([before, [elements.size]], 0))
+            return reshaped(found, before, size)
+        flat = reshaped(found, before, elements.size)
         where = np.full(size, elements.size, np.int32)
         (held,) = np.nonzero(elements.ravel() >= 0)
         where[elements.ravel()[held]] = held
@@ -137,13 +138,13 @@ class OfPiece(NamedTuple):
         """The same with the rows of all examples."""
         return self._replace(made=rows(self.factors, self.piece.columns))
 
-    def rows(self, start: tf.Tensor, stop: tf.Tensor, count: int, dtype: tf.DType) -> tf.Tensor:
-        """Of some examples, `[count, stop - start, columns]`."""
+    def rows(self, examples: Span, count: int, dtype: tf.DType) -> tf.Tensor:
+        """Of some examples, `[count, examples, columns]`."""
         if self.made is not None:
-            return self.made[:, start:stop]
+            return examples.of(self.made, axis=1)
         if not self.factors:
-            return tf.zeros([count, stop - start, self.piece.columns], dtype)
-        return rows([f.sliced(start, stop) for f in self.factors], self.piece.columns)
+            return tf.zeros([count, examples.count, self.piece.columns], dtype)
+        return rows([f.sliced(examples) for f in self.factors], self.piece.columns)
 
     def total(self, coefficients: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Uᵀc `[columns]`, for c `[B, R]`."""

@@ -22,6 +22,7 @@ from keras_qnewton.curvature.output_jacobian import OutputJacobian
 from keras_qnewton.curvature.pieces import Piece, pieces
 from keras_qnewton.curvature.row_factors import OfPiece
 from keras_qnewton.curvature.seen_rows import CurvedOutput, Run, SeenRows
+from keras_qnewton.curvature.span import Span
 from keras_qnewton.loss import RecordedLoss
 from keras_qnewton.loss.independence import Passage
 from keras_qnewton.loss.loop_uses import UsesInLoops
@@ -39,9 +40,9 @@ class ThroughShared(NamedTuple):
     pieces: Sequence[OfPiece]
     derivatives: tf.Tensor
 
-    def rows(self, start: tf.Tensor, stop: tf.Tensor, roots: int, dtype: tf.DType) -> tf.Tensor:
-        """Of some examples, `[R, stop - start, N]`."""
-        found = [piece.rows(start, stop, roots, dtype) for piece in self.pieces]
+    def rows(self, examples: Span, roots: int, dtype: tf.DType) -> tf.Tensor:
+        """Of some examples, `[R, examples, N]`."""
+        found = [piece.rows(examples, roots, dtype) for piece in self.pieces]
         return tf.tensordot(tf.concat(found, 2), tf.cast(self.derivatives, dtype), 1)
 
 

@@ -89,7 +89,8 @@ class QuadraticModel:
 
 def scaled(tensors: Sequence[tf.Tensor], factor: tf.Tensor) -> list[tf.Tensor]:
     """`factor` times each tensor, in the tensor's dtype."""
-    return [tf.cast(factor, t.dtype) * t for t in tensors]
+    factors = {dtype: tf.cast(factor, dtype) for dtype in dict.fromkeys(t.dtype for t in tensors)}
+    return [factors[t.dtype] * t for t in tensors]
 
 
 def dot(a: Sequence[tf.Tensor], b: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -12,6 +12,7 @@ from keras_qnewton.curvature.gradient_of_rows import gradient_of_rows
 from keras_qnewton.curvature.gram_of_rows import RowsOfOutput, gram_of_rows
 from keras_qnewton.curvature.pieces import Piece
 from keras_qnewton.curvature.row_factors import Factor, OfPiece, joined
+from keras_qnewton.curvature.span import Span
 from keras_qnewton.loss.uses import Equation, Use
 
 RNG = np.random.default_rng(0)
@@ -116,7 +117,9 @@ def test_rows_that_are_made_give_the_same_sums_and_slices():
     assert piece.sums_positions
     made, c = piece.with_rows(), tf.constant(RNG.normal(size=(5, 2)))
     assert error(made.total(c, tf.float64), piece.total(c, tf.float64).numpy()) < 1e-13
-    some = [of.rows(tf.constant(1), tf.constant(4), 2, tf.float64).numpy() for of in (piece, made)]
+    some = [
+        of.rows(Span(tf.constant(1), tf.constant(4)), 2, tf.float64).numpy() for of in (piece, made)
+    ]
     assert some[0].shape == (2, 3, size)
     assert error(some[1], some[0]) < 1e-13
 
