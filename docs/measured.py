@@ -1,4 +1,5 @@
-"""Tables of the pages that are made of committed results: `python docs/measured.py` writes them.
+"""Tables of the pages that are made of committed results: `python docs/measured.py` writes them,
+and draws the figures of `plotted.py`.
 
 A table stands between two comments, the first with its name in `TABLES`:
 
@@ -14,6 +15,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
+import plotted
 from result_tables import quantum, scheduling, steps, training
 from result_tables.cells import Runs, Table
 
@@ -86,8 +88,10 @@ def rewritten(page: str) -> str:
 def main() -> None:
     for path in sorted(DOCS.rglob("*.md")):
         text = path.read_text("utf-8")
-        if rewritten(text) != text:
-            path.write_text(rewritten(text), "utf-8")
+        new = plotted.rewritten(path, rewritten(text))
+        if new != text:
+            path.write_text(new, "utf-8")
+    plotted.main()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ _WHERE = {"choice": "to choose by", "no choice": "for the log"}
 _CURVATURE = {"gauss_newton": "Gauss-Newton", "hessian": "exact Hessian"}
 
 
-def _rows(runs: Runs, part: str) -> list[dict[str, Any]]:
+def rows_of(runs: Runs, part: str) -> list[dict[str, Any]]:
     (rows,) = (run["rows"] for run in runs if run["part"] == part)
     return rows
 
@@ -24,14 +24,14 @@ def lu(runs: Runs) -> Table:
             milliseconds(row["measured"]),
             f"{row['predicted'] / row['measured']:.2f}",
         ]
-        for row in _rows(runs, "lu")
+        for row in rows_of(runs, "lu")
     ]
     return [["N", "predicted", "measured", "predicted / measured"], *rows]
 
 
 def condition(runs: Runs) -> Table:
     """A row for what κ is for and whose κ it is: medians and largest over the systems."""
-    found = _rows(runs, "condition")
+    found = rows_of(runs, "condition")
     rows = []
     for where, purpose in _WHERE.items():
         for curvature, name in _CURVATURE.items():
@@ -47,7 +47,7 @@ def condition(runs: Runs) -> Table:
 
 
 def reshape(runs: Runs) -> Table:
-    as_they_are, *bounded = _rows(runs, "reshape")
+    as_they_are, *bounded = rows_of(runs, "reshape")
     rows = [
         [
             "none" if row is as_they_are else f"{row['bound']:g}",
