@@ -51,7 +51,7 @@ PLOTS: dict[str, Plot] = {
     "whole_wait": Plot(
         ("whole_wait",),
         training.whole_wait,
-        (_SEVERAL, 3.6),
+        (_SEVERAL, 3.8),
         "Training loss against seconds on a curve fit and on a physics-informed network. QNewton "
         "begins last, because it traces longest, and ends several orders of magnitude below Adam "
         "and L-BFGS.",

@@ -132,6 +132,18 @@ ADVICE = {
         None,
     ),
     "still falling": (descent(12, 0.8), {}, (), "Train for more steps"),
+    "still falling, validated": (
+        descent(12, 0.8),
+        {},
+        epochs(loss=[0.8**k for k in range(12)], val_loss=[0.9**k for k in range(12)]),
+        "Train for more steps",
+    ),
+    "still falling, but not where it is validated": (
+        descent(12, 0.8),
+        {},
+        epochs(loss=[0.8**k for k in range(12)], val_loss=[0.4, *[0.3] * 11]),
+        None,
+    ),
 }
 
 

@@ -74,4 +74,4 @@ def race(figure: Figure, runs: Runs) -> None:
         axes.set_xlabel("seconds")
     for axes in figure.axes[::2]:
         axes.set_ylabel("lowest loss")
-    legend_above(figure, figure.axes[0], 3)
+    legend_above(figure, figure.axes[0], 2)

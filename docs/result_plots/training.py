@@ -46,7 +46,7 @@ def whole_wait(figure: Figure, runs: Runs) -> None:
             axes.plot(*zip(*points, strict=True), label=run["method"], linewidth=wide, **style)
         axes.set(yscale="log", title=title, xlabel="seconds, tracing included")
     panels[0].set_ylabel("training loss")
-    legend_above(figure, panels[0], 4)
+    legend_above(figure, panels[0], 2)
 
 
 def models(figure: Figure, runs: Runs) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from keras_qnewton.decision import Decision, is_known
 from keras_qnewton.report.reading import ROUNDING, Reading
 from keras_qnewton.report.words import count, listed, number, share
+from keras_qnewton.run_file import Epoch
 
 MOST = 2
 # Refused steps in a row that are worth a word; `QNewton` warns of as many.
@@ -112,7 +113,7 @@ def _poor_model(reading: Reading) -> str | None:
 
 
 def _overfits(reading: Reading) -> str | None:
-    known = [(e.logs["val_loss"], e) for e in reading.epochs if is_known(e.logs.get("val_loss"))]
+    known = _validation(reading)
     if len(known) < 3:
         return None
     least, best = min(known, key=lambda pair: pair[0])
@@ -144,13 +145,25 @@ def _still_falling(reading: Reading) -> str | None:
     if len(losses) < 8 or reading.is_at_rounding or not losses[-1 - late] > losses[-1] > 0:
         return None
     fall = 1.0 - losses[-1] / losses[-1 - late]
-    if not fall > _STILL_FALLING:
+    if not fall > _STILL_FALLING or _validation_stands_still(reading):
         return None
     per = "epoch" if len(losses) <= len(reading.epochs) else "step"
     return (
         f"The loss was still falling, by {100 * fall:.0f} % in the last {count(late, per)}. "
         f"Train for more {per}s."
     )
+
+
+def _validation(reading: Reading) -> list[tuple[float, Epoch]]:
+    """Validation losses that are known, each with its epoch."""
+    return [(e.logs["val_loss"], e) for e in reading.epochs if is_known(e.logs.get("val_loss"))]
+
+
+def _validation_stands_still(reading: Reading) -> bool:
+    """Whether the last tenth of the epochs has no validation loss below those before."""
+    losses = [loss for loss, _ in _validation(reading)]
+    late = max(len(losses) // 10, 2)
+    return len(losses) > late and min(losses[-late:]) >= min(losses[:-late])
 
 
 def _rises(reading: Reading, refused: Sequence[Decision]) -> list[Decision]:
