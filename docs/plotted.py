@@ -67,7 +67,7 @@ PLOTS: dict[str, Plot] = {
     "first_step": Plot(
         ("first_step",),
         training.first_step,
-        (_ONE, 3.6),
+        (_ONE, 3.8),
         "Parts of the first step by model. Tracing is the longest, the run of the graph comes "
         "next. Adam's whole first step is short beside either.",
     ),
@@ -81,7 +81,7 @@ PLOTS: dict[str, Plot] = {
     "paper": Plot(
         ("paper",),
         quantum.paper,
-        (_ONE, 3.9),
+        (_ONE, 4.2),
         "Share of LU's time that is saved against the gate time. By each cost model without "
         "readout it rises from nothing to nearly all, at gate times far below those of machines. "
         "With readout nothing is saved at any gate time.",
@@ -89,7 +89,7 @@ PLOTS: dict[str, Plot] = {
     "paper_rows": Plot(
         ("paper",),
         quantum.paper_rows,
-        (_SEVERAL, 4.2),
+        (_SEVERAL, 4.4),
         "Gate times at which each circuit breaks even. All are below a machine's gate by orders of "
         "magnitude, most of all QSVT's and where the solution is read.",
     ),
@@ -116,7 +116,7 @@ PLOTS: dict[str, Plot] = {
     "small_batches": Plot(
         ("small_batches",),
         training.small_batches,
-        (_ONE, 3.4),
+        (_ONE, 3.6),
         "Test accuracy against Adam's learning rate, for two sizes of batches. QNewton, which has "
         "no rate to choose, is above Adam at each of them.",
     ),

@@ -87,6 +87,15 @@ def test_lines_go_through_the_numbers_of_the_table(plotted, tables):
             assert [(size, f"{ratio:.2f}") for size, ratio in drawn[name]] == said
 
 
+def test_problems_that_are_solved_are_those_of_the_table(plotted, tables):
+    rows = re.findall(r"^\| .* \| (\d+) \| (\d+) \|$", tables.table("classics"), re.M)
+    for panel in range(2):
+        drawn = lines(plotted, "classics", panel)
+        assert [max(count for _, count in line) for line in drawn.values()] == [
+            int(row[panel]) for row in rows
+        ]
+
+
 def test_a_loss_of_zero_is_drawn_at_the_lower_edge(plotted):
     runs = [
         run for run in plotted.runs_of("race") if run["task"] == "digits" and "lowest_by" in run

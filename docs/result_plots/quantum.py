@@ -43,7 +43,7 @@ def paper(figure: Figure, runs: Runs) -> None:
         axes.plot(run["gate_times"], saved, **label, **(ours() | {"marker": ""}))
     axes.set(xscale="log", xlabel="gate time, seconds", ylabel="saved of LU's time, %")
     _gates_of_machines(axes, runs, height=0.5)
-    legend_above(figure, axes, 3)
+    legend_above(figure, axes, 2)
 
 
 def paper_rows(figure: Figure, runs: Runs) -> None:
@@ -68,7 +68,7 @@ def paper_rows(figure: Figure, runs: Runs) -> None:
     axes.set(xscale="log", xlabel="gate time at which the circuit breaks even, seconds")
     rows(axes, [", ".join(kind) for kind in kinds])
     _gates_of_machines(axes, runs, height=0.02)
-    legend_above(figure, axes, 3)
+    legend_above(figure, axes, 2)
 
 
 def prices_solvers(figure: Figure, runs: Runs) -> None:

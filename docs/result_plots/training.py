@@ -26,6 +26,8 @@ PROBLEMS = {
     "poisson": "a physics-informed network (257 weights)",
 }
 EQUATIONS = {"poisson2d": "Poisson, 2-d", "heat1d": "heat, 1-d", "poisson5d": "Poisson, 5-d"}
+# How far lines of solved problems are drawn: as many steps as a run has at most.
+_MOST_STEPS = 2000
 CLASSICS = {
     "residuals auto": "QNewton()",
     "lm": "least_squares, lm",
@@ -89,7 +91,7 @@ def first_step(figure: Figure, runs: Runs) -> None:
         axes.barh(k + height / 2, of[name, "Adam"]["first_step"], height, color="#666666", **shown)
     axes.set_xlabel("seconds of the first step")
     rows(axes, names)
-    legend_above(figure, axes, 4)
+    legend_above(figure, axes, 2)
 
 
 def classics(figure: Figure, runs: Runs) -> None:
@@ -102,8 +104,9 @@ def classics(figure: Figure, runs: Runs) -> None:
         for method, name in CLASSICS.items():
             of = [run for run in runs if (run["method"], run["start"]) == (method, start)]
             steps = sorted(max(1, run["steps"]) for run in of if run["ended"] == "solved")
+            counts = [*range(1, len(steps) + 1), len(steps)]
             style = look[method] | {"marker": ""}
-            axes.step(steps, range(1, len(steps) + 1), where="post", label=name, **style)
+            axes.step([*steps, _MOST_STEPS], counts, where="post", label=name, **style)
         axes.set(xscale="log", title=title, xlabel="steps (SciPy's: evaluations)")
     panels[0].set_ylabel("problems solved, of 35")
     legend_above(figure, panels[0], 2)
@@ -165,4 +168,4 @@ def small_batches(figure: Figure, runs: Runs) -> None:
         axes.axhline(of["QNewton()"], label=f"QNewton(), {batch}", **line)
     axes.set(xscale="log", xlabel="Adam's learning rate", ylabel="test accuracy")
     ticks(axes.xaxis, sorted(rates))
-    legend_above(figure, axes, 4)
+    legend_above(figure, axes, 2)
