@@ -105,6 +105,18 @@ def test_a_loss_of_zero_is_drawn_at_the_lower_edge(plotted):
     assert min(loss for _, loss in drawn["QNewton()"]) == 1e-13
 
 
+def test_figures_of_one_panel_fit_a_phone():
+    """The styles name them, since they cannot tell: others are scrolled by themselves."""
+    styles = (DOCS / "stylesheets" / "site.css").read_text("utf-8")
+    named = re.findall(r'\[src\$="([\w.]+)"\]', styles)
+    widths = {
+        path.name: float(re.search(r'<svg[^>]*? width="([\d.]+)pt"', path.read_text("utf-8"))[1])
+        for path in DOCS.rglob("*.svg")
+    }
+    narrow = [name for name, width in widths.items() if width <= 6.4 * 72]
+    assert len(narrow) > 5 and sorted(named) == sorted(2 * narrow)
+
+
 def test_ours_alone_is_black(plotted):
     style = importlib.import_module("result_plots.style")
     names = ("Adam(0.001)", "Adam(0.003)", "Adam(0.01)", "SciPy L-BFGS-B", "QNewton()")
