@@ -189,6 +189,36 @@ def test_a_condition_number_that_follows_damping_is_told(smallest, dampings, exp
     assert follows_damping(conditioned(smallest, dampings)) == expected
 
 
+def averaged(smallest, scales):
+    """Decisions on mini-batches: λ is a hundredth of the largest eigenvalue over m, at most 20."""
+    return [
+        decision(
+            k,
+            1.0,
+            0.5,
+            damping=0.01 * scale / min(k + 1, 20),
+            kappa=(1 + 0.01 / min(k + 1, 20)) / (smallest + 0.01 / min(k + 1, 20)),
+        )
+        for k, scale in enumerate(scales)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("smallest", "steps", "expected"),
+    [(0.0, 40, YES), (1e-9, 12, YES), (1e-6, 40, YES), (3e-4, 40, PARTLY), (0.1, 40, NO)],
+)
+def test_a_condition_number_that_is_a_share_of_itself_is_the_dampings(smallest, steps, expected):
+    """Whatever the largest eigenvalue does meanwhile."""
+    falling = [0.98**k for k in range(steps)]
+    assert follows_damping(averaged(smallest, falling)) == expected
+
+
+def test_a_condition_number_that_stays_is_no_share_of_the_dampings():
+    """As of least squares, whose curvature is one for all steps."""
+    stays = [decision(k, 1.0, 0.5, damping=lam, kappa=2001.0) for k, lam in enumerate(FALLING)]
+    assert follows_damping(stays) == NO
+
+
 def test_what_damping_alone_gives_bounds_every_condition_number():
     own = conditioned(1e-3, FALLING)
     bounds = dict(highest(own))
