@@ -23,7 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        return int(options.function(options))
+        code = int(options.function(options))
+        sys.stdout.flush()  # here, where what is wrong with it can be told
+        return code
+    except BrokenPipeError:
+        # Who read has seen enough, as `head` has. Python writes what is left as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {_told(error)}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ import dataclasses
 import html.parser
 import json
 import math
+import os
 import re
 import runpy
 import shutil
@@ -295,6 +296,16 @@ def test_a_command_prices_a_log_at_another_gate_time(run, tmp_path, capsys):
     assert "`gate_time` must be" in capsys.readouterr().err
     assert main(["project", str(log), "--run", "7"]) == 1
     assert "`run` must be" in capsys.readouterr().err
+
+
+def test_a_reader_may_stop_reading(run):
+    """As `head` does: that is no error."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "keras_qnewton", "project", str(run[2] / "run.jsonl")]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 1 and "pipe" not in done.stderr.lower()
 
 
 # What a page that holds the report in a frame of a given width finds in it.
