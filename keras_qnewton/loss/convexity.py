@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_qnewton.loss.magnitudes import behind_magnitude
 from keras_qnewton.loss.recorded import RecordedLoss
 
 # Largest constant that is added to a probability or a rate before its logarithm is taken.
@@ -114,7 +115,7 @@ def atom(op: tf.Operation, moving: Collection[str]) -> tuple[Atom, list[tf.Tenso
     if op.type in ("Maximum", "Minimum"):
         return _ATOMS[op.type], inputs
     if _is_square(op):
-        return _ATOMS["Square"], inputs[:1]
+        return _ATOMS["Square"], [behind_magnitude(inputs[0], moving)]
     if len(inputs) > 1:
         return None
     if op.type in _COMPOSITIONS:
@@ -124,7 +125,7 @@ def atom(op: tf.Operation, moving: Collection[str]) -> tuple[Atom, list[tf.Tenso
     if op.type == "Pow":
         exponent = tf.get_static_value(op.inputs[1])
         even = exponent is not None and np.all(exponent >= 2) and np.all(exponent % 2 == 0)
-        return (_ATOMS["Square"], inputs) if even else None
+        return (_ATOMS["Square"], [behind_magnitude(inputs[0], moving)]) if even else None
     if op.type == "Xlogy" and inputs[0] is not op.inputs[1]:
         return None
     if op.type == "LeakyRelu" and not 0 <= op.get_attr("alpha") <= 1:
@@ -246,7 +247,8 @@ def _sqrt(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor
     if _is_square(op):
         return Atom(1), op.inputs[0]
     if op.type in ("Sum", "Mean") and _is_square(op.inputs[0].op):
-        return Atom(1, coupling=_reduced(op)), op.inputs[0].op.inputs[0]
+        squared = behind_magnitude(op.inputs[0].op.inputs[0], moving)
+        return Atom(1, coupling=_reduced(op)), squared
     return None
 
 

@@ -37,17 +37,17 @@ TWICE_DIFFERENTIABLE = _names(
     RGBToHSV RaggedGather RaggedTensorFromVariant RaggedTensorToSparse RaggedTensorToTensor
     ReadVariableOp Real RealDiv Reciprocal ReciprocalGrad Relu Relu6 Relu6Grad ReluGrad Reshape
     ResourceGather ResourceGatherNd Reverse ReverseSequence ReverseV2 Roll Rsqrt RsqrtGrad ScatterNd
-    ScatterNdNonAliasingAdd SegmentMax SegmentMean SegmentMin SegmentSum Select SelectV2
-    SelfAdjointEigV2 Selu SeluGrad Sigmoid SigmoidGrad Sin Sinh Slice Softmax Softplus SoftplusGrad
-    SpaceToBatch SpaceToBatchND SpaceToDepth SparseDenseCwiseDiv SparseDenseCwiseMul SparseMatMul
-    SparseReduceSum SparseReorder SparseSoftmaxCrossEntropyWithLogits SparseTensorDenseAdd
-    SparseTensorDenseMatMul SparseToDense Split SplitV Sqrt SqrtGrad Square SquaredDifference
-    Squeeze StridedSlice StridedSliceGrad Sub Sum Svd Tan Tanh TanhGrad TensorListConcat
-    TensorListConcatV2 TensorListFromTensor TensorListGather TensorListGetItem TensorListPopBack
-    TensorListPushBack TensorListResize TensorListScatter TensorListScatterIntoExistingList
-    TensorListScatterV2 TensorListSetItem TensorListSplit TensorListStack TensorScatterAdd
-    TensorScatterMax TensorScatterMin TensorScatterSub TensorScatterUpdate TensorStridedSliceUpdate
-    Tile TopKV2 Transpose TridiagonalMatMul TridiagonalSolve Unpack UnsortedSegmentMax
-    UnsortedSegmentMin UnsortedSegmentSum Xdivy Xlog1py Xlogy Zeta
+    ScatterNdNonAliasingAdd SegmentMax SegmentMean SegmentMin SegmentSum Select SelectV2 Selu
+    SeluGrad Sigmoid SigmoidGrad Sin Sinh Slice Softmax Softplus SoftplusGrad SpaceToBatch
+    SpaceToBatchND SpaceToDepth SparseDenseCwiseDiv SparseDenseCwiseMul SparseMatMul SparseReduceSum
+    SparseReorder SparseSoftmaxCrossEntropyWithLogits SparseTensorDenseAdd SparseTensorDenseMatMul
+    SparseToDense Split SplitV Sqrt SqrtGrad Square SquaredDifference Squeeze StridedSlice
+    StridedSliceGrad Sub Sum Tan Tanh TanhGrad TensorListConcat TensorListConcatV2
+    TensorListFromTensor TensorListGather TensorListGetItem TensorListPopBack TensorListPushBack
+    TensorListResize TensorListScatter TensorListScatterIntoExistingList TensorListScatterV2
+    TensorListSetItem TensorListSplit TensorListStack TensorScatterAdd TensorScatterMax
+    TensorScatterMin TensorScatterSub TensorScatterUpdate TensorStridedSliceUpdate Tile TopKV2
+    Transpose TridiagonalMatMul TridiagonalSolve Unpack UnsortedSegmentMax UnsortedSegmentMin
+    UnsortedSegmentSum Zeta
     """
 )

@@ -18,6 +18,7 @@ from keras_qnewton.loss import (
     ctc,
     custom_gradients,
     graph_walk,
+    magnitudes,
     tensor_lists,
     windows,
 )
@@ -87,6 +88,7 @@ def run(
     """
     wanted = names | graph_walk.wanted_names(operations, [])
     run_body = functools.partial(run, hands=hands.of_bodies())
+    changed = {*hands.overrides, *hands.shifts}
     for op in operations:
         inputs = [env[t.name] if t.name in env else _seen_from_here(t, env) for t in op.inputs]
         if op.type == "ReadVariableOp" and op.inputs[0].name in resource_names:
@@ -116,6 +118,8 @@ def run(
             outputs = ctc.run(inputs)
         elif custom_gradients.is_given(op):
             outputs = custom_gradients.run(op, inputs, env, resource_names, run_body)
+        elif not hands.literal and (smooth := magnitudes.run(op, inputs, env, changed)):
+            outputs = smooth
         elif not hands.literal and (differentiable := _differentiable(op, inputs, operations)):
             outputs = differentiable
         elif op.type == "Const":

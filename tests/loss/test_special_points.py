@@ -8,30 +8,7 @@ import tensorflow as tf
 from keras_qnewton.curvature import hessian
 from keras_qnewton.loss import LossNotReplayableError
 from tests.derivatives import fd_hessian
-
-D = tf.float64
-
-
-def loss_of(function, w):
-    def loss_fn():
-        found = tf.concat([tf.reshape(t, [-1]) for t in function(tf.identity(w))], 0)
-        amounts = tf.cast(np.linspace(0.5, 2, found.shape[0]), D)
-        return tf.reduce_sum(amounts * tf.math.real(found + 0.3 * found**2))
-
-    return loss_fn
-
-
-def check(function, by_hand, start, atol=1e-8):
-    """The same value, gradient and Hessian as what is written by hand, by differences of that."""
-    w = tf.Variable(np.array(start), dtype=D)
-    loss_fn, reference = loss_of(function, w), loss_of(by_hand, w)
-    (block,) = hessian(loss_fn, [w])
-    np.testing.assert_allclose(loss_fn(), reference(), rtol=1e-12)
-    with tf.GradientTape() as tape:
-        loss = reference()
-    np.testing.assert_allclose(block.gradient, tape.gradient(loss, w).numpy().ravel(), atol=1e-9)
-    np.testing.assert_allclose(block.matrix, fd_hessian(reference, [w]), atol=atol)
-
+from tests.loss.by_hand import D, check
 
 # --- products of segments -------------------------------------------------------------------
 
@@ -206,6 +183,45 @@ def test_scaled_bessel_function_is_flat_enough_to_have_a_hessian_at_zero():
     (block,) = hessian(lambda: tf.reduce_sum(tf.math.bessel_i1e(w)), [w])
     np.testing.assert_allclose(block.gradient[0], 0.5)
     assert np.isfinite(block.matrix).all()
+
+
+# --- what is zero where a factor is --------------------------------------------------------------
+
+FACTORS = {
+    "xlogy": (tf.math.xlogy, lambda x, y: x * tf.math.log(y)),
+    "xlog1py": (tf.math.xlog1py, lambda x, y: x * tf.math.log1p(y)),
+    "xdivy": (tf.math.xdivy, lambda x, y: x / y),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_mixed_derivatives_where_a_factor_is_zero(name):
+    """The gradient in x is what TensorFlow says, zero."""
+    ours, by_hand = FACTORS[name]
+    w = tf.Variable([0.0, 0.4, 2.5, 1.7], dtype=D)
+
+    def of(function):
+        return lambda: tf.reduce_sum(tf.constant([1.0, 2.0], D) * function(w[:2], w[2:]))
+
+    (block,) = hessian(of(ours), [w])
+    np.testing.assert_allclose(block.matrix, fd_hessian(of(by_hand), [w]), atol=1e-9)
+    with tf.GradientTape() as tape:
+        value = of(ours)()
+    np.testing.assert_allclose(block.gradient, tape.gradient(value, w), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_factors_without_a_logarithm_or_a_reciprocal_add_nothing(name):
+    """As in an entropy, whose probabilities have underflown."""
+    ours, _ = FACTORS[name]
+    w = tf.Variable([0.0, 1.3], dtype=D)
+    shift = {"xlogy": 0.0, "xlog1py": -1.0, "xdivy": 0.0}[name]
+
+    def loss_fn():
+        return ours(w[0], w[0] + shift) + w[1] ** 2
+
+    (block,) = hessian(loss_fn, [w])
+    np.testing.assert_allclose(block.matrix, [[0.0, 0.0], [0.0, 2.0]])
 
 
 # --- complex matrices, labels ---------------------------------------------------------------

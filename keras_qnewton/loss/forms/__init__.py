@@ -16,6 +16,8 @@ from keras_qnewton.loss.forms import (
     segment_products,
     segments,
     special,
+    spectra,
+    zero_factors,
 )
 from keras_qnewton.loss.forms.table import FORMS, Form, form
 
@@ -34,4 +36,6 @@ __all__ = [
     "segment_products",
     "segments",
     "special",
+    "spectra",
+    "zero_factors",
 ]
