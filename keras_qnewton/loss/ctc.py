@@ -22,7 +22,9 @@ _SPARSE = {"CTCLoss", "CTCLossV2"}
 _RANKS = [1, 3, 2, 1, 1]  # of the losses, logits, labels and lengths
 
 INSTEAD = (
-    "It is a CTC loss: use curvature='auto' or 'gauss_newton', which take a bound of its curvature."
+    "It is a CTC loss: curvature='auto' and 'gauss_newton' take a bound of its curvature, unless "
+    "it is in a loop or a condition, or the whole loss is no sum of it. Else use "
+    "curvature='quasi_newton', which needs first derivatives alone."
 )
 
 

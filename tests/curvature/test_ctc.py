@@ -204,7 +204,7 @@ def test_logits_with_frames_first_have_the_same_bound():
 @pytest.mark.parametrize("loss", [dense, sparse], ids=["dense", "sparse"])
 def test_the_exact_hessian_is_refused_by_name(loss):
     z = tf.Variable(drawn(0, 1.0))
-    with pytest.raises(LossNotReplayableError, match="CTC loss: use curvature='auto'"):
+    with pytest.raises(LossNotReplayableError, match="CTC loss: curvature='auto'"):
         hessian(lambda: tf.reduce_sum(loss(z)), [z])
 
 
@@ -226,3 +226,40 @@ def test_a_speech_model_trains_in_stock_keras():
     losses = model.fit(x, y, batch_size=16, epochs=15, verbose=0).history["loss"]
     assert losses[-1] < losses[0] / 5
     assert np.all(np.diff(losses) <= 1e-3)
+
+
+def test_a_ctc_loss_in_a_loop_is_refused_and_trains_without_a_second_derivative():
+    """As of batches that are gone through by `tf.scan`."""
+    rng = np.random.default_rng(0)
+    w = tf.Variable(rng.normal(size=[C, C]).astype("float32"))
+    x = tf.constant(rng.normal(size=[3, B, T, C]), tf.float32)
+
+    def loss_fn():
+        return tf.scan(lambda total, z: total + tf.reduce_mean(dense(z @ w)), x, 0.0)[-1]
+
+    with pytest.raises(LossNotReplayableError, match=r"scan/while.*in a loop.*quasi_newton"):
+        QNewton().minimize(loss_fn, [w])
+    optimizer, before = QNewton(curvature="quasi_newton"), float(loss_fn())
+    step = tf.function(lambda: optimizer.minimize(loss_fn, [w]), autograph=False)
+    for _ in range(5):
+        step()
+    assert float(loss_fn()) < 0.8 * before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN])
+def test_recurrent_models_train_by_a_ctc_loss(layer):
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(16, 8, 3)).astype("float32")
+    y = rng.integers(1, 4, (16, 2))
+    model = keras.Sequential(
+        [
+            keras.layers.Input((8, 3)),
+            layer(4, return_sequences=True),
+            keras.layers.Dense(4, activation="softmax"),
+        ]
+    )
+    model.compile(QNewton(), keras.losses.CTC())
+    losses = model.fit(x, y, batch_size=16, epochs=6, verbose=0).history["loss"]
+    assert losses[-1] < 0.9 * losses[0]
