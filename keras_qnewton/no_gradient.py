@@ -6,6 +6,7 @@ too. So it is told of
 
     never     weights whose gradient was zero in every step from the first one on, where they are
               several or the loss fell without them; of all weights, where curvature is zero, too
+    lately    several weights, and not all, whose gradient has become zero, as of units that died
     no more   all weights, whose gradient and curvature have become zero, where the loss is not low
 
 after as many steps as are a run of refused ones, of a loss that is not zero. It is said by a
@@ -14,7 +15,8 @@ after the first of these steps, and what is no more is not said.
 
 Each row of the log has 32 bits, one for each of up to 31 groups of its block's weights, one after
 the other, and `_NOTHING`. A group's bit is set as long as no step has had a gradient in it. Once
-all are cleared, little is left to do.
+all are cleared, little is left to do: one step of `RUN` looks anew, and sets the bits of what has
+no gradient in it.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ _VISIBLE, _LOW = 1e-3, 1e-3
 _NAMED = 12
 
 _NEVER = "The gradient has been exactly zero in every step so far, in all of these weights: "
+_LATELY = f"The gradient has been exactly zero in the last {RUN} steps, in all of these weights: "
 _NO_MORE = "Gradient and curvature have become exactly zero in all weights"
 _WHY = (
     "QNewton leaves such weights where they are. If that is no minimum, units may be dead (ReLUs "
@@ -77,13 +80,15 @@ class _Found(NamedTuple):
     """What the log tells, boolean; scalars but for the first.
 
     Attributes:
-        flags: Which groups never had a gradient, `[G]`.
-        never: Whether that is to be told.
+        flags: Which groups have had no gradient of late, `[G]`.
+        never: Whether it is to be told that they never had one.
+        lately: Whether it is to be told that they have none any more, and others do.
         no_more: Whether it is to be told that there is no gradient any more.
     """
 
     flags: tf.Tensor
     never: tf.Tensor
+    lately: tf.Tensor
     no_more: tf.Tensor
 
 
@@ -113,20 +118,22 @@ class NoGradient:
         before = self._log.last_marks(parts)
         loss, after = (tf.cast(t, tf.float64) for t in (step.loss, step.trial.loss_after))
         stands = tf.reduce_any(before != 0) | tf.equal(loss, after)
+        anew = tf.equal(tf.convert_to_tensor(self._log.count) % (RUN * len(parts)), 0)
 
         def found() -> tf.Tensor:
             zeros = [
                 _are_zero(g, of_block) for g, of_block in zip(step.gradient, ends, strict=True)
             ]
-            bits = [_bits(flags) for flags in zeros]
-            never = tf.bitwise.bitwise_and(tf.stack(bits), before)
+            bits = tf.stack([_bits(flags) for flags in zeros])
             whole = tf.reduce_all(tf.concat(zeros, 0))
+            # All of them have none at a minimum, too.
+            never = tf.where(anew & ~whole, bits, tf.bitwise.bitwise_and(bits, before))
             # λ is NaN where curvature is learned.
             never_any = tf.math.is_nan(step.trial.damping) & tf.reduce_all(tf.equal(never, bits))
             whole &= step.is_flat | never_any
             return never + _NOTHING * tf.cast(whole, tf.int64)
 
-        return _tf_private.cond(stands, found, lambda: tf.zeros_like(before))
+        return _tf_private.cond(stands | anew, found, lambda: tf.zeros_like(before))
 
     def warn(self, stacklevel: int) -> None:
         """Warns if there is something to tell, and nothing was told.
@@ -137,14 +144,15 @@ class NoGradient:
         if self._told or not self._groups or not self._has_room() or self._all_have_moved():
             return
         found = self._found()
-        if not (found.never or found.no_more):
+        if not (found.never or found.lately or found.no_more):
             return
         self._told = True
-        flags = found.flags.numpy() if found.never else np.zeros(len(self._groups), bool)
+        flags = np.zeros_like(found.flags) if found.no_more else found.flags.numpy()
         names = [
             name for g, flag in zip(self._groups, flags, strict=True) if flag for name in g.names
         ]
-        warnings.warn(_text(names), stacklevel=stacklevel + 1)
+        text = _text(_NEVER if found.never else _LATELY, names)
+        warnings.warn(text, stacklevel=stacklevel + 1)
 
     def _all_have_moved(self) -> bool:
         """Whether the last step left no mark; an eager `minimize` asks after each."""
@@ -166,7 +174,8 @@ class NoGradient:
 
         def look() -> tf.Tensor:
             losses = self._log.buffer.value[: RUN * blocks : blocks, FIELDS.index("loss")]
-            flags, never = self._never(marks, losses[0], losses[RUN - 1])
+            flags = self._flags(marks)
+            never = self._never(flags, marks, losses[0], losses[RUN - 1])
             never &= tf.reduce_all(losses != 0)
             return _tf_private.cond(never, lambda: tell(flags), lambda: tf.constant(False))
 
@@ -184,42 +193,52 @@ class NoGradient:
         """Whether the log holds as many steps as are looked at."""
         return RUN * (self._groups[-1].block + 1) <= CAPACITY
 
+    def _flags(self, marks: tf.Tensor) -> tf.Tensor:
+        """Which groups' bits are set, `[..., G]`, of marks `[..., K]`."""
+        bits = tf.constant([g.bit for g in self._groups], tf.int64)
+        of_block = tf.gather(marks, [g.block for g in self._groups], axis=-1)
+        return tf.bitwise.bitwise_and(of_block, bits) != 0
+
+    def _are_several(self, flags: tf.Tensor) -> tf.Tensor:
+        """Whether these groups have several numbers."""
+        sizes = tf.constant([g.size for g in self._groups], tf.int64)
+        return tf.reduce_sum(tf.where(flags, sizes, 0)) >= _SEVERAL
+
     def _never(
-        self, marks: tf.Tensor, first: tf.Tensor, last: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Which groups never had a gradient, `[G]`, and whether that is to be told.
+        self, flags: tf.Tensor, marks: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+    ) -> tf.Tensor:
+        """Whether it is to be told that these groups never had a gradient.
 
         Args:
+            flags: The groups, `[G]`.
             marks: The last step's, int64 `[K]`.
             first: The first step's loss, or the oldest that is known.
             last: The last step's.
         """
-        bits = tf.constant([g.bit for g in self._groups], tf.int64)
-        of_block = tf.gather(marks, [g.block for g in self._groups])
-        flags = tf.bitwise.bitwise_and(of_block, bits) != 0
         fell = first - last > _VISIBLE * tf.abs(first)
-        sizes = tf.constant([g.size for g in self._groups], tf.int64)
-        several = tf.reduce_sum(tf.where(flags, sizes, 0)) >= _SEVERAL
-        some = tf.reduce_any(flags) & (fell | several)
-        return flags, tf.where(tf.reduce_all(flags), _are_nothing(marks), some)
+        some = tf.reduce_any(flags) & (fell | self._are_several(flags))
+        return tf.where(tf.reduce_all(flags), _are_nothing(marks), some)
 
     def _found(self) -> _Found:
         """What the log tells after a step; eagerly."""
-        blocks = self._groups[-1].block + 1
-        rows, there = self._last_rows(blocks)
+        rows, there = self._last_rows()
         losses, marks = rows[:, 0, FIELDS.index("loss")], marks_in(rows)
-        all_losses, count = self._log.buffer.value[:, FIELDS.index("loss")], self._log.count.value
-        oldest = all_losses[tf.where(count > CAPACITY, count % CAPACITY, 0)]
-        run = tf.reduce_all(there & (losses != 0))
-        flags, never = self._never(marks[0], oldest, losses[0])
-        low = tf.abs(losses[0]) <= _LOW * tf.reduce_max(tf.abs(all_losses))
-        no_more = run & ~never & tf.reduce_all(_are_nothing(marks)) & ~low
-        return _Found(flags, run & never, no_more)
+        unmoved, known = self._flags(marks), tf.boolean_mask(losses, there)
+        run = tf.reduce_all(there[:RUN] & (losses[:RUN] != 0))
+        high = tf.abs(losses[0]) > _LOW * tf.reduce_max(tf.abs(known))
+        ever = tf.reduce_all(unmoved | ~there[:, None], 0)
+        never = run & self._never(ever, marks[0], known[-1], losses[0])
+        lately = tf.reduce_all(unmoved[:RUN], 0)
+        died = self._are_several(lately) & ~tf.reduce_all(lately)
+        no_more = tf.reduce_all(_are_nothing(marks[:RUN]))
+        others = run & high & ~never
+        return _Found(tf.where(never, ever, lately), never, others & died, others & no_more)
 
-    def _last_rows(self, blocks: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """The last `RUN` steps' rows `[S, K, width]`, last first, and whether they are any."""
+    def _last_rows(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The last steps' rows `[S, K, width]`, last first, and whether they are any."""
+        blocks = self._groups[-1].block + 1
         at = tf.convert_to_tensor(self._log.count.value)
-        at -= blocks * tf.range(1, RUN + 1, dtype=at.dtype)
+        at -= blocks * tf.range(1, CAPACITY // blocks + 1, dtype=at.dtype)
         places = at[:, None] + tf.range(blocks, dtype=at.dtype)
         return tf.gather(self._log.buffer.value, tf.cast(places % CAPACITY, tf.int32)), at >= 0
 
@@ -257,7 +276,7 @@ def _bits(flags: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _text(names: Sequence[str]) -> str:
+def _text(what: str, names: Sequence[str]) -> str:
     named = ", ".join(repr(name) for name in names[:_NAMED])
     more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{_NEVER + named + more if names else _NO_MORE}. {_WHY}"
+    return f"{what + named + more if names else _NO_MORE}. {_WHY}"

@@ -244,3 +244,39 @@ def test_what_trains_or_has_converged_is_no_news(train):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*xactly zero")
         train(*regression_data())
+
+
+# --- later --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [pytest.param(10, marks=pytest.mark.slow), 64])
+def test_a_layer_that_dies_later_is_named(batch_size):
+    x, y = regression_data()
+    hidden = L.Dense(8, "relu", name="hidden")
+    model = sequential(hidden, L.Dense(1, name="last"))
+    model.compile(QNewton(), "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(x, y, batch_size=batch_size, epochs=RUN + 2, verbose=0)
+    hidden.bias.assign(np.full(8, -1e3))
+    with pytest.warns(UserWarning, match=f"exactly zero in the last {RUN} steps") as caught:
+        model.fit(x, y, batch_size=batch_size, epochs=2 * RUN + 2, verbose=0)
+    (warning,) = caught
+    names = ["hidden/kernel'", "hidden/bias'", "last/kernel'"]
+    text = str(warning.message)
+    assert all(name in text for name in names) and "last/bias'" not in text
+
+
+def test_units_that_come_back_are_no_news():
+    x, y = regression_data()
+    hidden = L.Dense(8, "relu")
+    model = sequential(hidden, L.Dense(1))
+    model.compile(QNewton(), "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(x, y, batch_size=len(x), epochs=RUN, verbose=0)
+        bias = hidden.bias.numpy()
+        hidden.bias.assign(np.full(8, -1e3))
+        model.fit(x, y, batch_size=len(x), epochs=RUN - 1, verbose=0)
+        hidden.bias.assign(bias)
+        model.fit(x, y, batch_size=len(x), epochs=3, verbose=0)
