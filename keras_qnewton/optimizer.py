@@ -268,8 +268,8 @@ class QNewton(keras.optimizers.Optimizer):
             self._warn(stacklevel=2)
 
     def _warn(self, stacklevel: int) -> None:
-        for news in (self._refusals, self._no_gradient):
-            news.warn(stacklevel + 1)
+        self._refusals.warn(stacklevel + 1, lambda: float(self.learning_rate))
+        self._no_gradient.warn(stacklevel + 1)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Subtracts lr times the direction x; Keras calls it with x in the gradient's place."""

@@ -1,8 +1,8 @@
-"""A run of refused steps, said once: where training stands still, somebody should hear of it.
+"""A run of steps that changed nothing, said once: who trains should hear that it stands still.
 
 The log has it: of the last steps none was taken, and each would have raised the loss by more than
 its rounding, or was not finite. Steps that are refused where the loss is as low as rounding lets it
-be do not count.
+be do not count, unless the learning rate has become zero or negative: then no step can change much.
 
 `fit` tells when it ends, by a Python warning, and so does an eager `minimize`. Elsewhere nothing in
 Python runs after a step: in `train_on_batch`, a loop of one's own or a graph with `minimize` an
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +30,11 @@ _ROUNDING = 1e-5
 _TEXT = (
     "QNewton refused {count} steps in a row, and the weights stood still. {why} See "
     "`optimizer.decisions`."
+)
+_RATE = (
+    "The last {count} of QNewton's steps did not lower the loss, and the learning rate is "
+    "{rate:.3g} now. Newton's own is 1.0. Look at the schedule, or at what assigned "
+    "`optimizer.learning_rate`."
 )
 _NOT_FINITE = (
     "The loss, or the step itself, was not finite at any damping that was tried. Numbers overflow: "
@@ -53,17 +59,22 @@ class Refusals:
     def __init__(self, log: DecisionLog):
         self._log, self._told = log, False
 
-    def warn(self, stacklevel: int) -> None:
+    def warn(self, stacklevel: int, rate: Callable[[], float]) -> None:
         """Warns if the log has a run of refused steps, and nothing was said of one.
 
         Args:
             stacklevel: Of `warnings.warn`, as the caller would give it.
+            rate: The learning rate as it is now; asked where steps have changed nothing.
         """
         if self._told:
             return
         steps = self._log.steps()
         run, last = _longest(_stuck(steps))
         if run < RUN:
+            if _stands(steps) and rate() <= 0:
+                self._told = True
+                text = _RATE.format(count=RUN, rate=rate())
+                warnings.warn(text, stacklevel=stacklevel + 1)
             return
         self._told = True
         finite = np.isfinite(steps.loss_after[last + 1 - run : last + 1]).all()
@@ -116,6 +127,13 @@ def _stuck(steps: StepColumns) -> np.ndarray:
         rises = steps.loss_after - steps.loss > _ROUNDING * largest
     stuck: np.ndarray = (steps.accepted <= 0) & (rises | ~np.isfinite(steps.loss_after))
     return stuck
+
+
+def _stands(steps: StepColumns) -> bool:
+    """Whether none of the last steps lowered the loss."""
+    last = slice(-RUN, None)
+    lower = (steps.accepted[last] > 0) & (steps.loss_after[last] < steps.loss[last])
+    return len(lower) == RUN and not lower.any()
 
 
 def _longest(flags: np.ndarray) -> tuple[int, int]:

@@ -171,3 +171,37 @@ def test_a_learning_rate_of_first_order_methods_is_told(rate):
 )
 def test_other_learning_rates_are_not(arguments):
     QNewton(**arguments)
+
+
+def becomes_zero():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2], [1.0, 0.0])
+    return QNewton(schedule), lambda optimizer: None
+
+
+def becomes_negative():
+    return QNewton(), lambda optimizer: setattr(optimizer, "learning_rate", -1.0)
+
+
+@pytest.mark.parametrize("made", [becomes_zero, becomes_negative])
+def test_a_rate_that_lets_no_step_lower_the_loss_is_told_once(made):
+    optimizer, then = made()
+    model = keras.Sequential([L.Input((3,)), L.Dense(5, "tanh"), L.Dense(1)])
+    model.compile(optimizer, "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model, 4)
+    then(optimizer)
+    with pytest.warns(UserWarning, match="did not lower the loss, and the learning rate"):
+        fit(model, 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model, 12)
+
+
+def test_a_schedule_that_ends_at_zero_is_no_news():
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 12, 0.0)
+    model = keras.Sequential([L.Input((3,)), L.Dense(5, "tanh"), L.Dense(1)])
+    model.compile(QNewton(schedule), "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model, 14)
