@@ -100,9 +100,10 @@ def check_path(argument: str, value: Any) -> None:
     """Refuses what is no path: a number would be a file that is open already, such as stdout.
 
     Raises:
-        ValueError: If it is none, or is empty.
+        ValueError: If it is none, is empty, or has a character that no path can have.
     """
-    if not isinstance(value, (str, bytes, os.PathLike)) or not value:
+    is_path = isinstance(value, (str, bytes, os.PathLike)) and bool(value)
+    if not is_path or "\0" in os.fsdecode(value):
         raise refused(argument, value, "a path")
 
 

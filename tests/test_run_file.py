@@ -72,7 +72,8 @@ def test_a_file_that_is_empty_or_a_torn_log_is_one(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"path": 1}, {"path": True}, {"tensorboard": 2}, {"on_step": "print"}]
+    "arguments",
+    [{"path": 1}, {"path": True}, {"path": "a\0b"}, {"tensorboard": 2}, {"on_step": "print"}],
 )
 def test_newton_log_refuses_what_is_no_path(arguments):
     (name,) = arguments

@@ -41,11 +41,19 @@ def as_tensors(variables: Sequence[tf.Variable | keras.Variable]) -> list[tf.Var
 
 
 def check_real(variables: Sequence[tf.Variable | keras.Variable]) -> None:
-    """Refuses variables of which a loss has no gradient and no curvature.
+    """Refuses variables that no step can be made of.
 
     Raises:
-        ValueError: If some are not of a floating-point dtype; it names them all.
+        ValueError: If some are not of a floating-point dtype, or have a length that may change; it
+            names them all.
     """
+    without_size = [v for v in variables if not tf.TensorShape(v.shape).is_fully_defined()]
+    if without_size:
+        received = ", ".join(f"{v.name!r} of shape {v.shape}" for v in without_size)
+        raise ValueError(
+            "Argument `variables` must hold variables of known shapes: the optimizer's state has "
+            f"one number or more for each of theirs. Received: {received}"
+        )
     others = [v for v in variables if not tf.as_dtype(v.dtype).is_floating]
     if not others:
         return

@@ -175,6 +175,19 @@ def test_minimize_with_a_wrong_loss(loss_fn, message):
     assert w.numpy() == [1.0]
 
 
+@pytest.mark.parametrize("lengths", [[None, 2], [1, None], None])
+def test_a_variable_whose_size_may_change_is_refused_by_its_name(lengths):
+    w = tf.Variable([[1.0, 2.0]], shape=tf.TensorShape(lengths), name="grows")
+    optimizer = QNewton()
+    for take in (
+        lambda: optimizer.minimize(lambda: tf.reduce_sum(w**2), [w]),
+        lambda: optimizer.build([w]),
+    ):
+        with pytest.raises(ValueError, match=r"variables of known shapes.*'grows.*of shape"):
+            take()
+    assert not optimizer.built
+
+
 def test_minimize_with_a_variable_twice():
     w = tf.Variable([1.0])
     with pytest.raises(ValueError, match="must not hold a variable twice"):
