@@ -37,6 +37,10 @@ CLASSICS = {
 }
 
 
+LEARNED_ON = {"poisson2d": "Poisson, 2-d", "convection20": "convection, β = 20"}
+OUR_METHODS = ("ssbfgs", "ssbroyden", "bfgs", "lbfgs", "fit", "fit_epochs", "newton")
+
+
 def whole_wait(figure: Figure, runs: Runs) -> None:
     """The lowest loss so far against seconds, a panel a problem."""
     panels = figure.subplots(1, len(PROBLEMS))
@@ -143,17 +147,17 @@ def deepxde(figure: Figure, runs: Runs) -> None:
 
 
 def quasi_newton(figure: Figure, runs: Runs) -> None:
-    """Loss and error of each method on one equation."""
-    ended = [run for run in runs if run["final_loss"] is not None]
-    names = [run["label"] for run in ended]
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, (key, title) in zip(
-        panels, (("final_loss", "loss"), ("final_l2", "L2 error")), strict=True
-    ):
-        for k, run in enumerate(ended):
-            of_ours = run["label"].startswith("QNewton")
-            axes.plot(run[key], k, **dots(ours() if of_ours else peer(0)))
-        axes.set(xscale="log", xlabel=title)
+    """L2 error of each method on each equation, a point a seed."""
+    ended = [run for run in runs if run["final_l2"] is not None]
+    names = list(dict.fromkeys(run["label"] for run in ended))
+    problems = list(dict.fromkeys(run["problem"] for run in ended))
+    panels = figure.subplots(1, len(problems), sharey=True, squeeze=False)[0]
+    for axes, problem in zip(panels, problems, strict=True):
+        for run in (run for run in ended if run["problem"] == problem):
+            of_ours = run["method"] in OUR_METHODS
+            place = names.index(run["label"])
+            axes.plot(run["final_l2"], place, **dots(ours() if of_ours else peer(0)))
+        axes.set(xscale="log", xlabel="L2 error", title=LEARNED_ON.get(problem, problem))
         rows(axes, names)
 
 
