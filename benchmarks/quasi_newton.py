@@ -76,6 +76,8 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
 }
 REFERENCE = "scipy_lbfgs"
+# Whose lowest loss the others' seconds are told to.
+PEERS = ("scipy_lbfgs", "self_scaled")
 # Okabe and Ito's palette, told apart by colour-blind readers; dashes for those in greyscale.
 STYLES = {
     "ssbfgs": ("#000000", "-"),
@@ -194,6 +196,17 @@ def as_json(problem: Problem, setup: Setup, name: str, track: Track) -> dict[str
     }
 
 
+def seconds_to(track: Track, tracks: Mapping[str, Track]) -> dict[str, float | None]:
+    """By peer, when a method has the lowest loss of this peer; None where it never has."""
+    lowest = {
+        name: min(look.loss for look in tracks[name].looks)
+        for name in PEERS
+        if name in tracks and tracks[name].looks
+    }
+    reached = {name: track.to_loss(level) for name, level in lowest.items()}
+    return {name: look and look.seconds for name, look in reached.items()}
+
+
 def write(
     path: pathlib.Path, problem: Problem, setup: Setup, tracks: Mapping[str, Track], mode: str
 ) -> None:
@@ -309,7 +322,10 @@ def main() -> None:
                 print(line(name, track, level), flush=True)
                 all_tracks[name, seed] = track
             write(options.json, problem, setup, tracks, mode="a")
-            rows += [as_json(problem, setup, *of) for of in tracks.items()]
+            rows += [
+                {**as_json(problem, setup, name, track), "seconds_to": seconds_to(track, tracks)}
+                for name, track in tracks.items()
+            ]
             unfinished.unlink(missing_ok=True)
             keras.backend.clear_session()
             gc.collect()

@@ -7,16 +7,17 @@ too. So it is told of
     never     weights whose gradient was zero in every step from the first one on, where they are
               several or the loss fell without them; of all weights, where curvature is zero, too
     lately    several weights, and not all, whose gradient has become zero, as of units that died
-    no more   all weights, whose gradient and curvature have become zero, where the loss is not low
+    no more   all weights, whose gradient and curvature have become zero
 
-after as many steps as are a run of refused ones, of a loss that is not zero. It is said by a
+where a loss is not zero, and for the latter two not low, after as many steps as are a run of
+refused ones, or up to twice as many. It is said by a
 warning where `fit` or an eager `minimize` ends. Elsewhere what is never there is said on stderr,
 after the first of these steps, and what is no more is not said.
 
-Each row of the log has 32 bits, one for each of up to 31 groups of its block's weights, one after
-the other, and `_NOTHING`. A group's bit is set as long as no step has had a gradient in it. Once
-all are cleared, little is left to do: one step of `RUN` looks anew, and sets the bits of what has
-no gradient in it.
+Each row of the log has 32 bits, one for each of up to 30 groups of its block's weights, one after
+the other, `_ANEW` and `_NOTHING`. A group's bit is set as long as no step has had a gradient in it.
+Once all are cleared, little is left to do: one step of `RUN` looks anew, and sets the bits of what
+has no gradient in it. `_ANEW` stays where one was set so: its weights had a gradient before.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from keras_qnewton.decision_log import CAPACITY, FIELDS, DecisionLog, marks_in
 from keras_qnewton.refusals import RUN
 from keras_qnewton.step import Step
 
-_GROUPS = 31
+_GROUPS = 30
+_ANEW = 1 << _GROUPS
 # Neither gradient nor curvature in this step; where curvature is learned, no gradient in any.
-_NOTHING = 1 << _GROUPS
+_NOTHING = 2 << _GROUPS
 # So few weights may have a gradient of exactly zero by chance, at a minimum where nothing moves.
 _SEVERAL = 4
 # By this share a loss falls visibly, and to this share of the largest one it is low.
@@ -127,11 +129,16 @@ class NoGradient:
             bits = tf.stack([_bits(flags) for flags in zeros])
             whole = tf.reduce_all(tf.concat(zeros, 0))
             # All of them have none at a minimum, too.
-            never = tf.where(anew & ~whole, bits, tf.bitwise.bitwise_and(bits, before))
+            kept = tf.bitwise.bitwise_and(bits, before)
+            never = tf.where(anew & ~whole, bits, kept)
+            later = tf.reduce_any((never != kept) | (tf.bitwise.bitwise_and(before, _ANEW) != 0))
+            # Before the first step all bits are set.
+            sticks = later & (tf.convert_to_tensor(self._log.count) > 0)
             # λ is NaN where curvature is learned.
             never_any = tf.math.is_nan(step.trial.damping) & tf.reduce_all(tf.equal(never, bits))
             whole &= step.is_flat | never_any
-            return never + _NOTHING * tf.cast(whole, tf.int64)
+            of_all = _NOTHING * tf.cast(whole, tf.int64) + _ANEW * tf.cast(sticks, tf.int64)
+            return never + of_all
 
         return _tf_private.cond(stands | anew, found, lambda: tf.zeros_like(before))
 
@@ -228,6 +235,7 @@ class NoGradient:
         high = tf.abs(losses[0]) > _LOW * tf.reduce_max(tf.abs(known))
         ever = tf.reduce_all(unmoved | ~there[:, None], 0)
         never = run & self._never(ever, marks[0], known[-1], losses[0])
+        never &= tf.reduce_all(tf.equal(tf.bitwise.bitwise_and(marks[0], _ANEW), 0))
         lately = tf.reduce_all(unmoved[:RUN], 0)
         died = self._are_several(lately) & ~tf.reduce_all(lately)
         no_more = tf.reduce_all(_are_nothing(marks[:RUN]))

@@ -268,8 +268,15 @@ class QNewton(keras.optimizers.Optimizer):
             self._warn(stacklevel=2)
 
     def _warn(self, stacklevel: int) -> None:
-        self._refusals.warn(stacklevel + 1, lambda: float(self.learning_rate))
+        self._refusals.warn(stacklevel + 1, self._rate_before)
         self._no_gradient.warn(stacklevel + 1)
+
+    def _rate_before(self, steps: int) -> float:
+        """The learning rate of so many steps ago, as far as a schedule tells."""
+        given = self._learning_rate
+        if isinstance(given, keras.optimizers.schedules.LearningRateSchedule):
+            return float(given(max(int(self.iterations) - steps, 0)))
+        return float(self.learning_rate)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Subtracts lr times the direction x; Keras calls it with x in the gradient's place."""

@@ -2,7 +2,7 @@
 
 The log has it: of the last steps none was taken, and each would have raised the loss by more than
 its rounding, or was not finite. Steps that are refused where the loss is as low as rounding lets it
-be do not count, unless the learning rate has become zero or negative: then no step can change much.
+be do not count, unless the learning rate has long been zero or negative: no step lowers it then.
 
 `fit` tells when it ends, by a Python warning, and so does an eager `minimize`. Elsewhere nothing in
 Python runs after a step: in `train_on_batch`, a loop of one's own or a graph with `minimize` an
@@ -59,21 +59,22 @@ class Refusals:
     def __init__(self, log: DecisionLog):
         self._log, self._told = log, False
 
-    def warn(self, stacklevel: int, rate: Callable[[], float]) -> None:
+    def warn(self, stacklevel: int, rate: Callable[[int], float]) -> None:
         """Warns if the log has a run of refused steps, and nothing was said of one.
 
         Args:
             stacklevel: Of `warnings.warn`, as the caller would give it.
-            rate: The learning rate as it is now; asked where steps have changed nothing.
+            rate: The learning rate of so many steps ago; asked where steps have changed nothing.
         """
         if self._told:
             return
         steps = self._log.steps()
         run, last = _longest(_stuck(steps))
         if run < RUN:
-            if _stands(steps) and rate() <= 0:
+            # A schedule that has just ended at zero has nothing to do with steps before.
+            if _stands(steps) and rate(0) <= 0 and rate(RUN) <= 0:
                 self._told = True
-                text = _RATE.format(count=RUN, rate=rate())
+                text = _RATE.format(count=RUN, rate=rate(0))
                 warnings.warn(text, stacklevel=stacklevel + 1)
             return
         self._told = True

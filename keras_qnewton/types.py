@@ -160,11 +160,16 @@ class RowSystem(NamedTuple):
 class RowSolver(Protocol):
     """A solver of Gauss-Newton systems by the Jacobian's rows, in the place of a matrix.
 
+    As a scheduler's quantum solver it has `name`, `solve` and `qubits(size)`, too; an argument
+    `rows` of `qubits` is handed r.
+
     Attributes:
         by_rows: True. Training steps hand rows to it, and systems without any go elsewhere.
+        host: True: the step calls it on the host.
     """
 
     by_rows: bool
+    host: bool
 
     def solve_rows(self, system: RowSystem, tolerance: Scalar) -> Solution:
         """Solves `system`, eagerly.

@@ -87,6 +87,18 @@ def quasi_newton(runs: Runs) -> Table:
     return [["problem", "method", "gradients", "loss, by seed", "L2 error, by seed"], *rows]
 
 
+def quasi_newton_race(runs: Runs) -> Table:
+    """Lowest losses, and seconds to those of two peers."""
+    rows = []
+    for run in runs:
+        to = [run["seconds_to"][peer] for peer in ("scipy_lbfgs", "self_scaled")]
+        seconds = ["never" if s is None else f"{s:.2f} s" for s in to]
+        task = run["problem"].removeprefix("race_")
+        rows.append([task, run["label"], f"{run['final_loss']:.1e}", *seconds])
+    head = ["task", "method", "loss", "to L-BFGS-B's lowest", "to that of BLAS"]
+    return [head, *rows]
+
+
 def rathore(runs: Runs) -> Table:
     """Ours beside the errors that were published."""
     names = {"convection40": "convection, β = 40", "reaction": "reaction", "wave": "wave"}

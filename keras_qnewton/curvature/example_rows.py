@@ -19,6 +19,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qnewton.curvature.contractions import lengths
@@ -95,13 +96,18 @@ class ExampleRows:
             c, exist = known
             flat = tf.cast(tf.reshape(c, [-1]), tf.float64)
             return tf.where(exist, flat, tf.zeros_like(flat))
-        of_rows = tf.cast(self.roots.of_rows, tf.float64)
-        count = int(of_rows.shape[0])
-        by_row = tf.constant([1, -1]) if self._curvature.one_example else [lengths(of_rows)[1], -1]
-        # The shortest c of each row of z: roots may be linearly dependent, as a softmax's are.
-        roots = tf.transpose(tf.reshape(of_rows, [count, *tf.unstack(by_row)]), [1, 2, 0])
-        gradient = tf.reshape(tf.cast(self._curvature.gradient, tf.float64), by_row)
-        return tf.reshape(tf.linalg.matvec(tf.linalg.pinv(roots), gradient), [-1])
+        of_rows = self.roots.of_rows
+        count, rounding = int(of_rows.shape[0]), float(np.finfo(of_rows.dtype.as_numpy_dtype).eps)
+        alone = self._curvature.one_example
+        inner = of_rows.shape[1 if alone else 2 :].num_elements()
+        # A batch may be empty: what is not known is the number of rows.
+        roots = tf.cast(tf.reshape(of_rows, [count, -1, inner]), tf.float64)
+        gradient = tf.reshape(tf.cast(self._curvature.gradient, tf.float64), [-1, inner])
+        # The shortest c of each row of z, of roots that may be linearly dependent.
+        inverse = tf.linalg.pinv(
+            tf.transpose(roots, [1, 2, 0]), rcond=10 * max(count, inner) * rounding
+        )
+        return tf.reshape(tf.linalg.matvec(inverse, gradient), [-1])
 
     def turn(self, number: tf.Tensor) -> ExampleRows:
         """Those of some of an example's roots; see `Roots.turn`."""
@@ -219,7 +225,7 @@ class ExampleRows:
         return [joined(factors) for factors in grouped.values()]
 
     def _factor(self, use: Use, derivatives: tf.Tensor, with_one: bool = False) -> Factor:
-        frame = self._frames[use.outputs.name] or Frame(None, self.known_examples)
+        frame = self._frame(use)
         count = self._positions(use, frame)
         examples = -1 if frame.total is None else frame.total
         if use.transposed:
@@ -237,14 +243,31 @@ class ExampleRows:
         d = _by_example(d, [self.count], examples, count, use.dealt)
         return Factor(use, a, frame.taken(d, axis=1))
 
-    def _positions(self, use: Use, frame: Frame) -> tf.Tensor | int:
-        """P."""
+    def has_one_position(self, piece: Piece) -> bool:
+        """Whether an example is known to have one row of each of the piece's tensors."""
+        return all(
+            self._known_positions(use, self._frame(use)) == 1
+            for use in (*piece.uses, *([] if piece.bias is None else [piece.bias]))
+        )
+
+    def _frame(self, use: Use) -> Frame:
+        return self._frames[use.outputs.name] or Frame(None, self.known_examples)
+
+    def _known_positions(self, use: Use, frame: Frame) -> int | None:
+        """P, where it is known while tracing."""
         rows = use.outputs.shape[0]
         if rows is not None and frame.total is not None:
             return int(rows) // frame.total if frame.total else 1
         each = (self.rows_each or {}).get(use.outputs.name, 1)
         if not use.positions and frame.total is None and each == 1:
             return 1  # `fit` has seen it
+        return None
+
+    def _positions(self, use: Use, frame: Frame) -> tf.Tensor | int:
+        """P."""
+        known = self._known_positions(use, frame)
+        if known is not None:
+            return known
         # An empty batch has as many as it likes.
         total = self._total(frame)
         return tf.where(tf.equal(total, 0), 1, lengths(use.outputs)[0] // tf.maximum(total, 1))

@@ -254,8 +254,12 @@ class _BlockOfRows:
 
 def _is_outer(piece: Piece, outputs: Sequence[ExampleRows]) -> bool:
     """True if each output that depends on the piece has rows of it that are outer products."""
-    reached = [output.reached(piece) for output in outputs]
-    return all(some.is_outer for some in reached if some is not None)
+    reached = [(output, output.reached(piece)) for output in outputs]
+    return all(
+        some.is_outer and output.has_one_position(some)
+        for output, some in reached
+        if some is not None
+    )
 
 
 def _outer_rows(factor: Factor) -> OuterRows:

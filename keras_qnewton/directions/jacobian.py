@@ -27,12 +27,13 @@ from keras_qnewton.directions.problem import BlockProblem
 from keras_qnewton.directions.spectrum import LARGE_END_STEPS
 from keras_qnewton.norms import norm
 from keras_qnewton.scheduling import Scheduler
+from keras_qnewton.scheduling.function_cost import accepted
 from keras_qnewton.settings import Settings
 from keras_qnewton.solvers import on_host
 from keras_qnewton.solvers.checks import relative_norm
 from keras_qnewton.types import RowSolver, RowSystem, Solution
 
-# ‖Uᵀc - g‖/‖g‖ up to which c is one of g: single precision leaves less.
+# ‖Uᵀc - g‖/‖g‖ up to which c is one of g, for a solver that does not say how exact a run is.
 _CLOSE = 1e-4
 
 
@@ -52,8 +53,10 @@ def max_rows(part: Part, settings: Settings) -> int:
 
 
 def _qubits(scheduler: Scheduler, size: int, rows: int) -> int:
+    """Of a solver that has no argument for r, those of as large a matrix."""
     solver: Any = scheduler.quantum
-    return int(solver.qubits(size, rows))
+    given = accepted(solver.qubits, {"rows": rows}, positional=1)
+    return int(solver.qubits(size, **given) if given else solver.qubits(max(size, rows)))
 
 
 def no_rows() -> dict[str, Any]:
@@ -110,8 +113,10 @@ class DampedRows:
         rows, e, gram = self._rows, self._damping, self._gram()
         squared, frobenius = self._largest(gram), tf.linalg.trace(gram)
         count = tf.cast(rows.number, tf.float64)
+        # Rows of zeros have no circuit.
+        usable = rows.holds & (squared > 0)
         return {
-            "rows": tf.where(rows.holds, count, tf.zeros_like(count)),
+            "rows": tf.where(usable, count, tf.zeros_like(count)),
             "condition_number": tf.sqrt(1.0 + squared / e),
             "alpha": {
                 "dilation": tf.ones_like(e),
@@ -156,9 +161,16 @@ class DampedRows:
             c = make()
             # Penalties, and terms without curvature, have a gradient beside.
             off = relative_norm(rows.make().lift(c) - self.rhs, self.rhs)
-            return tf.where(off <= _CLOSE, c, zeros)
+            return tf.where(off <= getattr(self.solver, "epsilon", _CLOSE), c, zeros)
 
         return _tf_private.cond(rows.holds, checked, lambda: zeros)
+
+    def within(self, tolerance: tf.Tensor | float) -> tf.Tensor | float:
+        """The relative residual of x' with which x has one of `tolerance`."""
+        if self._rows.diagonal is None:
+            return tolerance
+        share = tf.math.divide_no_nan(norm(self.rhs), norm(self._scaling * self.rhs))
+        return tolerance * tf.reduce_min(self._scaling) * share
 
     def solve(self, tolerance: tf.Tensor | float) -> Solution:
         """x by the solver, a host call, and its residual; to be called where the rows hold.
@@ -168,8 +180,10 @@ class DampedRows:
         """
         factors, scaling = self._rows.make(), self._scaling
         rows, g = factors.matrix() * scaling, scaling * self.rhs
-        system = RowSystem(rows, g, self._damping, self._coefficients)
-        x = scaling * on_host.solve_rows(self.solver, system, tolerance)
+        known = self._rows.coefficients is not None
+        c = self._coefficients if known else tf.zeros(tf.shape(rows)[:1], tf.float64)
+        system = RowSystem(rows, g, self._damping, c)
+        x = scaling * on_host.solve_rows(self.solver, system, self.within(tolerance))
         gap = factors.product(x) + self._added * x - self.rhs
         return Solution(
             x, relative_norm(gap, self.rhs), str(getattr(self.solver, "name", self.solver))

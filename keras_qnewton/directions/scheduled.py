@@ -198,7 +198,10 @@ class Scheduled(Direction[ScheduledState]):
         price = self._settings.scheduler.quantum_price
         rows = self._rows(damped)
         measured = self._measured(damped, rows)
-        told = {**measured, **price.of_tolerance(damped.problem.tolerance)}
+        tolerance = damped.problem.tolerance
+        if rows is not None and tolerance is not None:
+            tolerance = tf.convert_to_tensor(rows.within(tolerance))
+        told = {**measured, **price.of_tolerance(tolerance)}
         choice = self._choice(damped, damped.condition_number, sparsity, bounded, told)
         mixed = is_mixed(damped.problem, self._settings)
         answer = self._answer_mixed(damped, choice) if mixed else self._answer(damped, choice, rows)

@@ -67,7 +67,7 @@ def run(
     magnitude = argument.op.type == "ComplexAbs" and argument.name not in changed
     if magnitude and argument.op.inputs[0].name in env:
         return _of_complex(op, inputs, env[argument.op.inputs[0].name])
-    signed = _signed(argument, env, changed)
+    signed = _signed(argument, env, changed, {})
     if signed is None:
         return None
     return raw_op(op)([signed, signed] if op.type == "Mul" else [signed, *inputs[1:]])
@@ -94,13 +94,29 @@ def _of_complex(op: tf.Operation, inputs: list[Any], z: tf.Tensor) -> list[Any] 
     exponent = tf.get_static_value(op.inputs[1]) if op.type == "Pow" else None
     if exponent is None:
         return None
-    return [square] if np.all(exponent == 2) else [tf.pow(square, inputs[1] / 2)]
+    alone = np.ndim(exponent) == 0 and exponent == 2
+    return [square] if alone else [tf.pow(square, inputs[1] / 2)]
 
 
 def _signed(
-    tensor: tf.Tensor, env: Mapping[str, Any], changed: Collection[str]
+    tensor: tf.Tensor,
+    env: Mapping[str, Any],
+    changed: Collection[str],
+    known: dict[str, tf.Tensor | None],
 ) -> tf.Tensor | None:
     """The new value of a recorded tensor, but for the signs of its elements; None without |x|."""
+    # Each tensor once: of products of products there are many ways to the same one.
+    if tensor.name not in known:
+        known[tensor.name] = _made_signed(tensor, env, changed, known)
+    return known[tensor.name]
+
+
+def _made_signed(
+    tensor: tf.Tensor,
+    env: Mapping[str, Any],
+    changed: Collection[str],
+    known: dict[str, tf.Tensor | None],
+) -> tf.Tensor | None:
     op = tensor.op
     if tensor.name in changed:
         return None
@@ -108,7 +124,7 @@ def _signed(
         return env.get(op.inputs[0].name)
     if op.type not in _ODD or tensor.name not in env:
         return None
-    parts = {t.name: _signed(t, env, changed) for t in _odd_inputs(op)}
+    parts = {t.name: _signed(t, env, changed, known) for t in _odd_inputs(op)}
     if all(part is None for part in parts.values()):
         return None
     values = [parts.get(t.name) for t in op.inputs]

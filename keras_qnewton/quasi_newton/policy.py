@@ -31,8 +31,8 @@ class QuasiNewton(Policy):
     Args:
         update: "ssbfgs" (self-scaled BFGS), "ssbroyden" (self-scaled Broyden), "bfgs": the inverse
             Hessian is a dense matrix of N² numbers in double precision, 8 N² bytes, and a step
-            reads it once. "lbfgs": the last `history` pairs. "auto": "ssbfgs" up to `max_size`
-            weights, "lbfgs" above.
+            reads it once. "lbfgs": the last `history` pairs. "auto": "ssbroyden" up to
+            `max_size` weights, "lbfgs" above.
         history: Number of pairs of limited memory, a positive integer: 2 N numbers each.
         max_size: Largest N of "auto"'s dense matrix.
         line_search: A `StrongWolfe`; None is one with its defaults.
@@ -67,7 +67,7 @@ class QuasiNewton(Policy):
         """The update that N = `size` weights take: a name of `UPDATES` but "auto"."""
         if self.update != "auto":
             return self.update
-        return "ssbfgs" if size <= self.max_size else "lbfgs"
+        return "ssbroyden" if size <= self.max_size else "lbfgs"
 
     def inverse(self, size: int, add_variable: AddVariable) -> InverseHessian:
         """The inverse Hessian of N = `size` weights, its variables made by `add_variable`."""

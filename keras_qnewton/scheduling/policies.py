@@ -134,6 +134,13 @@ class Policies:
                 "Argument `classical` must be a solver of matrices. "
                 f"Received: classical={given!r}, which takes the Jacobian's rows"
             )
+        if argument == "quantum" and getattr(solver, "by_rows", False):
+            for needed in ("solve_rows", "success"):
+                if not hasattr(solver, needed):
+                    raise ValueError(
+                        f"Argument `quantum` must have `{needed}` where `by_rows` is True; see "
+                        f"`keras_qnewton.types.RowSolver`. Received: quantum={given!r}"
+                    )
         return solver
 
     def _cost(self, argument: str, given: Cost) -> CostModel:

@@ -44,9 +44,9 @@ def reason_of(
     if rule is Rule.NO_ROWS:
         name = "the solver" if scheduler.quantum is None else scheduler.quantum.name
         return (
-            f"{name} encodes the Jacobian's rows, and this block has none: they are too many, or "
-            "its matrix is not made of them alone (another curvature than Gauss-Newton's or "
-            "Fisher's, pruned, averaged over batches, or rescaled)"
+            f"{name} encodes the Jacobian's rows, and this block has none: they are too many, "
+            "zero or not known, or its matrix is not made of them alone (another curvature than "
+            "Gauss-Newton's or Fisher's, pruned, averaged over batches, or rescaled)"
         )
     if rule is Rule.ONE_UNKNOWN:
         return "N = 1 is a single division"

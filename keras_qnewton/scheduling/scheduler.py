@@ -239,7 +239,8 @@ class Scheduler(registry.Policy):
                 so is every price that depends on it (NaN).
             sparsity: d, largest number of non-zeros in a row, a number or scalar tensor.
             definite: See `candidates`; the price of a solver that is left out is NaN.
-            measured: From `QuantumPrice.measure`; None for the cost model's own suppositions.
+            measured: From `QuantumPrice.measure`, or `of_rows`; None for what the cost model
+                supposes.
         """
         kappa = float64(condition_number)
         # An estimate may round to just below 1. NaN passes through both.
@@ -253,7 +254,9 @@ class Scheduler(registry.Policy):
             for k, model in enumerate(self.classical_cost)
         ]
         if self.quantum is not None:
-            prices.append(self.quantum_price.seconds(size, kappa, d, self.gate_time, measured))
+            price = self.quantum_price.seconds(size, kappa, d, self.gate_time, measured)
+            rows = self._rows(measured)
+            prices.append(price if rows is None else tf.where(rows > 0, price, unpriced))
         return tf.stack(prices)
 
     def choose_index(
@@ -296,9 +299,9 @@ class Scheduler(registry.Policy):
         )
         too_large = kappa > (self.absolute_condition_limit if absolute else self.condition_limit)
         decided = tf.where(too_large, int(Rule.CONDITION_TOO_LARGE), decided)
-        rows = (measured or {}).get("rows")
-        if self.by_rows and rows is not None:
-            decided = tf.where(float64(rows) > 0, decided, int(Rule.NO_ROWS))
+        rows = self._rows(measured)
+        if rows is not None:
+            decided = tf.where(rows > 0, decided, int(Rule.NO_ROWS))
         known = tf.math.is_finite(kappa) & (kappa > 0.0)
         decided = tf.where(known, decided, int(Rule.CONDITION_UNKNOWN))
         quantum = tf.constant(len(self.classical))
@@ -438,6 +441,11 @@ class Scheduler(registry.Policy):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Scheduler:
         return cls(**{argument: deserialized(stored) for argument, stored in config.items()})
+
+    def _rows(self, measured: Mapping[str, Any] | None) -> tf.Tensor | None:
+        """r for a quantum solver by rows, float64 scalar; None where nothing is said of them."""
+        rows = (measured or {}).get("rows")
+        return float64(rows) if self.by_rows and rows is not None else None
 
     def _static_rule(self, size: int) -> Rule | None:
         """The rule that decides for the classical solver whatever κ and d are, if one does."""

@@ -287,6 +287,8 @@ def _is_elsewhere(k: int, problems: Sequence[BlockProblem], replicas: Replicas |
     if replicas is None or owner(k, replicas) == replicas.number:
         return False
     block = problems[k]
+    if block.jacobian is not None:  # to gather its rows takes all workers
+        return False
     return len(problems) > 1 and block.part.dense and not block.kept.has_factor
 
 

@@ -140,3 +140,27 @@ def test_all_kinds_have_the_curvature_of_a_norm_with_a_zero(curvature):
     np.testing.assert_allclose(
         block.matrix, fd_hessian(lambda: loss_fn(tf.identity), [w]), atol=1e-9
     )
+
+
+def test_many_ways_to_one_magnitude_are_one():
+    """Twenty squares in a row have a million ways through both factors of each."""
+
+    def repeated(of):
+        def made(w):
+            h = of(w)
+            for _ in range(25):
+                h = 1.01 * h * h
+            return [tf.cos(h)]
+
+        return made
+
+    check(repeated(lambda w: tf.abs(w) + 0.01), repeated(lambda w: w + 0.01), [0.9, 0.5])
+
+
+def test_exponents_are_broadcast():
+    exponents = tf.fill([3, 1], tf.constant(2.0, D))
+
+    def by_hand(w):
+        return [tf.repeat((w[:2] ** 2 + w[2:] ** 2)[None], 3, 0)]
+
+    check(lambda w: [tf.abs(complex_of(w)) ** exponents], by_hand, START)

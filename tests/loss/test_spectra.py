@@ -142,3 +142,19 @@ def test_first_order_curvature_trains_from_equal_eigenvalues():
     for _ in range(15):
         step()
     assert float(loss_fn()) < 1e-8
+
+
+def test_small_singular_values_are_told_apart():
+    """Their squares are below the smallest number of single precision."""
+    unit = 2.0**-70
+    w = tf.Variable(np.diag([1.0, 2.0, 5.0]).ravel() * unit, dtype=tf.float32)
+
+    def loss_fn(w=w, unit=unit):
+        values, left, _ = tf.linalg.svd(tf.reshape(w, [3, 3]))
+        return tf.reduce_sum((values / unit) ** 3 * tf.square(left[0]))
+
+    (block,) = hessian(loss_fn, [w])
+    other = tf.Variable(w / unit)
+    (expected,) = hessian(lambda: loss_fn(other, 1.0), [other])
+    assert np.all(np.isfinite(block.gradient))
+    assert relative_error(block.gradient * unit, expected.gradient) < 1e-5

@@ -13,6 +13,7 @@ from keras_qnewton.scheduling import CircuitQLSA
 from keras_qnewton.scheduling.reasons import Rule
 from keras_qnewton.solvers import LU, DampedLeastSquares
 from keras_qnewton.types import RowSolver, RowSystem, Solution
+from tests.derivatives import set_precision
 
 L = keras.layers
 ROUTE = "damped_least_squares"
@@ -90,10 +91,9 @@ def trained(scheduler, task=SIMPLE, steps=6, **settings):
 @pytest.fixture(autouse=True)
 def double_precision():
     """Keras computes losses, and penalties, in its default precision."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
+    set_precision("float64")
     yield
-    keras.config.set_floatx(before)
+    set_precision("float32")
 
 
 def by_circuit(quantum=None, gate_time=FREE, **settings):
@@ -190,6 +190,33 @@ def test_the_likelier_start_is_taken():
     assert starts
 
 
+@pytest.mark.parametrize("penalty", [0.1, 10.0])
+def test_penalties_far_above_the_damping_leave_the_residual_that_was_asked_for(penalty):
+    solver = Recording()
+    task = Task(penalty=penalty)
+    _, decisions, _ = trained(by_circuit(solver, max_condition_number=1e9), task, steps=8)
+    assert {d.solved_by for d in decisions} == {ROUTE}
+    assert all(d.residual <= 1e-6 for d in decisions)
+
+
+@pytest.mark.parametrize("quantum", [None, "own price"])
+def test_rows_of_zeros_are_solved_classically(quantum):
+    """Nothing of the network's output depends on the weights where all units are dead."""
+    solver = Recording()
+    price = "circuit" if quantum is None else (lambda n, kappa, d, gate_time: 0.0 * kappa)
+    model = keras.Sequential([L.Input((3,)), L.Dense(4, activation="relu")])
+    model.layers[0].set_weights([np.zeros((3, 4)), np.full(4, -1.0)])
+    scheduler = Scheduler(LU(), solver, price, FREE)
+    model.compile(QNewton(curvature="gauss_newton", scheduler=scheduler), "mse")
+    x, _ = data(12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        model.fit(x, np.ones((12, 4)), batch_size=12, epochs=2, verbose=0)
+    assert not solver.seen
+    for decision in model.optimizer.decisions:
+        assert decision.solved_by != ROUTE and ROUTE not in decision.predicted
+
+
 def test_it_is_not_chosen_where_it_loses():
     losses, decisions, _ = trained(by_circuit(gate_time=1e-3))
     assert {d.route for d in decisions} == {"lu"}
@@ -211,7 +238,7 @@ def test_without_rows_a_system_goes_elsewhere_and_says_why(task, given):
     _, decisions, _ = trained(by_circuit(solver), task, **given)
     assert not solver.seen and decisions
     for decision in decisions:
-        assert decision.solved_by != ROUTE
+        assert decision.solved_by != ROUTE and ROUTE not in decision.predicted
         assert decision.route == "eigen" or "encodes the Jacobian's rows" in decision.reason
 
 
@@ -242,7 +269,7 @@ class Elsewhere:
     host = True
     by_rows = True
 
-    def qubits(self, size, rows=None):
+    def qubits(self, size):
         return 10
 
     def solve(self, matrix, rhs):
@@ -264,6 +291,20 @@ def test_a_solver_of_ones_own():
     losses, decisions, _ = trained(scheduler)
     assert {d.solved_by for d in decisions} == {"elsewhere"}
     np.testing.assert_allclose(losses, trained(Scheduler(LU(), None))[0], rtol=1e-9)
+
+
+def test_what_a_solver_by_rows_lacks_is_named():
+    class Half:
+        name, host, by_rows = "half", True, True
+
+        def qubits(self, size):
+            return 1
+
+        def solve(self, matrix, rhs):
+            return None
+
+    with pytest.raises(ValueError, match="`quantum` must have `solve_rows`"):
+        Scheduler(quantum=Half())
 
 
 def test_a_failure_is_solved_classically():

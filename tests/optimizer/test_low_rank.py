@@ -472,3 +472,45 @@ def test_a_block_without_curvature():
     assert next(d for d in decisions if d.size == 300).route == "woodbury"
     np.testing.assert_array_equal(get_flat(dead.trainable_variables), before)
     assert np.isfinite(get_flat(model.trainable_variables)).all()
+
+
+def squared_mean(z, y):
+    del y
+    return tf.square(tf.reduce_mean(z) - 1.0)
+
+
+def of_pooled_tokens(z, y):
+    return tf.reduce_mean(tf.square(tf.reduce_mean(tf.reshape(z, [-1, 4, 1]), 1) - y[:5]))
+
+
+COUPLED = {
+    "norm": lambda z, y: tf.norm(z - y),
+    "squared mean": squared_mean,
+    "both": lambda z, y: squared_mean(z, y) + tf.reduce_mean(tf.square(z - y)),
+    "tokens": of_pooled_tokens,
+}
+
+
+@pytest.mark.parametrize("coupled", COUPLED)
+def test_rows_of_losses_that_couple_examples_are_sums(double, coupled):
+    """An example of such an output has as many rows of a layer as the batch has."""
+    x, y = map(tf.constant, data(20, dtype="float64"))
+
+    def losses(**settings):
+        model = network()
+        optimizer = QNewton(curvature="gauss_newton", **settings)
+
+        @tf.function(autograph=False)
+        def step():
+            def loss():
+                return COUPLED[coupled](model(x), y)
+
+            return optimizer.minimize(loss, model.trainable_variables)
+
+        found = [float(step()) for _ in range(4)]
+        return found, routes(optimizer.decisions)
+
+    few, route = losses()
+    formed, other = losses(scheduler=Scheduler("lu", quantum=None))
+    assert "woodbury" in route and "woodbury" not in other
+    np.testing.assert_allclose(few, formed, rtol=1e-6)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qnewton import QNewton
+from keras_qnewton.decision_log import CAPACITY
 from keras_qnewton.refusals import RUN
 from tests.optimizer.models import L, fit, regression_data
 
@@ -265,6 +266,20 @@ def test_a_layer_that_dies_later_is_named(batch_size):
     names = ["hidden/kernel'", "hidden/bias'", "last/kernel'"]
     text = str(warning.message)
     assert all(name in text for name in names) and "last/bias'" not in text
+
+
+def test_what_had_a_gradient_before_the_log_begins_is_not_said_to_have_had_none():
+    x, y = regression_data()
+    hidden = L.Dense(8, "relu")
+    model = sequential(hidden, L.Dense(1))
+    model.compile(QNewton(blocks="layer"), "mse")
+    model.fit(x, y, batch_size=len(x), epochs=RUN + 2, verbose=0)
+    hidden.bias.assign(np.full(8, -1e3))
+    steps = CAPACITY // 2 + 2 * RUN
+    with pytest.warns(UserWarning, match=f"exactly zero in the last {RUN} steps"):
+        repeated = tf.data.Dataset.from_tensors((x, y)).repeat(steps)
+        model.fit(repeated, epochs=1, verbose=0, shuffle=False)
+    assert len(model.optimizer.decisions) == CAPACITY
 
 
 def test_units_that_come_back_are_no_news():

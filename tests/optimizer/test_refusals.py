@@ -184,6 +184,7 @@ def becomes_negative():
 
 @pytest.mark.parametrize("made", [becomes_zero, becomes_negative])
 def test_a_rate_that_lets_no_step_lower_the_loss_is_told_once(made):
+    keras.utils.set_random_seed(0)
     optimizer, then = made()
     model = keras.Sequential([L.Input((3,)), L.Dense(5, "tanh"), L.Dense(1)])
     model.compile(optimizer, "mse")
@@ -205,3 +206,13 @@ def test_a_schedule_that_ends_at_zero_is_no_news():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(model, 14)
+
+
+def test_a_schedule_that_ends_at_zero_after_convergence_is_no_news():
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 30, 0.0)
+    model = keras.Sequential([L.Input((3,)), L.Dense(1)])
+    model.compile(QNewton(schedule), "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        losses = fit(model, 32)
+    assert losses[-1] >= 0.999 * losses[15]

@@ -3,9 +3,10 @@
     dV = V (F ∘ Vᴴ dA V),   F_ij = 1 / (λ_j - λ_i),  0 for i = j
 
 Vectors of equal values are no functions of the matrix, and have no derivative; nor have values a
-second one, unless the loss treats all alike. TensorFlow takes F for zero there, so that a part of
-the derivative would be missing. Here that is an error, which is raised when a step asks for it.
-TensorFlow has 1e-20 added to the squared difference, too, which is much where matrices are small.
+second one, unless the loss treats all alike, which is not told here. TensorFlow takes F for zero
+there, so that a part of the derivative would be missing. Here that is an error, which is raised
+when a step asks for it. TensorFlow has 1e-20 added to the squared difference, too, which is much
+where matrices are small.
 
 References:
     Giles 2008, An extended collection of matrix derivative results, sections 3.1 and 3.2.
@@ -74,8 +75,12 @@ def of_any_matrices(op: tf.Operation, inputs: list[Any]) -> list[Any]:
             ]
             equal = _equal(values)
             checked = _checked(op, equal, turned, of_values)
-            gaps = tf.where(equal, tf.ones_like(turned[0]), _gaps(s[..., 0, :] ** 2))
-            u, v = (tf.where(equal, tf.zeros_like(t), t / gaps) for t in turned)
+            # (s_j - s_i)(s_j + s_i), one after the other: squares cancel, and vanish.
+            flat = s[..., 0, :]
+            ones = tf.ones_like(turned[0])
+            less = tf.where(equal, ones, _gaps(flat))
+            more = tf.where(equal, ones, flat[..., None, :] + flat[..., :, None])
+            u, v = (tf.where(equal, tf.zeros_like(t), t / less / more) for t in turned)
             inner = (u + tf.linalg.adjoint(u)) * s + tf.linalg.matrix_transpose(s) * (
                 v + tf.linalg.adjoint(v)
             )

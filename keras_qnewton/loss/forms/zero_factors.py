@@ -2,7 +2,7 @@
 
 TensorFlow's derivative in x is zero there, too, by that definition, and so would be its derivative
 in y. The mixed second derivative is 1/y, 1/(1 + y) and -1/y²; what is added here has that one
-alone. Where y has no logarithm or reciprocal, nothing is added.
+alone. Where y has no logarithm or reciprocal, nothing is added, nor to complex numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def product_of_zero(op: tf.Operation, inputs: list[Any]) -> list[Any]:
     """x f(y), and x (f(y) - the same as a constant) where x is zero."""
     outputs = raw_op(op)(inputs)
     x, y = inputs
-    if x is op.inputs[0]:  # labels, which no weight moves
+    if x is op.inputs[0] or x.dtype.is_complex:  # labels, which no weight moves
         return outputs
     factor = _FACTORS[op.type]
     at_zero = tf.equal(x, 0) & tf.math.is_finite(tf.stop_gradient(factor(y)))

@@ -88,8 +88,10 @@ class Runs:
             rhs: g `[N]`. A c whose Uᵀc is further from it than a run's accuracy is not used.
         """
         norm, length = float(np.linalg.norm(residuals)), float(np.linalg.norm(rhs))
+        if not 0 < norm < math.inf:
+            return False
         off = np.linalg.norm(self._problem.rows.T @ residuals - rhs)
-        if not (0 < norm < math.inf and off <= self._solver.epsilon * length):
+        if off > self._solver.epsilon * length:
             return False
         return bool(relative_success(self._problem.damping, self._damping, length, norm) > 1)
 
