@@ -154,16 +154,6 @@ class ExampleRows:
                 checks.append(of_none & tf.equal(count % tf.maximum(examples, 1), 0))
         return tf.reduce_all(checks) if checks else True
 
-    def surely_apart(self, piece: Piece) -> bool:
-        """Whether its tensors are reshaped by examples without fail, however many a batch has."""
-        for use in (*piece.uses, *([] if piece.bias is None else [piece.bias])):
-            frame = self._frames.get(use.outputs.name) or Frame(None, self.known_examples)
-            each = (self.rows_each or {}).get(use.outputs.name, 1)
-            unknown = frame.total is None and each == 1 and not use.positions
-            if not unknown and (frame.total is None or use.outputs.shape[0] is None):
-                return False
-        return True
-
     def total(self, tensor: tf.Tensor) -> tf.Tensor | int:
         """How many examples `tensor` is of, this output's among them."""
         frame = self._frames.get(tensor.name)

@@ -166,7 +166,7 @@ class _BlockOfRows:
             (i, p): self._factors_of(i, piece)[0]
             for i in self._reaching
             for p, piece in enumerate(self._reached[i])
-            if piece is not None and self._outer[p] and outputs[i].surely_apart(piece)
+            if piece is not None and self._outer[p]
         }
 
     def factors(self, possible: tf.Tensor) -> RowFactors:
