@@ -247,16 +247,30 @@ def _ends(
     # α_1 = v_1ᵀ H v_1 lies between the extreme Ritz values: as padding it moves neither.
     diagonal = tf.where(number < done, alphas, tf.gather(alphas, 0))
     coupling = tf.where(number + 1 < done, betas, tf.zeros_like(betas))
-    bands = tf.stack([coupling, diagonal, coupling])
-    tridiagonal = tf.linalg.diag(bands, k=(-1, 1), align="LEFT_LEFT")
     last = done - 1
     left = tf.gather(betas, last)
-    finite = tf.reduce_all(tf.math.is_finite(bands)) & tf.math.is_finite(left)
-    # TensorFlow's eigh raises on NaN, even in a graph: give it zeros and mask the answer.
-    zeros = tf.zeros_like(tridiagonal)
-    values, vectors = tf.linalg.eigh(tf.where(finite, tridiagonal, zeros))
+    values, vectors, finite = eigen_of_tridiagonal(diagonal, coupling)
+    finite &= tf.math.is_finite(left)
     # The recurrence's own residual of a converged Ritz value goes to zero; rounding stays.
     residuals = tf.abs(left * tf.gather(vectors, last)) + relative * tf.reduce_max(tf.abs(values))
     both = tf.gather(tf.stack([values, residuals]), tf.stack([0, steps - 1]), axis=1)
     found = tf.concat([tf.reshape(both, [4]), tf.cast(done, tf.float64)[None]], 0)
     return tf.unstack(tf.where(finite, found, tf.constant(float("nan"), tf.float64)), num=5)
+
+
+def eigen_of_tridiagonal(
+    diagonal: tf.Tensor, coupling: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Eigenvalues `[m]`, ascending, and eigenvectors `[m, m]`, in columns; and whether T is finite.
+
+    Of one that is not they are those of zeros, because TensorFlow's eigh raises on NaN.
+
+    Args:
+        diagonal: T's, float64 `[m]`.
+        coupling: Its subdiagonal, and a number that is not looked at, float64 `[m]`.
+    """
+    bands = tf.stack([coupling, diagonal, coupling])
+    tridiagonal = tf.linalg.diag(bands, k=(-1, 1), align="LEFT_LEFT")
+    finite = tf.reduce_all(tf.math.is_finite(bands))
+    values, vectors = tf.linalg.eigh(tf.where(finite, tridiagonal, tf.zeros_like(tridiagonal)))
+    return values, vectors, finite

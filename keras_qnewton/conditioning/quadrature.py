@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from keras_qnewton.conditioning.lanczos import tridiagonalise
+from keras_qnewton.conditioning.lanczos import eigen_of_tridiagonal, tridiagonalise
 from keras_qnewton.norms import norm
 
 # Products, of which small systems take no more than N.
@@ -37,12 +37,7 @@ def relative_length(matrix: tf.Tensor, rhs: tf.Tensor, shift: tf.Tensor) -> tf.T
     # What is beyond the last step has no share of g.
     diagonal = tf.where(number < done, alphas, tf.zeros_like(alphas))
     coupling = tf.where(number + 1 < done, betas, tf.zeros_like(betas))
-    tridiagonal = tf.linalg.diag(
-        tf.stack([coupling, diagonal, coupling]), k=(-1, 1), align="LEFT_LEFT"
-    )
-    finite = tf.reduce_all(tf.math.is_finite(tridiagonal))
-    # TensorFlow's eigh raises on NaN, even in a graph.
-    values, vectors = tf.linalg.eigh(tf.where(finite, tridiagonal, tf.zeros_like(tridiagonal)))
+    values, vectors, _ = eigen_of_tridiagonal(diagonal, coupling)
     # Relative to s, as squares of small numbers vanish.
     shares = vectors[0] / (1.0 + tf.maximum(values, 0.0) / shift)
     return tf.sqrt(tf.reduce_sum(tf.square(shares))) / shift
