@@ -24,9 +24,9 @@ Points and weights at the start are the same for all methods:
     adam_lbfgs   Adam for a quarter of the seconds, then L-BFGS-B
 
 Each gets `--seconds` of its own, in turns of `--slice` seconds. They begin when it is compiled, for
-which there is a column; ours and Adam's have taken two steps by then. Loss and relative L2 error
-are looked at while no clock runs, by one function for all. A gradient is a loss with its gradient.
-A Newton step is counted as one.
+which there is a column. Ours and Adam take some steps for that, which are taken back. Loss and
+relative L2 error are looked at while no clock runs, by one function for all. A gradient is a loss
+with its gradient. A Newton step is counted as one.
 
 A row of JSON a method is written to `--json` as soon as a problem is done for a seed, and until
 then to a file beside it, every 20 seconds: a run that is ended leaves its curves. `--append` keeps

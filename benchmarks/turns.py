@@ -88,8 +88,9 @@ class Turn:
         slice_seconds: From one turn to the next.
     """
 
-    # Looks are as far apart as this part of the seconds so far, but not less than of the budget.
-    LOOK_EACH, LOOK_LEAST = 0.05, 0.002
+    # Looks are as far apart as this part of the seconds so far, but not less than so many seconds:
+    # on a small task the first tenth of a second decides.
+    LOOK_EACH, LOOK_LEAST = 0.05, 0.005
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class Turn:
         self._count()
         loss, error = self._look(self.method.weights())
         track.looks.append(Look(track.seconds, track.evaluations, loss, error))
-        apart = max(self.LOOK_EACH * track.seconds, self.LOOK_LEAST * self._budget)
+        apart = max(self.LOOK_EACH * track.seconds, self.LOOK_LEAST)
         self._next_look = track.seconds + apart
 
     def _count(self) -> None:

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import scipy.optimize
@@ -18,6 +19,8 @@ sys.path.append(str(BENCHMARKS))
 from problems import PROBLEMS, Setup, equations, fits, fronts, spectral
 from self_scaled import scaling, self_scaled_bfgs, updated
 from turns import Turn
+
+from keras_qnewton import QNewton, QuasiNewton
 
 SMALL = {"width": 8, "points": 50, "dtype": "float64"}
 CLOSED = {
@@ -264,6 +267,42 @@ def run(name, *arguments):
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def flat(variables):
+    return np.concatenate([v.numpy().ravel() for v in variables])
+
+
+@pytest.mark.parametrize("name", ["ssbroyden", "adam"])
+def test_steps_that_compile_a_method_are_taken_back(name):
+    from quasi_newton_methods import make
+
+    problem = PROBLEMS["rosenbrock"]
+    method, task = make(name, problem.start(Setup()), 1.0), problem.start(Setup())
+    np.testing.assert_array_equal(method.weights(), flat(task.variables))
+    assert method.evaluations() <= 1
+    # One that never took a step goes the same way.
+    variables = list(task.variables)
+    adam, learned = keras.optimizers.Adam(), QNewton(curvature=QuasiNewton("ssbroyden"))
+    for _ in range(3):
+        method.step()
+        if name == "ssbroyden":
+            learned.minimize(task.loss, variables)
+            continue
+        with tf.GradientTape() as tape:
+            loss = task.loss()
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        adam.apply_gradients(zip(gradients, variables, strict=True))
+    np.testing.assert_allclose(method.weights(), flat(variables), rtol=1e-12)
+
+
+def test_an_epoch_that_compiles_fit_is_taken_back():
+    from quasi_newton_methods import make
+
+    problem = PROBLEMS["rosenbrock"]
+    method = make("fit", problem.start(Setup()), 1.0)
+    np.testing.assert_array_equal(method.weights(), flat(problem.start(Setup()).variables))
+    assert method.evaluations() == 1
 
 
 @pytest.mark.slow
