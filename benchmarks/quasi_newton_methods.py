@@ -72,7 +72,14 @@ class Flat:
         return loss, gradient.numpy().astype("float64")
 
 
-class _OnFlat:
+class _Counts:
+    """What counts its losses with gradients as it goes: a mark is their number."""
+
+    def evaluations(self, mark: int) -> int:
+        return mark
+
+
+class _OnFlat(_Counts):
     """A peer on `Flat`; its answer is the lowest."""
 
     def __init__(self, task: Task):
@@ -83,7 +90,7 @@ class _OnFlat:
     def weights(self) -> np.ndarray:
         return self.flat.lowest_at
 
-    def evaluations(self) -> int:
+    def mark(self) -> int:
         return self.flat.evaluations
 
     def timed(self, tick: Tick) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
@@ -194,7 +201,7 @@ class TFPLBFGS(_OnFlat):
     def weights(self) -> np.ndarray:
         return self._state.position.numpy().astype("float64")
 
-    def evaluations(self) -> int:
+    def mark(self) -> int:
         return int(self._state.num_objective_evaluations)
 
     def run(self, tick: Tick) -> str:
@@ -210,7 +217,7 @@ class TFPLBFGS(_OnFlat):
 # --- steps of Keras optimizers ----------------------------------------------------------------
 
 
-class _Steps(abc.ABC):
+class _Steps(_Counts, abc.ABC):
     """A step compiled as a `tf.function`."""
 
     def __init__(self, task: Task):
@@ -247,7 +254,7 @@ class _Steps(abc.ABC):
         float(self._compiled())  # waits for it
         self.steps += 1
 
-    def evaluations(self) -> int:
+    def mark(self) -> int:
         return self.steps
 
     def weights(self) -> np.ndarray:
@@ -283,8 +290,8 @@ class AdamThenLBFGS(SciPyLBFGSB):
     def weights(self) -> np.ndarray:
         return self._adam.weights() if self._is_adam else super().weights()
 
-    def evaluations(self) -> int:
-        return self._adam.evaluations() + super().evaluations()
+    def mark(self) -> int:
+        return self._adam.mark() + super().mark()
 
     def run(self, tick: Tick) -> str:
         spent = 0.0
@@ -304,7 +311,7 @@ class Newton(_Steps):
     """Ours at its defaults; a Newton step counts as one gradient, whatever its curvature costs."""
 
     def __init__(self, task: Task):
-        self._searched = self._counted = 0
+        self._totals = [1]  # after each step; the first is that of the start
         super().__init__(task)
 
     def make_optimizer(self) -> Any:
@@ -315,15 +322,14 @@ class Newton(_Steps):
 
     def _compile(self) -> None:
         super()._compile()
-        self._searched = self._counted = 0
+        self._totals = [1]
 
-    def evaluations(self) -> int:
+    def evaluations(self, mark: int) -> int:
         """Those of line searches, which the log of decisions has, and the first."""
-        new = self.steps - self._counted
-        if new:
-            self._searched += sum(d.evaluations or 1 for d in self.optimizer.decisions[-new:])
-            self._counted = self.steps
-        return 1 + self._searched
+        new = self.steps + 1 - len(self._totals)
+        for decision in self.optimizer.decisions[-new:] if new else []:
+            self._totals.append(self._totals[-1] + (decision.evaluations or 1))
+        return self._totals[mark]
 
 
 class GaussNewtonSteps(Newton):
@@ -374,7 +380,7 @@ class Fit(Newton):
     steps_per_epoch, steps_per_execution = 100, 10
 
     def __init__(self, task: Task):
-        self._searched = self._counted = self.steps = 0
+        self._totals, self.steps = [1], 0
         self.task, self._model = task, _TaskModel(task)
         self.optimizer = QNewton(curvature="quasi_newton")
         self._model.compile(optimizer=self.optimizer, steps_per_execution=self.steps_per_execution)
@@ -388,8 +394,8 @@ class Fit(Newton):
         def taken(batch: int, logs: Any = None) -> None:
             del batch, logs
             self.steps += self.steps_per_execution
-            if self.steps - self._counted > 500:  # the log holds the last 1,024
-                self.evaluations()
+            if self.steps - len(self._totals) > 500:  # the log holds the last 1,024
+                self.evaluations(0)
             tick()
 
         self._model.fit(

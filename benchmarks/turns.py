@@ -43,8 +43,12 @@ class Method(Protocol):
         """
         ...
 
-    def evaluations(self) -> int:
-        """Losses with gradients so far; asked at least every `COUNT_EACH` ticks."""
+    def mark(self) -> int:
+        """Where it is, told at once: a look must not make the next steps slow."""
+        ...
+
+    def evaluations(self, mark: int) -> int:
+        """Losses with gradients by a mark; asked for at most some `COUNT_EACH` ticks later."""
         ...
 
     def weights(self) -> object:
@@ -105,7 +109,8 @@ class Turn:
         self._budget, self._slice = budget, slice_seconds
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._since = self._next_look = self._until = 0.0
-        self._ticks, self._done = 0, False
+        # Looks whose evaluations are a mark as yet, and ticks since there was none.
+        self._marked, self._ticks, self._done = 0, 0, False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -126,9 +131,9 @@ class Turn:
             self._look_now()
             self._wait()
             self.track.ended = self.method.run(self._tick)
-            self._look_now()
+            self._end()
         except OutOfTimeError:
-            self._look_now()
+            self._end()
         except common.SkippedError as reason:
             self.track.skipped = str(reason)
         except Exception:  # of any kind: the others go on
@@ -138,6 +143,7 @@ class Turn:
             self._back.release()
 
     def _wait(self) -> None:
+        self._count()
         self._back.release()
         self._go.acquire()
         self._until = self.track.seconds + self._slice
@@ -151,7 +157,7 @@ class Turn:
             raise OutOfTimeError
         if track.seconds >= self._next_look:
             self._look_now()
-        elif self._ticks >= COUNT_EACH:
+        if self._ticks >= COUNT_EACH:
             self._count()
         if track.seconds >= self._until:
             self._wait()
@@ -160,12 +166,20 @@ class Turn:
     def _look_now(self) -> None:
         assert self.method is not None
         track = self.track
-        self._count()
         loss, error = self._look(self.method.weights())
-        track.looks.append(Look(track.seconds, track.evaluations, loss, error))
+        track.looks.append(Look(track.seconds, self.method.mark(), loss, error))
+        self._marked += 1
         apart = max(self.LOOK_EACH * track.seconds, self.LOOK_LEAST)
         self._next_look = track.seconds + apart
 
+    def _end(self) -> None:
+        self._look_now()
+        self._count()
+
     def _count(self) -> None:
         assert self.method is not None
-        self.track.evaluations, self._ticks = self.method.evaluations(), 0
+        looks = self.track.looks
+        for k in range(len(looks) - self._marked, len(looks)):
+            looks[k] = looks[k]._replace(evaluations=self.method.evaluations(looks[k].evaluations))
+        self.track.evaluations = self.method.evaluations(self.method.mark())
+        self._marked = self._ticks = 0
