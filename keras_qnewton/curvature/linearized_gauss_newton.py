@@ -163,13 +163,16 @@ class GaussNewtonLinearized(Linearized):
             return super().gradients_after(step)
         points = [x + d for x, d in zip(self.points, step, strict=True)]
         names = [output.name for output in self._convex.outputs]
-        with _tf_private.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        # One pass, by a tape that is used once: for others, loops have derivatives of derivatives.
+        with _tf_private.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
             value, zs = self._loss.evaluate(self.unflatten(points), fetch=names, unroll=0)
         lost = [c.lost_digits_at(z) for c, z in zip(self._curvatures, zs, strict=True)]
-        gradients = tape.gradient(value, points, unconnected_gradients="zero")
-        added = tape.gradient(zs, points, lost, unconnected_gradients="zero")
-        return [g + more for g, more in zip(gradients, added, strict=True)]
+        seeds = [tf.ones_like(value), *lost]
+        found: list[tf.Tensor] = tape.gradient(
+            [value, *zs], points, seeds, unconnected_gradients="zero"
+        )
+        return found
 
     def product(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """G v with the whole matrix: one `[N_k]` a block in, one out."""
