@@ -61,6 +61,7 @@ class StepColumns(NamedTuple):
 
     Attributes:
         step: Optimizer iteration.
+        condition_number: κ of the step's first block.
         damping: λ.
         loss: Before the step.
         loss_after: At the candidate weights.
@@ -68,6 +69,7 @@ class StepColumns(NamedTuple):
     """
 
     step: np.ndarray
+    condition_number: np.ndarray
     damping: np.ndarray
     loss: np.ndarray
     loss_after: np.ndarray

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_qnewton import _tf_private
+from keras_qnewton import _tf_private, slow_steps
 from keras_qnewton.decision_log import FIELDS, DecisionLog, StepColumns
 
 # Refused steps in a row.
@@ -60,7 +60,7 @@ class Refusals:
         self._log, self._told = log, False
 
     def warn(self, stacklevel: int, rate: Callable[[int], float]) -> None:
-        """Warns if the log has a run of refused steps, and nothing was said of one.
+        """Warns if the log has a run of refused steps, or of slow ones, and nothing was said.
 
         Args:
             stacklevel: Of `warnings.warn`, as the caller would give it.
@@ -76,6 +76,11 @@ class Refusals:
                 self._told = True
                 text = _RATE.format(count=RUN, rate=rate(0))
                 warnings.warn(text, stacklevel=stacklevel + 1)
+                return
+            slow = slow_steps.told_of(steps)
+            if slow is not None:
+                self._told = True
+                warnings.warn(slow, stacklevel=stacklevel + 1)
             return
         self._told = True
         finite = np.isfinite(steps.loss_after[last + 1 - run : last + 1]).all()
