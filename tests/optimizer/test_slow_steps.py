@@ -47,8 +47,20 @@ def test_the_same_targets_in_other_units_train_without_a_word():
     assert losses[-1] < 0.01 * losses[0]
 
 
-def columns(losses, kappa, accepted=1.0):
-    """Steps from each of the losses to the next one."""
+def test_a_small_learning_rate_and_clipping_are_not_taken_for_damping():
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    for settings in ({"learning_rate": 1e-4}, {"global_clipnorm": 1e-3}):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([L.Input((2,)), L.Dense(1)])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.compile(QNewton(**settings), "mse")
+            model.fit(x, x[:, :1] + 1.0, batch_size=64, epochs=30, verbose=0)
+        assert not [one for one in caught if "short one along the gradient" in str(one.message)]
+
+
+def columns(losses, kappa, accepted=3.0):
+    """Steps from each of the losses to the next one, each at its second attempt."""
     count = len(losses) - 1
     values = np.arange(count), kappa, 1.0, losses[:-1], losses[1:], accepted
     return StepColumns(*(np.broadcast_to(v, count).astype(float) for v in values))
@@ -73,6 +85,7 @@ def test_a_creeping_loss_is_told_of():
         columns(1.0 + 0.5**STEPS, 1.0),  # on the way to one
         columns(0.9**STEPS, 1.0),  # fast
         columns(CREEPING, 1.5, accepted=-3.0),  # refused
+        columns(CREEPING, 1.5, accepted=2.0),  # at once: shortened by something else
         columns(np.full(26, np.inf), 1.5),
         columns(np.zeros(26), 1.5),
     ],
