@@ -44,8 +44,8 @@ def check_real(variables: Sequence[tf.Variable | keras.Variable]) -> None:
     """Refuses variables that no step can be made of.
 
     Raises:
-        ValueError: If some are not of a floating-point dtype, or have a length that may change; it
-            names them all.
+        ValueError: If some are not of a floating-point dtype, or have a length that may change, or
+            none has any elements; it names them all.
     """
     without_size = [v for v in variables if not tf.TensorShape(v.shape).is_fully_defined()]
     if without_size:
@@ -53,6 +53,12 @@ def check_real(variables: Sequence[tf.Variable | keras.Variable]) -> None:
         raise ValueError(
             "Argument `variables` must hold variables of known shapes: the optimizer's state has "
             f"one number or more for each of theirs. Received: {received}"
+        )
+    if variables and not any(tf.TensorShape(v.shape).num_elements() for v in variables):
+        received = ", ".join(f"{v.name!r} of shape {v.shape}" for v in variables)
+        raise ValueError(
+            "Argument `variables` must hold a variable with elements: there is nothing to train in "
+            f"a shape with a length of 0. Received: {received}"
         )
     others = [v for v in variables if not tf.as_dtype(v.dtype).is_floating]
     if not others:

@@ -188,6 +188,16 @@ def test_a_variable_whose_size_may_change_is_refused_by_its_name(lengths):
     assert not optimizer.built
 
 
+def test_variables_without_elements_are_refused_by_their_names():
+    none = tf.Variable(np.zeros((0, 3), "float32"), name="nothing")
+    with pytest.raises(ValueError, match=r"a variable with elements.*'nothing.*\(0, 3\)"):
+        QNewton().minimize(lambda: tf.reduce_sum(none**2), [none])
+    # Beside others they are no harm.
+    w = tf.Variable([1.0, 2.0])
+    QNewton().minimize(lambda: tf.reduce_sum(none**2) + tf.reduce_sum(w**2), [none, w])
+    assert np.abs(w.numpy()).max() < 0.1
+
+
 def test_minimize_with_a_variable_twice():
     w = tf.Variable([1.0])
     with pytest.raises(ValueError, match="must not hold a variable twice"):
