@@ -7,10 +7,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_qnewton.curvature import Blocks, GaussNewton
 from keras_qnewton.curvature.outputs import ConvexPart, convex_loss
 from keras_qnewton.loss import record
 from keras_qnewton.loss.convexity import _ATOMS, _COMPOSITIONS
 from keras_qnewton.registry import names
+from tests.curvature.reach import reference
 from tests.derivatives import differences, flat_gradient
 
 B, C = 4, 3
@@ -34,6 +36,22 @@ def weighed(function):
         return tf.reduce_sum(values * tf.reshape(weights, shape))
 
     return loss
+
+
+def einstein_sum_of_squares(r):
+    return tf.einsum("bi,bi->b", r, r)
+
+
+def column_with_itself(r):
+    return tf.matmul(r, r, transpose_a=True)[0, 0]
+
+
+def rows_with_themselves(r):
+    return tf.matmul(tf.expand_dims(r, 1), tf.expand_dims(r, 2))[:, 0, 0]
+
+
+def contracted_with_itself(r):
+    return tf.tensordot(r, r, 2)
 
 
 def keras_loss(make):
@@ -101,8 +119,53 @@ LOSSES = {
     "CumulativeLogsumexp": (weighed(lambda y, z: tf.math.cumulative_logsumexp(z, 1)), same),
     "log-sum-exp": (weighed(lambda y, z: tf.reduce_logsumexp(z, 1)), same),
     "log-sum-exp of all": (lambda y, z, w: tf.reduce_logsumexp(z), same),
+    "log of a mean of exp": (
+        weighed(lambda y, z: tf.math.log(tf.reduce_mean(tf.exp(z), 1))),
+        same,
+    ),
+    "log of some of exp": (
+        weighed(lambda y, z: tf.math.log(1e-9 + tf.reduce_sum(y * tf.exp(z), 1))),
+        np.abs,
+    ),
+    "log of exp where a mask tells": (
+        weighed(
+            lambda y, z: tf.math.log(2.0 + tf.reduce_sum(tf.where(y > 0, tf.exp(z), 0.0), 1)),
+        ),
+        same,
+    ),
+    "log of sums across rows": (
+        lambda y, z, w: tf.reduce_sum(
+            tf.math.log(tf.reduce_sum(w[:, None] * y * tf.exp(z), 0) + 2)
+        ),
+        np.abs,
+    ),
+    "log of cumulative exp": (weighed(lambda y, z: tf.math.log(tf.cumsum(tf.exp(z)))), same),
+    "log of a product with exp": (
+        weighed(lambda y, z: tf.math.log(tf.constant(np.tri(B)) @ tf.exp(z))),
+        same,
+    ),
+    "log of a softplus": (
+        weighed(lambda y, z: tf.nn.softplus(z) - y * tf.math.log(tf.nn.softplus(z))),
+        np.abs,
+    ),
     "log1p of exp": (weighed(lambda y, z: tf.math.log1p(tf.exp(z))), same),
     "norm": (weighed(lambda y, z: tf.norm(z - y, axis=1)), same),
+    "Einstein sum of squares": (weighed(lambda y, z: einstein_sum_of_squares(z - y)), same),
+    "product of a column with itself": (
+        lambda y, z, w: column_with_itself(tf.reshape(w[:, None] * (z - y), [-1, 1])),
+        same,
+    ),
+    "products of rows with themselves": (weighed(lambda y, z: rows_with_themselves(z - y)), same),
+    "contraction with itself": (
+        lambda y, z, w: contracted_with_itself(w[:, None] * (z - y)),
+        same,
+    ),
+    "squared norm": (weighed(lambda y, z: tf.norm(z - y, axis=1) ** 2), same),
+    "square of a root": (
+        weighed(lambda y, z: tf.square(tf.sqrt(1e-3 + tf.reduce_sum((z - y) ** 2, 1)))),
+        same,
+    ),
+    "power of a norm": (lambda y, z, w: tf.pow(tf.norm(w[:, None] * (z - y)), 2.0), same),
     "pseudo-Huber": (weighed(lambda y, z: tf.sqrt(1 + tf.square(z - y))), same),
     "root mean square": (lambda y, z, w: tf.sqrt(tf.reduce_mean(tf.square(z - y))), same),
     "huber": (keras_loss(lambda: keras.losses.Huber(dtype="float64")), same),
@@ -194,6 +257,54 @@ def test_one_less_a_share_of_a_sigmoid_is_not_log_concave(share, ends_at):
 
     look()
     assert found == [ends_at]
+
+
+def test_probabilities_over_another_number_that_moves_are_not_log_concave():
+    """Only p / Σ p is a softmax again; p / (1 + b²) has log(1 + b²) besides, not convex in b."""
+    a = tf.Variable(np.linspace(-1, 1, 9).reshape(3, 3))
+    b = tf.Variable(np.array([[2.0], [-3.0], [1.5]]))
+    x = tf.constant(np.eye(3) + 0.1)
+
+    def outputs():
+        return [tf.maximum(tf.nn.softmax(x @ a) / (1 + tf.square(x @ b)), 1e-7)]
+
+    def loss(zs):
+        return -tf.reduce_mean(tf.math.log(zs[0]))
+
+    @tf.function(autograph=False)
+    def block():
+        recorded = record(lambda: loss(outputs()), [a, b])
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split([a, b]))
+        assert at.positive_semidefinite
+        return at.block(0)
+
+    matrix, (expected, _) = block().numpy(), reference([a, b], outputs, loss)
+    np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    assert eigenvalues[0] >= -1e-12 * eigenvalues[-1]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda e: tf.constant([[2.0, -0.5, 1.0]], tf.float64) @ e,  # a < 0
+        lambda e: 2 * tf.reduce_sum(e) - 1,
+        lambda e: tf.reduce_sum(e) + tf.constant(-1.0, tf.float64),
+        lambda e: tf.reduce_sum(e[:2]) - 0.1 * tf.reduce_sum(e),
+    ],
+)
+def test_log_of_differences_of_exp_is_not_known_to_be_convex(function):
+    w, x = tf.Variable(np.linspace(0.5, 1.0, 3)[:, None]), tf.constant(np.eye(3) + 0.1)
+    found = []
+
+    @tf.function(autograph=False)
+    def look():
+        recorded = record(lambda: tf.reduce_sum(tf.math.log(function(tf.exp(x @ w)))), [w])
+        found.append(convex_loss(recorded).recognised)
+        return recorded.value
+
+    look()
+    assert found == [False]
 
 
 @settings(max_examples=8, deadline=None)
