@@ -4,6 +4,7 @@ DeepXDE is unmodified, its backend is TensorFlow, and `model.compile(QNewton())`
 for ours. Problems, networks, points and Adam's learning rates are the examples', see
 `benchmarks/deepxde_problems.py`; points and weights at the start are the same for all. The peers:
 
+    quasi-Newton     `model.compile(QNewton(curvature="quasi_newton"))`
     adam             `model.compile("adam", lr=...)`
     L-BFGS           `model.compile("L-BFGS")`, TensorFlow Probability's, of 100 pairs. A step is
                      an evaluation. The weights of the lowest loss count. It ends by itself where
@@ -48,9 +49,15 @@ from keras_qnewton import QNewton
 # Optimizers by name: what runs, one after the other, in equal parts of the seconds.
 OPTIMIZERS = {
     "QNewton": ("QNewton",),
+    "quasi-Newton": ("quasi-Newton",),
     "adam": ("adam",),
     "L-BFGS": ("L-BFGS",),
     "adam, L-BFGS": ("adam", "L-BFGS"),
+}
+# Ours: what a user writes.
+OURS: dict[str, Callable[[], QNewton]] = {
+    "QNewton": QNewton,
+    "quasi-Newton": lambda: QNewton(curvature="quasi_newton"),
 }
 DTYPES = ("float32", "float64")
 # Growth of the seconds from one look to the next, and when the first may be.
@@ -147,13 +154,13 @@ def trained(
     example = EXAMPLES[name]()
     example.net(example.looked_at[:1].astype(dtype))  # makes the weights, before any optimizer's
     model = dde.Model(example.data, example.net)
-    optimizer = QNewton()
+    ours = OURS[label]() if label in OURS else None
     now = time.process_time if processor else time.perf_counter
     clock = Clock(look_at(model, example, dtype), now)
     parts = OPTIMIZERS[label]
     for k, part in enumerate(parts):
         clock.until = seconds * (k + 1) / len(parts)
-        run(model, optimizer if part == "QNewton" else part, example, clock)
+        run(model, part if ours is None else ours, example, clock)
     clock.looks_now()
     steps, ended, loss, error = clock.looks[-1]
     unknowns = [float(v.numpy()) for v in example.unknowns]
@@ -161,8 +168,8 @@ def trained(
     row |= {"weights": weights_of(example), "steps": steps, "seconds": ended, "loss": loss}
     row |= {"l2": error, "unknowns": unknowns, "true_values": list(example.true_values)}
     row |= {"looks": clock.looks, "seconds_of": "processor" if processor else "clock"}
-    if label == "QNewton":
-        last = optimizer.decisions[-1]
+    if ours is not None:
+        last = ours.decisions[-1]
         row |= {"route": last.route, "formed_by": last.formed_by}
     return row
 
