@@ -47,6 +47,7 @@ TABLES: dict[str, tuple[str, Callable[[Runs], Table]]] = {
     "deepxde": ("deepxde", training.deepxde),
     "quasi_newton": ("quasi_newton", training.quasi_newton),
     "rathore": ("rathore", training.rathore),
+    "fronts": ("fronts", training.fronts),
     "quasi_newton_race": ("quasi_newton_race", training.quasi_newton_race),
     "pinn": ("pinn", training.pinn),
     "small_batches": ("small_batches", training.small_batches),

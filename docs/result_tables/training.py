@@ -106,6 +106,7 @@ def rathore(runs: Runs) -> Table:
     rows = [
         [
             names[run["problem"]],
+            f"{run['points']:,}",
             f"{run['seconds']:,.0f} s",
             f"{run['evaluations']:,}",
             f"{run['final_l2']:.1e}",
@@ -113,7 +114,24 @@ def rathore(runs: Runs) -> Table:
         ]
         for run in runs
     ]
-    return [["problem", "seconds", "gradients", "ours", *peers], *rows]
+    return [["problem", "points", "seconds", "gradients", "ours", *peers], *rows]
+
+
+def fronts(runs: Runs) -> Table:
+    """Ours and SciPy's on equations whose solutions have fronts, and what was published."""
+    names = {"burgers": "Burgers", "allen_cahn": "Allen and Cahn"}
+    rows = [
+        [
+            names[run["problem"]],
+            run["label"],
+            f"{run['evaluations']:,}",
+            f"{run['final_loss']:.1e}",
+            f"{run['final_l2']:.1e}",
+            ", ".join(f"{peer} {error:.1e}" for peer, error in run["published_l2"].items()),
+        ]
+        for run in runs
+    ]
+    return [["equation", "method", "gradients", "loss", "L2 error", "published"], *rows]
 
 
 def quasi_newton_cost(runs: Runs) -> Table:
@@ -222,9 +240,10 @@ def many_models(runs: Runs) -> Table:
 
 def deepxde(runs: Runs) -> Table:
     """Of each problem a row a method: loss, error of the solution, and unknowns."""
+    ours = {"QNewton": code("QNewton()"), "quasi-Newton": "its quasi-Newton steps"}
     rows = []
     for run in runs:
-        name = code("QNewton()") if run["optimizer"] == "QNewton" else run["optimizer"]
+        name = ours.get(run["optimizer"], run["optimizer"])
         found = zip(run["unknowns"], run["true_values"], strict=True)
         errors = ", ".join(f"{abs(value - true):.0e}" for value, true in found)
         rows.append(
