@@ -194,7 +194,7 @@ class GaussNewtonLinearized(Linearized):
         through = self._jacobian.transposed(curved, of)
         if not self._remainder.depends_on(of):
             return through
-        beside = self._remainder.product(tensors, of)
+        beside = self._beside(tensors, of)
         return [a + b for a, b in zip(through, beside, strict=True)]
 
     def _along(self, tensors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
@@ -206,9 +206,14 @@ class GaussNewtonLinearized(Linearized):
     def _remainder_product(self, k: int, vector: tf.Tensor) -> tf.Tensor:
         """R_k v with the k-th diagonal block, `[N_k]`."""
         indices = self._parts[k].indices
-        return self.flatten_block(
-            k, self._remainder.product(self.unflatten_block(k, vector), indices)
-        )
+        return self.flatten_block(k, self._beside(self.unflatten_block(k, vector), indices))
+
+    def _beside(self, tensors: Sequence[tf.Tensor], of: Sequence[int]) -> list[tf.Tensor]:
+        """R v; of penalties alone, whose factors the rules take to be positive, cut off at zero."""
+        if not self.positive_semidefinite:
+            return self._remainder.product(tensors, of)
+        diagonal = self._remainder.product([tf.ones_like(t) for t in tensors], of)
+        return [tf.maximum(d, 0) * v for d, v in zip(diagonal, tensors, strict=True)]
 
     def _curved(self, along: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """C u, one tensor a tensor z."""

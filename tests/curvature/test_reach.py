@@ -140,6 +140,36 @@ def test_an_l2_penalty_is_a_diagonal_beside_the_rows():
     assert Formation(int(formed_by)) is Formation.ROWS
 
 
+@pytest.mark.parametrize("factor", [0.5, -0.5])
+def test_a_penalty_whose_factor_is_known_when_the_step_runs_is_cut_off_at_zero(factor):
+    """As the curvature of outputs is, so that the matrix is what it is called."""
+    model, amount = (
+        net(L.Dense(4, activation="tanh"), L.Dense(1)),
+        tf.Variable(factor, dtype="float64"),
+    )
+    variables = as_tensors(model.trainable_variables)
+    expected, _ = reference(variables, lambda: [model(X)], lambda zs: squared(zs[0]))
+    expected[np.arange(8), np.arange(8)] += max(2 * factor, 0.0)
+
+    @tf.function(autograph=False)
+    def block():
+        def loss():
+            return squared(model(X)) + amount * tf.reduce_sum(tf.square(variables[0]))
+
+        recorded = record(loss, variables)
+        at = GaussNewton().at(recorded, recorded.at_variables(), Blocks("full").split(variables))
+        assert at.positive_semidefinite
+        vector = tf.ones([17], tf.float64)
+        return at.block(0), at.product([vector])[0], at.block_product(0, vector)
+
+    matrix, product, of_block = block()
+    assert relative_error(matrix, expected) < 1e-10
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    assert eigenvalues[0] >= -1e-12 * eigenvalues[-1]
+    for found in (product, of_block):
+        assert relative_error(found, expected.sum(1)) < 1e-10
+
+
 def test_weights_in_double_precision_behind_a_loss_in_single():
     """Keras computes a loss in `floatx`, whatever the model's precision."""
     model = mlp()
