@@ -213,11 +213,16 @@ def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor]
 
 
 def _is_over_its_sum(op: tf.Operation) -> bool:
-    """Whether this is p / Σ p, which Keras makes of probabilities before it clips them."""
+    """Whether this is p / Σ p, over the last axis, which Keras makes of probabilities."""
     if op.type != "RealDiv":
         return False
     above, below = op.inputs
-    return below.op.type == "Sum" and below.op.inputs[0].name == above.name
+    if below.op.type != "Sum" or below.op.inputs[0].name != above.name or above.shape.rank is None:
+        return False
+    axis = tf.get_static_value(below.op.inputs[1])
+    if axis is None or not below.op.get_attr("keep_dims"):
+        return False
+    return bool(np.all(axis % above.shape.rank == above.shape.rank - 1))
 
 
 def _sum_of_exp(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor] | None:

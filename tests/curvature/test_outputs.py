@@ -259,14 +259,20 @@ def test_one_less_a_share_of_a_sigmoid_is_not_log_concave(share, ends_at):
     assert found == [ends_at]
 
 
-def test_probabilities_over_another_number_that_moves_are_not_log_concave():
+@pytest.mark.parametrize(
+    "divisor",
+    [lambda p, u: 1 + tf.square(u), lambda p, u: tf.reduce_sum(p, 0) + 0 * u],
+    ids=["of other weights", "over examples"],
+)
+def test_probabilities_over_another_number_that_moves_are_not_log_concave(divisor):
     """Only p / Σ p is a softmax again; p / (1 + b²) has log(1 + b²) besides, not convex in b."""
     a = tf.Variable(np.linspace(-1, 1, 9).reshape(3, 3))
     b = tf.Variable(np.array([[2.0], [-3.0], [1.5]]))
     x = tf.constant(np.eye(3) + 0.1)
 
     def outputs():
-        return [tf.maximum(tf.nn.softmax(x @ a) / (1 + tf.square(x @ b)), 1e-7)]
+        p = tf.nn.softmax(x @ a)
+        return [tf.maximum(p / divisor(p, x @ b), 1e-7)]
 
     def loss(zs):
         return -tf.reduce_mean(tf.math.log(zs[0]))
