@@ -118,7 +118,7 @@ def atom(op: tf.Operation, moving: Collection[str]) -> tuple[Atom, list[tf.Tenso
         return None
     if op.type in ("Maximum", "Minimum"):
         return _ATOMS[op.type], inputs
-    if _is_square(op) or _has_exponent_two(op):
+    if _is_square(op):
         behind = _behind_norm(inputs[0], moving)
         return _ATOMS["Square"], [behind_magnitude(inputs[0], moving) if behind is None else behind]
     by_itself = _times_itself(op)
@@ -318,9 +318,9 @@ _COMPOSITIONS: dict[str, Callable[..., tuple[Atom, tf.Tensor] | None]] = {
 
 
 def _is_square(op: tf.Operation) -> bool:
-    """True if this is t², written as a square or as t t."""
+    """True if this is t², written as a square, as t t or as a power."""
     is_product = op.type == "Mul" and op.inputs[0].name == op.inputs[1].name
-    return op.type == "Square" or is_product
+    return op.type == "Square" or is_product or _has_exponent_two(op)
 
 
 def _has_exponent_two(op: tf.Operation) -> bool:

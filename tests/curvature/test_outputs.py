@@ -165,7 +165,7 @@ LOSSES = {
         weighed(lambda y, z: tf.square(tf.sqrt(1e-3 + tf.reduce_sum((z - y) ** 2, 1)))),
         same,
     ),
-    "power of a norm": (lambda y, z, w: tf.pow(tf.norm(w[:, None] * (z - y)), 2.0), same),
+    "power of a norm": (lambda y, z, w: tf.pow(tf.norm((1 + w)[:, None] * (z - y)), 2.0), same),
     "pseudo-Huber": (weighed(lambda y, z: tf.sqrt(1 + tf.square(z - y))), same),
     "root mean square": (lambda y, z, w: tf.sqrt(tf.reduce_mean(tf.square(z - y))), same),
     "huber": (keras_loss(lambda: keras.losses.Huber(dtype="float64")), same),
