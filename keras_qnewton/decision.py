@@ -148,6 +148,9 @@ class Decision:
                 raise _wrong(name, "positive", value)
             if value < 0:
                 raise _wrong(name, "0 or more", value)
+        for route, seconds in self.predicted.items():
+            if seconds < 0:
+                raise _wrong(f"predicted[{route!r}]", "0 or more", seconds)
         for name in ("sparsity", "sparsity_before"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= self.size:

@@ -61,7 +61,7 @@ class StepColumns(NamedTuple):
 
     Attributes:
         step: Optimizer iteration.
-        condition_number: κ of the step's first block.
+        condition_number: The largest κ of the step's blocks.
         damping: λ.
         loss: Before the step.
         loss_after: At the candidate weights.
@@ -152,7 +152,13 @@ class DecisionLog:
         columns = rows[held][:, [FIELDS.index(name) for name in StepColumns._fields]]
         # A step has a row for each block.
         first = np.flatnonzero(np.diff(columns[:, 0], prepend=-1) != 0)
-        return StepColumns(*columns[first].T)
+        steps = StepColumns(*columns[first].T)
+        if not len(first):
+            return steps
+        largest = np.maximum.reduceat(
+            columns[:, StepColumns._fields.index("condition_number")], first
+        )
+        return steps._replace(condition_number=largest)
 
     def __len__(self) -> int:
         return int(self.count.numpy())

@@ -57,10 +57,10 @@ class Refusals:
     """
 
     def __init__(self, log: DecisionLog):
-        self._log, self._told = log, False
+        self._log, self._told, self._told_slow = log, False, False
 
     def warn(self, stacklevel: int, rate: Callable[[int], float]) -> None:
-        """Warns if the log has a run of refused steps, or of slow ones, and nothing was said.
+        """Warns if the log has a run of refused steps, or of slow ones; of each kind once.
 
         Args:
             stacklevel: Of `warnings.warn`, as the caller would give it.
@@ -77,9 +77,9 @@ class Refusals:
                 text = _RATE.format(count=RUN, rate=rate(0))
                 warnings.warn(text, stacklevel=stacklevel + 1)
                 return
-            slow = slow_steps.told_of(steps)
+            slow = None if self._told_slow else slow_steps.told_of(steps)
             if slow is not None:
-                self._told = True
+                self._told_slow = True
                 warnings.warn(slow, stacklevel=stacklevel + 1)
             return
         self._told = True

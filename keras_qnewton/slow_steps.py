@@ -4,8 +4,8 @@
 
 Where λ is larger than the curvature, a step is a short one along the gradient. So it is where some
 weights have to go much further than the quadratic model of the others holds: those of a last layer
-whose outputs are to grow to targets of a million, behind hidden units that saturate at once. Other
-units of the data help.
+whose outputs are to grow to targets of a million, behind hidden units that saturate at once. Data
+in other units help.
 
 At a minimum λ falls, or the loss does not; in a long valley κ is large.
 """

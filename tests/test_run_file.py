@@ -164,6 +164,7 @@ WRONG = {
     "more non-zeros than columns, before": changed(sparsity_before=27),
     "negative damping": changed(damping=-0.1),
     "negative seconds": changed(step_seconds=-1.0),
+    "a negative price": changed(predicted={"lu": -1.0}),
     "a negative length": changed(length=-2.0),
     "no norm": changed(alpha=0.0),
     "half a line": (EARLIER % 1)[:40],

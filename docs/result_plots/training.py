@@ -134,14 +134,15 @@ def pinn(figure: Figure, runs: Runs) -> None:
 def deepxde(figure: Figure, runs: Runs) -> None:
     """The error of each example's solution, by method."""
     names = list(dict.fromkeys(run["problem"] for run in runs))
-    shown = {"QNewton": "QNewton()", "quasi-Newton": "its quasi-Newton steps"}
+    shown = {"QNewton": "QNewton()", "quasi-Newton": "quasi-Newton steps"}
     shown |= {"adam": "Adam", "L-BFGS": "L-BFGS"}
     look = {"QNewton": ours(), "quasi-Newton": peer(1), "adam": peer(3), "L-BFGS": peer(0)}
     axes = figure.subplots()
     for method, label in shown.items():
         errors = {run["problem"]: run["l2"] for run in runs if run["optimizer"] == method}
-        places = [names.index(name) for name in errors]
-        axes.plot(list(errors.values()), places, label=label, **dots(look[method]))
+        if errors:
+            places = [names.index(name) for name in errors]
+            axes.plot(list(errors.values()), places, label=label, **dots(look[method]))
     axes.set(xscale="log", xlabel="L2 error after as many seconds")
     rows(axes, names)
     legend_above(figure, axes, 2)

@@ -240,7 +240,7 @@ def many_models(runs: Runs) -> Table:
 
 def deepxde(runs: Runs) -> Table:
     """Of each problem a row a method: loss, error of the solution, and unknowns."""
-    ours = {"QNewton": code("QNewton()"), "quasi-Newton": "its quasi-Newton steps"}
+    ours = {"QNewton": code("QNewton()"), "quasi-Newton": "quasi-Newton steps"}
     rows = []
     for run in runs:
         name = ours.get(run["optimizer"], run["optimizer"])

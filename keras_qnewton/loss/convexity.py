@@ -80,9 +80,6 @@ _BILINEAR = {"MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv
 SQUARES = {"Square", "SquaredDifference", "L2Loss"}
 _QUOTIENTS = {"RealDiv", "Div", "DivNoNan"}
 _RESHAPES = {"Identity", "Reshape", "Squeeze", "ExpandDims"}
-# Linear in one input that moves, and a constant beside it is part of the result.
-_ADDS = {"AddV2", "Add", "AddN", "BiasAdd", "Select", "SelectV2"}
-_ONE_BY_ONE = {"Cast", "Mul", *_RESHAPES, *_QUOTIENTS, *_ADDS}
 
 
 _ATOMS = {
@@ -175,10 +172,10 @@ def linear_inputs(tensor: tf.Tensor, moving: Collection[str]) -> list[tuple[tf.T
 
 
 def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor] | None:
-    """log Σ a exp(t) with a ≥ 0, convex, as log(1 + exp(t)) is; log exp(t); log p, concave.
+    """log Σ exp(t) and log(1 + exp(t)), convex; log exp(t); log p of a probability p, concave.
 
-    p is a probability, σ(t), 1 - σ(t) or softmax(t), or a rate, softplus(t). And log(c / p), as a
-    Kullback-Leibler divergence has it, which is -log p and a constant.
+    p is σ(t), 1 - σ(t) or softmax(t). And log(c / p), as a Kullback-Leibler divergence has it,
+    which is -log p and a constant.
     """
     inside = argument.op
     exponent = _in_one_plus_exp(argument, moving)
@@ -192,9 +189,8 @@ def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor]
     ]:
         of_divisor, inner = _log(inside.inputs[1], moving) or (_ATOMS["Log"], inside.inputs[1])
         return of_divisor._replace(sign=-of_divisor.sign), inner
-    exponentials = _sum_of_exp(argument, moving)
-    if exponentials is not None:
-        return exponentials
+    if inside.type == "Sum" and inside.inputs[0].op.type == "Exp":
+        return Atom(1, coupling=_reduced(inside)), inside.inputs[0].op.inputs[0]
     probability = _behind_clips(argument, moving)
     if probability.op.type == "Exp":  # but for the constant that is added
         return Atom(0), probability.op.inputs[0]
@@ -209,7 +205,7 @@ def _log(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor]
         probability = _behind_clips(probability.op.inputs[0], moving)
     if probability.op.type == "Softmax":
         return Atom(-1, coupling=Coupling.ROWS), probability.op.inputs[0]
-    return (Atom(-1), probability.op.inputs[0]) if probability.op.type == "Softplus" else None
+    return None
 
 
 def _is_over_its_sum(op: tf.Operation) -> bool:
@@ -223,36 +219,6 @@ def _is_over_its_sum(op: tf.Operation) -> bool:
     if axis is None or not below.op.get_attr("keep_dims"):
         return False
     return bool(np.all(axis % above.shape.rank == above.shape.rank - 1))
-
-
-def _sum_of_exp(argument: tf.Tensor, moving: Collection[str]) -> tuple[Atom, tf.Tensor] | None:
-    """The logarithm of sums Σ a exp(t) + c, with a and c ≥ 0 that may differ from sum to sum.
-
-    Sums may be means, cumulative, of some of the elements as a mask tells, or products with a
-    matrix, as a partial likelihood's sums over all that are at risk are.
-    """
-    tensor = argument
-    sums: list[tf.Operation] = []
-    while tensor.op.type != "Exp":
-        op, behind = tensor.op, linear_inputs(tensor, moving)
-        if behind is None or [sign for _, sign in behind] != [1] or op.type == "Sub":
-            return None
-        tensor = behind[0][0]
-        if op.type in _ADDS and any(_sign(t) <= 0 for t in op.inputs if t is not tensor):
-            return None
-        if op.type not in _ONE_BY_ONE:
-            sums.append(op)
-    if not sums:
-        return None
-    exponent = tensor.op.inputs[0]
-    alone = len(sums) == 1 and sums[0].type in ("Sum", "Mean")
-    apart = alone and _same_shape(sums[0].inputs[0], exponent)
-    return Atom(1, coupling=_reduced(sums[0]) if apart else Coupling.ALL), exponent
-
-
-def _same_shape(first: tf.Tensor, second: tf.Tensor) -> bool:
-    ranks_known = first.shape.rank is not None and second.shape.rank is not None
-    return ranks_known and first.shape.as_list() == second.shape.as_list()
 
 
 def _in_one_plus_exp(tensor: tf.Tensor, moving: Collection[str]) -> tf.Tensor | None:
@@ -329,19 +295,20 @@ def _has_exponent_two(op: tf.Operation) -> bool:
 
 
 def _times_itself(op: tf.Operation) -> tf.Tensor | None:
-    """t of Σ t², written as a product of matrices, rᵀ r of a column r, or as an Einstein sum."""
+    """t of Σ t², written as the product rᵀ r of a column r, or as an Einstein sum."""
+    if len(op.inputs) != 2:
+        return None
     if op.type == "Einsum":
         terms, arrow, _ = op.get_attr("equation").decode().replace(" ", "").partition("->")
         first, _, second = terms.partition(",")
         each_once = len(set(first)) == len(first) and "." not in first
-        same = op.inputs[0].name == op.inputs[-1].name
+        same = op.inputs[0].name == op.inputs[1].name
         return op.inputs[0] if arrow and first == second and each_once and same else None
-    if op.type not in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
+    # Of more axes, those of a batch may be broadcast: products of each with each.
+    if op.type != "MatMul" or op.outputs[0].shape.as_list() != [1, 1]:
         return None
-    first, second = map(_behind_reshapes, op.inputs)
-    rank = op.outputs[0].shape.rank
-    is_number = rank is not None and op.outputs[0].shape[-2:].as_list() == [1, 1]
-    return first if is_number and first.name == second.name else None
+    left, right = map(_behind_reshapes, op.inputs)
+    return left if left.name == right.name else None
 
 
 def _behind_reshapes(tensor: tf.Tensor) -> tf.Tensor:

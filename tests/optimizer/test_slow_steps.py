@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_qnewton import Adaptive, QNewton
 from keras_qnewton.decision_log import StepColumns
@@ -57,6 +58,25 @@ def test_a_small_learning_rate_and_clipping_are_not_taken_for_damping():
             model.compile(QNewton(**settings), "mse")
             model.fit(x, x[:, :1] + 1.0, batch_size=64, epochs=30, verbose=0)
         assert not [one for one in caught if "short one along the gradient" in str(one.message)]
+
+
+def test_a_valley_beside_a_block_of_one_weight_is_a_valley():
+    """Whose κ is 1, or nearly, at every λ."""
+    alone, valley = tf.Variable([1.5]), tf.Variable([-1.2, 1.0])
+
+    def loss():
+        bend = valley[1] - valley[0] ** 2
+        return 20 + 0.01 * tf.reduce_sum((alone - 1) ** 2) + (1 - valley[0]) ** 2 + 1e6 * bend**2
+
+    optimizer = QNewton(blocks="variable")
+    step = tf.function(lambda: optimizer.minimize(loss, [alone, valley]), autograph=False)
+    for _ in range(59):
+        step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.minimize(loss, [alone, valley])  # eagerly: it looks at the steps before
+    kappas = [d.condition_number for d in optimizer.decisions if d.size == 1]
+    assert len(kappas) == 60 and max(kappas) < 1.01
 
 
 def columns(losses, kappa, accepted=3.0):
