@@ -20,19 +20,6 @@ _COUNTS = frozenset({"size", "sparsity", "step", "sparsity_before", "evaluations
 _NAN_IF_UNKNOWN = frozenset({"condition_number", "damping", "trust_ratio", "loss", "loss_after"})
 # Larger counts do not fit into an array's 64 bits.
 _LARGEST_COUNT = 2**63
-# Numbers that are nothing below zero, and those that are nothing at zero, either.
-_NOT_NEGATIVE = frozenset(
-    {
-        "damping",
-        "length",
-        "residual",
-        "conditioning_seconds",
-        "added_shift",
-        "error_bound",
-        "step_seconds",
-    }
-)
-_POSITIVE = frozenset({"size", "condition_number", "alpha"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +107,7 @@ class Decision:
         """The decision of which `to_dict` made `values`; numbers that were not finite are NaN.
 
         Raises:
-            ValueError: If a field is missing or unknown, or its value of another kind, or a number
-                that it cannot be.
+            ValueError: If a field is missing or unknown, or its value of another kind.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, Mapping) or not _REQUIRED <= set(values) <= known:
@@ -130,31 +116,7 @@ class Decision:
                 "Argument `values` must have the fields of a `Decision`. Received: missing "
                 f"{sorted(_REQUIRED - given)}, unknown {sorted(given - known)}"
             )
-        decision = cls(**{name: _checked(name, value) for name, value in values.items()})
-        decision.check_possible()
-        return decision
-
-    def check_possible(self) -> None:
-        """Refuses numbers that no step has: prices and figures of them would be nonsense.
-
-        Raises:
-            ValueError: With the name of the field.
-        """
-        for name in sorted(_POSITIVE | _NOT_NEGATIVE):
-            value = getattr(self, name)
-            if value is None or math.isnan(value):
-                continue
-            if name in _POSITIVE and not value > 0:
-                raise _wrong(name, "positive", value)
-            if value < 0:
-                raise _wrong(name, "0 or more", value)
-        for route, seconds in self.predicted.items():
-            if seconds < 0:
-                raise _wrong(f"predicted[{route!r}]", "0 or more", seconds)
-        for name in ("sparsity", "sparsity_before"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= self.size:
-                raise _wrong(name, f"non-zeros in a row of {self.size}", value)
+        return cls(**{name: _checked(name, value) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only: what `json.dumps(..., allow_nan=False)` accepts.

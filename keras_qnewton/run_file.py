@@ -128,8 +128,7 @@ def runs_of(log: str | os.PathLike[str] | Sequence[Decision], argument: str = "l
     """The runs of a file, or of decisions, that have any decision.
 
     Raises:
-        ValueError: If it is neither, or has impossible numbers; with the caller's name of the
-            argument.
+        ValueError: If it is neither; with the caller's name of the argument.
     """
     if isinstance(log, (str, os.PathLike)):
         check_path(argument, log)
@@ -137,14 +136,6 @@ def runs_of(log: str | os.PathLike[str] | Sequence[Decision], argument: str = "l
     given: Any = log
     if not isinstance(given, Sequence) or not all(isinstance(one, Decision) for one in given):
         raise refused(argument, log, "the path of a log, or a sequence of `Decision`s")
-    for number, decision in enumerate(given):
-        try:
-            decision.check_possible()
-        except ValueError as error:
-            raise ValueError(
-                f"Argument `{argument}` must have decisions of steps. "
-                f"Received: decision {number}: {error}"
-            ) from error
     return _runs(given)
 
 
